@@ -1,0 +1,36 @@
+/** Branded ids: a SandboxId cannot stand where a TemplateKey belongs. Made here and parsed at the edges only. */
+
+declare const brand: unique symbol;
+type Branded<Name extends string> = string & { readonly [brand]: Name };
+
+/** UUID. `session_id` on the wire; stable for the sandbox's life. */
+export type SandboxId = Branded<'SandboxId'>;
+/** `vm_` and 20 base-32 characters; never parses as a UUID. `vm_id` on the wire; one run of a microVM. */
+export type IncarnationId = Branded<'IncarnationId'>;
+/** `acct_…` */
+export type AccountId = Branded<'AccountId'>;
+/** Hex digest over everything a template is made from; equal keys are interchangeable. */
+export type TemplateKey = Branded<'TemplateKey'>;
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const INCARNATION = /^vm_[a-z2-7]{20}$/;
+
+/** @returns undefined when the text is not the canonical form of a sandbox id */
+export function parseSandboxId(text: string): SandboxId | undefined {
+  const lower = text.toLowerCase();
+  return UUID.test(lower) ? (lower as SandboxId) : undefined;
+}
+
+/** @returns undefined when the text is not an incarnation id */
+export function parseIncarnationId(text: string): IncarnationId | undefined {
+  return INCARNATION.test(text) ? (text as IncarnationId) : undefined;
+}
+
+export const newSandboxId = (): SandboxId => crypto.randomUUID() as SandboxId;
+
+const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
+const base32 = (length: number): string =>
+  Array.from(crypto.getRandomValues(new Uint8Array(length)), (byte) => BASE32[byte & 31]).join('');
+
+export const newIncarnationId = (): IncarnationId => `vm_${base32(20)}` as IncarnationId;
+export const newAccountId = (): AccountId => `acct_${base32(20)}` as AccountId;

@@ -1,0 +1,3 @@
+export * from './guest.ts';
+export * from './ids.ts';
+export * from './vmm.ts';

@@ -1,0 +1,88 @@
+/**
+ * The VMM port: how the rest of the system makes, reaches and ends microVMs. Backends: `qemu`, `fake` (and later
+ * `firecracker`); all pass `@instavm/vmm/contract`. A backend owns its processes, sockets and run directories; it leaves
+ * policy, naming of sandboxes and guest protocol to its callers.
+ */
+import type { Duplex } from 'node:stream';
+import type { IncarnationId, TemplateKey } from './ids.ts';
+
+/** What runs the guest's instructions. `tcg` is emulation: correct, slow, and not a security boundary. */
+export type Accelerator = 'kvm' | 'tcg' | 'none';
+
+/** Size of a microVM. Templates exist per size. */
+export type MachineSize = { readonly memoryMib: number; readonly vcpus: number };
+
+/** Files a template is made from, all read-only and content-addressed by `digest`. */
+export type GuestImages = {
+  readonly kernelPath: string;
+  readonly initramfsPath: string;
+  /** erofs, attached read-only with serial `base`. */
+  readonly basePath: string;
+  /** A formatted, empty, sparse ext4 image; the template's overlay starts as a copy of it. Serial `overlay`. */
+  readonly blankOverlayPath: string;
+  /** Hex digest over the four. */
+  readonly digest: string;
+};
+
+/** A frozen microVM on disk: memory, device state and overlay, never written again. */
+export type Template = {
+  readonly key: TemplateKey;
+  readonly directory: string;
+  readonly size: MachineSize;
+  readonly backend: string;
+  readonly accelerator: Accelerator;
+};
+
+export type VmmExit = {
+  /** Exit status of the VMM process, null when a signal ended it. */
+  readonly code: number | null;
+  readonly signal: string | null;
+  /** True when `kill` asked for it. */
+  readonly requested: boolean;
+  /** Last lines of the VMM's stderr and the guest console, for the log, never for clients. */
+  readonly diagnostics: string;
+};
+
+export type Channel = 'control' | 'egress';
+
+/** One microVM: one VMM process. */
+export interface MicroVm {
+  readonly incarnationId: IncarnationId;
+  readonly accelerator: Accelerator;
+  /** Process id of the VMM; undefined on backends without a process. */
+  readonly pid: number | undefined;
+  /**
+   * Opens the raw byte stream of a channel; at most one at a time per channel (closing the old one first is the
+   * caller's duty). The stream may carry stale bytes: the SYNC handshake of spec/agent.proto comes next.
+   */
+  connect(channel: Channel): Promise<Duplex>;
+  /** Settles once, when the VMM process is gone. Never rejects. */
+  readonly exited: Promise<VmmExit>;
+  /** Ends the VMM and removes its run directory and sockets. Idempotent; resolves when all is gone. */
+  kill(): Promise<void>;
+}
+
+export type BuildProgress = (step: string) => void;
+
+export interface Vmm {
+  readonly backend: string;
+  readonly accelerator: Accelerator;
+  /** The key `buildTemplate` would give; a pure function of images, size, VMM version and host CPU. */
+  templateKey(images: GuestImages, size: MachineSize): TemplateKey;
+  /** @returns the finished template, or undefined when none with this key is complete and intact. */
+  findTemplate(key: TemplateKey): Promise<Template | undefined>;
+  /**
+   * Boots, warms and freezes a microVM. Written beside and renamed: a build killed half-way leaves nothing that
+   * `findTemplate` accepts. Concurrent calls for one key join.
+   * @throws boot_failed, with the guest console's last lines in `details`
+   */
+  buildTemplate(images: GuestImages, size: MachineSize, progress: BuildProgress): Promise<Template>;
+  /**
+   * Starts a copy-on-write clone of a template. Resolves when the VMM runs and its sockets accept; the guest may still
+   * be loading (readiness is a Ping over `control`).
+   * @throws boot_failed, capacity_unavailable
+   */
+  restore(template: Template, incarnationId: IncarnationId): Promise<MicroVm>;
+  /** Ends VMM processes and removes run directories that earlier daemons of this data directory left. @returns how many */
+  reapLeftovers(): Promise<number>;
+}
