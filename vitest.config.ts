@@ -1,0 +1,43 @@
+/**
+ * Two projects: `unit` needs no guest and runs in parallel; `vm` boots real microVMs, one test file at a time, because a
+ * small machine emulating several guests at once measures nothing but its own scheduler.
+ */
+import { defineConfig } from 'vitest/config';
+
+const conditions = ['instavm-source', 'node', 'import', 'module', 'default'];
+const shared = {
+  resolve: { conditions },
+  ssr: { resolve: { conditions, externalConditions: conditions } },
+};
+const roots = '{packages,apps,tests,scripts,bench}';
+
+export default defineConfig({
+  test: {
+    reporters: ['default'],
+    projects: [
+      {
+        ...shared,
+        test: {
+          name: 'unit',
+          include: [`${roots}/**/*.test.ts`],
+          exclude: ['**/node_modules/**', '**/dist/**', '**/*.vm.test.ts'],
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+          execArgv: ['--conditions=instavm-source'],
+        },
+      },
+      {
+        ...shared,
+        test: {
+          name: 'vm',
+          include: [`${roots}/**/*.vm.test.ts`],
+          exclude: ['**/node_modules/**', '**/dist/**'],
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+          execArgv: ['--conditions=instavm-source'],
+        },
+      },
+    ],
+  },
+});
