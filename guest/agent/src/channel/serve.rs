@@ -1,0 +1,60 @@
+//! Serves the agent's services over one connection after another.
+
+use std::io;
+use std::path::Path;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::service::Routes;
+
+use super::port::Port;
+use super::sync;
+
+/// A stalled stream may hold this much; 64 of them do not exhaust the connection's window.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+const MAX_FRAME: u32 = 256 * 1024;
+
+/// Serves hosts that connect to the port, one at a time, for as long as the microVM lives.
+pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
+    loop {
+        port.wait_for_host().await?;
+        let mut connection = port.clone();
+        match sync::accept(&mut connection).await {
+            // The host went away before or during the exchange.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            Err(error) => return Err(error),
+            Ok(()) => serve_http2(connection, routes.clone()).await,
+        }
+    }
+}
+
+/// Serves on a Unix socket as an ordinary process: for tests of the services without a microVM.
+pub async fn serve_unix(path: &Path, routes: Routes) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::bind(path)?;
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        let routes = routes.clone();
+        tokio::spawn(async move {
+            if sync::accept(&mut stream).await.is_ok() {
+                serve_http2(stream, routes).await;
+            }
+        });
+    }
+}
+
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, routes: Routes) {
+    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_send_buf_size(1024 * 1024)
+        .max_concurrent_streams(1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .await;
+    if let Err(error) = served {
+        // A host that vanished is ordinary; the line helps when it is not.
+        eprintln!("instavm-agent: connection ended: {error}");
+    }
+}

@@ -1,0 +1,204 @@
+//! Carries one command: output as it comes and only as fast as the reader takes it, stdin, signals, the time limit, the end.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+use super::{ExecContext, ExecPlace, signal_group, spawn};
+use crate::error::{AgentError, Result};
+use crate::proto::{ExecEvent, ExecExit, ExecRequest, ExecStart, ExecStarted, exec_event, exec_request};
+use crate::reaper::Ended;
+
+/// From the polite signal to the one that cannot be ignored.
+const KILL_GRACE: Duration = Duration::from_millis(200);
+const CHUNK_BYTES: usize = 128 * 1024;
+/// The exit code of a command that ran out of time, as timeout(1) has it.
+const TIMED_OUT_CODE: i32 = 124;
+
+pub type EventSender = mpsc::Sender<std::result::Result<ExecEvent, Status>>;
+
+/// One of a command's output pipes.
+struct Output {
+    pipe: pipe::Receiver,
+    wrap: fn(Bytes) -> exec_event::Event,
+    open: bool,
+}
+
+impl Output {
+    fn new(fd: std::os::fd::OwnedFd, wrap: fn(Bytes) -> exec_event::Event) -> Result<Self> {
+        let pipe = pipe::Receiver::from_owned_fd(fd).map_err(|error| AgentError::io("output pipe", &error))?;
+        Ok(Self { pipe, wrap, open: true })
+    }
+
+    /// What is in the pipe now. `None`: nothing, or closed.
+    fn take(&mut self) -> Option<exec_event::Event> {
+        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+        match self.pipe.try_read_buf(&mut buffer) {
+            Ok(0) => {
+                self.open = false;
+                None
+            }
+            Ok(_) => Some((self.wrap)(buffer.freeze())),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            Err(_) => {
+                self.open = false;
+                None
+            }
+        }
+    }
+}
+
+/// Starts the command and carries it in the background until its end or until `events` is closed.
+pub fn start<S>(context: &ExecContext, start: &ExecStart, input: S, events: EventSender) -> Result<()>
+where
+    S: Stream<Item = std::result::Result<ExecRequest, Status>> + Send + Unpin + 'static,
+{
+    let mut place = context.take_place()?;
+    let spawned = spawn::spawn(context, start)?;
+    place.set_group(spawned.pid);
+    let (signal_sender, signals) = mpsc::channel(8);
+    let stdin = spawned
+        .stdin
+        .map(pipe::Sender::from_owned_fd)
+        .transpose()
+        .map_err(|error| AgentError::io("stdin pipe", &error))?;
+    let command = Running {
+        place,
+        group: spawned.pid,
+        started: Instant::now(),
+        limit: (start.timeout_ms > 0).then(|| Duration::from_millis(start.timeout_ms.into())),
+        outputs: [
+            Output::new(spawned.stdout, exec_event::Event::Stdout)?,
+            Output::new(spawned.stderr, exec_event::Event::Stderr)?,
+        ],
+        ended: spawned.ended,
+        signals,
+        events,
+        _script: spawned.script,
+    };
+    let feeder = tokio::spawn(feed(input, stdin, signal_sender));
+    tokio::spawn(async move {
+        command.carry().await;
+        feeder.abort();
+    });
+    Ok(())
+}
+
+/// Moves stdin and signals from the request stream; stdin is closed when the stream says so or ends.
+async fn feed<S>(mut input: S, mut stdin: Option<pipe::Sender>, signals: mpsc::Sender<i32>)
+where
+    S: Stream<Item = std::result::Result<ExecRequest, Status>> + Unpin,
+{
+    while let Some(Ok(request)) = input.next().await {
+        match request.message {
+            Some(exec_request::Message::Stdin(bytes)) => {
+                if let Some(pipe) = &mut stdin
+                    && pipe.write_all(&bytes).await.is_err()
+                {
+                    // The command closed its stdin; what it no longer reads is dropped, as a shell pipe would.
+                    stdin = None;
+                }
+            }
+            Some(exec_request::Message::StdinEnd(_)) => stdin = None,
+            Some(exec_request::Message::Signal(signal)) => {
+                if signals.send(signal).await.is_err() {
+                    return;
+                }
+            }
+            Some(exec_request::Message::Start(_)) | None => {}
+        }
+    }
+    drop(stdin);
+    // Keep the signal channel open: its end would look like one more event to the carrier.
+    std::future::pending::<()>().await;
+}
+
+struct Running {
+    place: ExecPlace,
+    group: i32,
+    started: Instant,
+    limit: Option<Duration>,
+    outputs: [Output; 2],
+    ended: tokio::sync::oneshot::Receiver<Ended>,
+    signals: mpsc::Receiver<i32>,
+    events: EventSender,
+    _script: Option<spawn::ScriptFile>,
+}
+
+impl Running {
+    async fn carry(mut self) {
+        let mut pending = Some(exec_event::Event::Started(ExecStarted { pid: self.group }));
+        let mut ended: Option<Ended> = None;
+        let mut timed_out = false;
+        let mut deadline = self.limit.map(|limit| tokio::time::Instant::from_std(self.started + limit));
+        loop {
+            if pending.is_none() && ended.is_some() {
+                // All that the command wrote is in the pipes by now; a background child may hold them open for ever.
+                pending = self.outputs.iter_mut().find_map(Output::take);
+                if pending.is_none() {
+                    break;
+                }
+            }
+            let [stdout, stderr] = &mut self.outputs;
+            let idle = pending.is_none();
+            tokio::select! {
+                biased;
+                () = self.events.closed() => {
+                    signal_group(self.group, libc::SIGKILL);
+                    return;
+                }
+                () = sleep_until(deadline), if deadline.is_some() => {
+                    signal_group(self.group, if timed_out { libc::SIGKILL } else { libc::SIGTERM });
+                    deadline = (!timed_out).then(|| tokio::time::Instant::now() + KILL_GRACE);
+                    timed_out = true;
+                }
+                Some(signal) = self.signals.recv() => signal_group(self.group, signal),
+                permit = self.events.reserve(), if !idle => {
+                    let Ok(permit) = permit else { continue };
+                    permit.send(Ok(ExecEvent { event: pending.take() }));
+                }
+                ready = stdout.pipe.readable(), if idle && stdout.open && ended.is_none() => {
+                    stdout.open &= ready.is_ok();
+                    pending = stdout.take();
+                }
+                ready = stderr.pipe.readable(), if idle && stderr.open && ended.is_none() => {
+                    stderr.open &= ready.is_ok();
+                    pending = stderr.take();
+                }
+                result = &mut self.ended, if ended.is_none() => {
+                    let lost = Ended { code: 255, signal: 0, cpu_time_us: 0 };
+                    ended = Some(result.unwrap_or(lost));
+                    if timed_out {
+                        // Members that ignored SIGTERM must not outlive the limit.
+                        signal_group(self.group, libc::SIGKILL);
+                        deadline = None;
+                    }
+                }
+            }
+        }
+        let Some(ended) = ended else { return };
+        let exit = ExecExit {
+            code: if timed_out { TIMED_OUT_CODE } else { ended.code },
+            signal: ended.signal,
+            timed_out,
+            wall_time_us: self.started.elapsed().as_micros() as u64,
+            cpu_time_us: ended.cpu_time_us,
+            kernel_restarted: false,
+        };
+        drop(self.place);
+        // A reader that has gone needs no exit.
+        drop(self.events.send(Ok(ExecEvent { event: Some(exec_event::Event::Exit(exit)) })).await);
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,259 @@
+//! Tar streams in and out of a directory, in bounded memory.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, lchown};
+use std::path::{Component, Path, PathBuf};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tar::{Archive, Builder, EntryType};
+
+use super::identity::acting_as;
+use super::locate::{locate, make_parents};
+use super::ops::{Ownership, required};
+use super::{CHUNK_BYTES, Incoming, Outgoing};
+use crate::accounts::{User, find_group, find_user};
+use crate::error::{AgentError, Result};
+use crate::proto::{TarInOpen, TarInResponse, TarOutRequest, TarOutResponse};
+
+/// The request stream as a `Read`.
+struct IncomingReader {
+    data: Incoming,
+    current: Bytes,
+}
+
+const ABANDONED: &str = "the upload broke off";
+
+impl Read for IncomingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.data.blocking_recv() {
+                None => return Ok(0),
+                Some(Ok(bytes)) => self.current = bytes,
+                Some(Err(_)) => return Err(io::Error::other(ABANDONED)),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Unpacks below the target directory. Members already unpacked stay when a later one is refused.
+pub fn unpack(open: TarInOpen, data: Incoming) -> Result<TarInResponse> {
+    let target = required(open.target.clone())?;
+    let ownership = Ownership::resolve(&open.owner, &open.group)?;
+    acting_as(&target.user, |user| {
+        make_parents(&target, &|_| {})?;
+        let located = locate(&target, true)?;
+        match std::fs::create_dir(located.path()) {
+            Ok(()) => ownership.apply(&located.path())?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(AgentError::io(&target.path, &error)),
+        }
+        let root = located.real.clone();
+        let mut archive = Archive::new(IncomingReader { data, current: Bytes::new() });
+        archive.set_preserve_permissions(true);
+        archive.set_preserve_mtime(true);
+        archive.set_overwrite(true);
+        let mut done = TarInResponse::default();
+        let entries = archive.entries().map_err(|error| archive_error(&error))?;
+        for entry in entries {
+            let mut entry = entry.map_err(|error| archive_error(&error))?;
+            let path = entry.path().map_err(|error| archive_error(&error))?.into_owned();
+            let kind = entry.header().entry_type();
+            check_member(&path, kind)?;
+            done.entries += 1;
+            done.size_bytes += entry.size();
+            if open.max_entries > 0 && done.entries > open.max_entries {
+                return Err(AgentError::new("archive_limit", format!("more than {} members", open.max_entries)));
+            }
+            if open.max_bytes > 0 && done.size_bytes > open.max_bytes {
+                return Err(AgentError::new("archive_limit", format!("more than {} bytes unpacked", open.max_bytes)));
+            }
+            let owner = MemberOwner::of(&ownership, user, entry.header());
+            // Refuses members whose parent, links resolved, lies outside the root.
+            let inside = entry.unpack_in(&root).map_err(|error| unpack_error(&path, &error))?;
+            if !inside {
+                return Err(AgentError::new(
+                    "archive_invalid",
+                    format!("{}: leads out of the directory", path.display()),
+                ));
+            }
+            if kind != EntryType::Link {
+                owner.apply(&root.join(&path))?;
+            }
+        }
+        Ok(done)
+    })
+}
+
+/// tar's own checks skip such members in silence; a caller must hear of them.
+pub fn check_member(path: &Path, kind: EntryType) -> Result<()> {
+    let invalid = |what: &str| Err(AgentError::new("archive_invalid", format!("{}: {what}", path.display())));
+    if path.components().any(|component| !matches!(component, Component::Normal(_) | Component::CurDir)) {
+        return invalid("a member's name must be relative and without '..'");
+    }
+    match kind {
+        EntryType::Regular
+        | EntryType::Continuous
+        | EntryType::GNUSparse
+        | EntryType::Directory
+        | EntryType::Symlink
+        | EntryType::Link => Ok(()),
+        _ => invalid("only files, directories and links are unpacked"),
+    }
+}
+
+struct MemberOwner {
+    uid: u32,
+    gid: u32,
+    acting_uid: u32,
+}
+
+impl MemberOwner {
+    /// The request's owner, else the names in the archive that are known here, else the acting user.
+    fn of(ownership: &Ownership, user: &User, header: &tar::Header) -> Self {
+        let known = |name: std::result::Result<Option<&str>, std::str::Utf8Error>| {
+            name.ok().flatten().filter(|name| !name.is_empty()).map(str::to_owned)
+        };
+        let named_user = known(header.username()).and_then(|name| find_user(&name).ok());
+        let named_group = known(header.groupname()).and_then(|name| find_group(&name).ok());
+        let uid = named_user.as_ref().map_or(user.uid, |named| named.uid);
+        let gid = named_group.or(named_user.map(|named| named.gid)).unwrap_or(user.gid);
+        let (uid, gid) = ownership.over(uid, gid);
+        Self { uid, gid, acting_uid: user.uid }
+    }
+
+    fn apply(&self, path: &Path) -> Result<()> {
+        // An ordinary user can give nothing away; what it unpacked is its own already.
+        // SAFETY: geteuid has no preconditions.
+        if self.acting_uid != 0 || unsafe { libc::geteuid() } != 0 {
+            return Ok(());
+        }
+        lchown(path, Some(self.uid), Some(self.gid)).map_err(|error| AgentError::io(path.display(), &error))
+    }
+}
+
+fn archive_error(error: &io::Error) -> AgentError {
+    AgentError::new("archive_invalid", format!("not a complete tar archive: {error}"))
+}
+
+fn unpack_error(path: &Path, error: &io::Error) -> AgentError {
+    // The tar crate wraps the kernel's error; the one with a number is what went wrong.
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(io) = current.downcast_ref::<io::Error>()
+            && io.raw_os_error().is_some()
+        {
+            return AgentError::io(path.display(), io);
+        }
+        source = current.source();
+    }
+    if error.to_string().contains("outside") {
+        return AgentError::new("archive_invalid", format!("{}: leads out of the directory", path.display()));
+    }
+    archive_error(error)
+}
+
+/// The response stream as a `Write`, in chunks.
+struct OutgoingWriter {
+    reply: Outgoing<TarOutResponse>,
+    buffer: BytesMut,
+}
+
+impl Write for OutgoingWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(CHUNK_BYTES + 1024)).freeze();
+        self.reply.blocking_send(Ok(TarOutResponse { data })).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Packs a directory: names relative to it, sorted, links as links, sockets and devices left out.
+pub fn pack(request: TarOutRequest, reply: Outgoing<TarOutResponse>) -> Result<()> {
+    let target = required(request.target)?;
+    let excluded: HashSet<PathBuf> =
+        request.exclude.iter().map(|path| Path::new(path).components().collect()).collect();
+    acting_as(&target.user, |_| {
+        let located = locate(&target, true)?;
+        let root = located.path();
+        if !std::fs::metadata(&root).map_err(|error| AgentError::io(&target.path, &error))?.is_dir() {
+            return Err(AgentError::new("not_a_directory", format!("{}: is not a directory", target.path)));
+        }
+        let mut builder = Builder::new(OutgoingWriter { reply, buffer: BytesMut::with_capacity(CHUNK_BYTES + 1024) });
+        builder.follow_symlinks(false);
+        match pack_below(&mut builder, &root, Path::new(""), &excluded).and_then(|()| {
+            builder.finish()?;
+            builder.get_mut().flush()
+        }) {
+            // The host stopped reading; there is nobody to tell.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            packed => packed.map_err(|error| AgentError::io(&target.path, &error)),
+        }
+    })
+}
+
+fn pack_below(
+    builder: &mut Builder<OutgoingWriter>,
+    root: &Path,
+    below: &Path,
+    excluded: &HashSet<PathBuf>,
+) -> io::Result<()> {
+    let mut names =
+        std::fs::read_dir(root.join(below))?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    for name in names {
+        let relative = below.join(name);
+        if excluded.contains(&relative) {
+            continue;
+        }
+        let path = root.join(&relative);
+        let kind = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata.file_type(),
+            // Removed while packing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
+            continue;
+        }
+        if kind.is_dir() {
+            builder.append_dir(&relative, &path)?;
+            pack_below(builder, root, &relative, excluded)?;
+        } else {
+            builder.append_path_with_name(&path, &relative)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_accepted_member_name_leaves_its_directory(name in "[a./]{0,24}") {
+            if check_member(Path::new(&name), EntryType::Regular).is_ok() {
+                prop_assert!(!name.starts_with('/') && !name.split('/').any(|part| part == ".."));
+            }
+        }
+    }
+
+    #[test]
+    fn devices_are_refused() {
+        assert_eq!(check_member(Path::new("x"), EntryType::Block).unwrap_err().reason, "archive_invalid");
+    }
+}

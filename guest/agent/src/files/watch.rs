@@ -1,0 +1,118 @@
+//! Changes below a directory, through inotify(7).
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
+use tokio_stream::StreamExt;
+
+use super::Outgoing;
+use super::locate::locate;
+use super::ops::required;
+use crate::error::{AgentError, Result};
+use crate::proto::{WatchEvent, WatchRequest, watch_event::Kind};
+
+/// Directories that one watch may hold.
+const MAX_DIRECTORIES: usize = 8192;
+
+struct Tree {
+    watches: Watches,
+    directories: HashMap<WatchDescriptor, PathBuf>,
+    root: PathBuf,
+    recursive: bool,
+}
+
+impl Tree {
+    /// Watches a directory and, when recursive, those below it.
+    fn add(&mut self, relative: &Path) -> Result<()> {
+        if self.directories.len() >= MAX_DIRECTORIES {
+            return Err(AgentError::new("watch_limit", format!("more than {MAX_DIRECTORIES} directories to watch")));
+        }
+        let mask = WatchMask::CREATE
+            | WatchMask::MODIFY
+            | WatchMask::ATTRIB
+            | WatchMask::DELETE
+            | WatchMask::MOVE
+            | WatchMask::DONT_FOLLOW
+            | WatchMask::ONLYDIR;
+        let path = self.root.join(relative);
+        match self.watches.add(&path, mask) {
+            Ok(descriptor) => drop(self.directories.insert(descriptor, relative.to_owned())),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                return Err(AgentError::new("watch_limit", "the sandbox's inotify watches are used up"));
+            }
+            // Gone again already.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !relative.as_os_str().is_empty() => {
+                return Ok(());
+            }
+            Err(error) => return Err(AgentError::io(path.display(), &error)),
+        }
+        if self.recursive {
+            for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    self.add(&relative.join(entry.file_name()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Watches until the reply is dropped. Errors before the first event: those of `locate`, `watch_limit`.
+pub async fn watch(request: WatchRequest, reply: Outgoing<WatchEvent>) -> Result<()> {
+    let target = required(request.target)?;
+    let located = locate(&target, true)?;
+    let inotify = Inotify::init().map_err(|error| AgentError::io("inotify", &error))?;
+    let root = located.real.clone();
+    let mut tree = Tree { watches: inotify.watches(), directories: HashMap::new(), root, recursive: request.recursive };
+    tree.add(Path::new(""))?;
+    let mut events =
+        inotify.into_event_stream(vec![0; 64 * 1024]).map_err(|error| AgentError::io("inotify", &error))?;
+    tokio::spawn(async move {
+        let ready = WatchEvent { kind: Kind::Ready.into(), path: Default::default() };
+        if reply.send(Ok(ready)).await.is_err() {
+            return;
+        }
+        loop {
+            let event = tokio::select! {
+                () = reply.closed() => return,
+                event = events.next() => match event {
+                    Some(Ok(event)) => event,
+                    _ => return,
+                },
+            };
+            let Some(kind) = kind_of(event.mask) else { continue };
+            let below = tree.directories.get(&event.wd).cloned().unwrap_or_default();
+            let path = event.name.as_ref().map_or(below.clone(), |name| below.join(name));
+            let is_new_directory = event.mask.contains(EventMask::ISDIR) && matches!(kind, Kind::Created | Kind::Moved);
+            if tree.recursive
+                && is_new_directory
+                && let Err(error) = tree.add(&path)
+            {
+                // Changes below it would go unseen: the watch ends with the reason.
+                drop(reply.send(Err(error.into())).await);
+                return;
+            }
+            let message = WatchEvent { kind: kind.into(), path: path.as_os_str().as_bytes().to_vec().into() };
+            if reply.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn kind_of(mask: EventMask) -> Option<Kind> {
+    [
+        (EventMask::Q_OVERFLOW, Kind::Overflow),
+        (EventMask::CREATE, Kind::Created),
+        (EventMask::DELETE, Kind::Removed),
+        (EventMask::MOVED_FROM, Kind::Removed),
+        (EventMask::MOVED_TO, Kind::Moved),
+        (EventMask::MODIFY, Kind::Modified),
+        (EventMask::ATTRIB, Kind::Modified),
+    ]
+    .into_iter()
+    .find_map(|(bit, kind)| mask.contains(bit).then_some(kind))
+}

@@ -1,0 +1,66 @@
+//! `instavm-agent`: as PID 1, boots the guest and serves the control channel for as long as the microVM lives. With
+//! `--listen-unix PATH` it serves the same services as an ordinary process, for tests without a microVM.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use instavm_agent::boot;
+use instavm_agent::channel::port::Port;
+use instavm_agent::channel::serve::{serve_port, serve_unix};
+use instavm_agent::exec::ExecContext;
+use instavm_agent::python::Python;
+use instavm_agent::reaper::Reaper;
+use instavm_agent::services::{Agent, routes};
+
+const CONTROL_PORT: &str = "control";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let is_init = std::process::id() == 1;
+    let socket = match &arguments[..] {
+        [flag, path] if flag == "--listen-unix" => Some(PathBuf::from(path)),
+        _ if is_init => None,
+        _ => {
+            eprintln!("usage: instavm-agent --listen-unix PATH    (or as PID 1 of a microVM, without arguments)");
+            return ExitCode::from(2);
+        }
+    };
+    let failed = match (|| {
+        if is_init {
+            boot::boot()?;
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| format!("starting the runtime: {error}"))?;
+        runtime.block_on(serve(is_init, socket))
+    })() {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    eprintln!("instavm-agent: fatal: {failed}");
+    if is_init {
+        boot::power_off();
+    }
+    ExitCode::FAILURE
+}
+
+async fn serve(is_init: bool, socket: Option<PathBuf>) -> Result<(), String> {
+    let reaper = Reaper::start().map_err(|error| format!("starting the reaper: {error}"))?;
+    let cgroup = is_init
+        .then(|| std::fs::File::options().write(true).open(format!("{}/cgroup.procs", boot::USER_CGROUP)))
+        .transpose()
+        .map_err(|error| format!("opening the user cgroup: {error}"))?;
+    let exec = ExecContext::new(reaper, cgroup);
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    let routes = routes(Agent { python: Python::new(exec.clone()), exec, is_init, boot_id });
+    match socket {
+        Some(path) => serve_unix(&path, routes).await.map_err(|error| format!("{}: {error}", path.display())),
+        None => {
+            let port = Port::open(CONTROL_PORT).map_err(|error| format!("opening the control port: {error}"))?;
+            eprintln!("instavm-agent: ready");
+            serve_port(port, routes).await.map_err(|error| format!("the control port: {error}"))
+        }
+    }
+}

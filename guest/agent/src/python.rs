@@ -1,0 +1,287 @@
+//! The sandbox's IPython kernel: one process, kept warm, whose cells run one after another.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::{Mutex, oneshot};
+
+use crate::accounts::User;
+use crate::error::{AgentError, Result};
+use crate::exec::run::EventSender;
+use crate::exec::{ExecContext, signal_group, spawn};
+use crate::proto::{ExecEvent, ExecExit, ExecStarted, PythonRequest, exec_event};
+use crate::reaper::Ended;
+
+const DRIVER: &str = include_str!("../python/kernel.py");
+const MAX_VERDICT_BYTES: u32 = 64 * 1024;
+/// Importing IPython takes a second or two on an emulated CPU.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// From the interrupt to the end of the kernel, for a cell that does not react.
+const INTERRUPT_GRACE: Duration = Duration::from_millis(500);
+const CHUNK_BYTES: usize = 128 * 1024;
+
+#[derive(Serialize)]
+struct Request<'a> {
+    id: u64,
+    code: &'a str,
+    env: std::collections::HashMap<String, String>,
+    /// Hex; reseeds `random` after the clone got an identity.
+    seed: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Verdict {
+    id: u64,
+    exit_code: i32,
+    cpu_time_us: u64,
+}
+
+struct Kernel {
+    pid: i32,
+    control: UnixStream,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    ended: oneshot::Receiver<Ended>,
+    next_id: u64,
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        signal_group(self.pid, libc::SIGKILL);
+    }
+}
+
+/// The kernel slot. Cells queue on its lock.
+#[derive(Clone)]
+pub struct Python {
+    context: ExecContext,
+    kernel: Arc<Mutex<Option<Kernel>>>,
+    seed: Arc<std::sync::Mutex<Option<String>>>,
+}
+
+enum CellEnd {
+    Verdict(Verdict),
+    /// The process died, or had to be ended because it ignored the interrupt.
+    KernelLost(i32),
+    Abandoned,
+}
+
+impl Python {
+    pub fn new(context: ExecContext) -> Self {
+        Self { context, kernel: Arc::default(), seed: Arc::default() }
+    }
+
+    /// The next cell reseeds `random` with this.
+    pub fn reseed(&self, seed_hex: String) {
+        *self.seed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(seed_hex);
+    }
+
+    /// Runs a cell and sends its events, the exit last.
+    /// Errors, before anything is sent: `python_unavailable`.
+    pub async fn run(&self, request: PythonRequest, events: EventSender) -> Result<()> {
+        let mut slot = self.kernel.clone().lock_owned().await;
+        let mut kernel = match slot.take() {
+            Some(kernel) => kernel,
+            None => self.start().await?,
+        };
+        let this = self.clone();
+        tokio::spawn(async move {
+            let started = Instant::now();
+            let event = exec_event::Event::Started(ExecStarted { pid: kernel.pid });
+            drop(events.send(Ok(ExecEvent { event: Some(event) })).await);
+            let (end, timed_out) = this.cell(&mut kernel, &request, &events).await;
+            let (code, cpu_time_us, lost) = match end {
+                CellEnd::Verdict(verdict) => (verdict.exit_code, verdict.cpu_time_us, false),
+                CellEnd::KernelLost(code) => (code, 0, true),
+                CellEnd::Abandoned => {
+                    *slot = Some(kernel);
+                    return;
+                }
+            };
+            if lost {
+                drop(kernel);
+                let note =
+                    "instavm: the Python kernel ended; its variables are lost and the next cell gets a new one\n";
+                let event = Some(exec_event::Event::Stderr(Bytes::from_static(note.as_bytes())));
+                drop(events.send(Ok(ExecEvent { event })).await);
+            } else {
+                *slot = Some(kernel);
+            }
+            drop(slot);
+            let exit = ExecExit {
+                code: if timed_out { 124 } else { code },
+                signal: 0,
+                timed_out,
+                wall_time_us: started.elapsed().as_micros() as u64,
+                cpu_time_us,
+                kernel_restarted: lost,
+            };
+            drop(events.send(Ok(ExecEvent { event: Some(exec_event::Event::Exit(exit)) })).await);
+        });
+        Ok(())
+    }
+
+    async fn cell(&self, kernel: &mut Kernel, request: &PythonRequest, events: &EventSender) -> (CellEnd, bool) {
+        kernel.next_id += 1;
+        let id = kernel.next_id;
+        let message = Request {
+            id,
+            code: &request.code,
+            env: self.context.env.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
+            seed: self.seed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take(),
+        };
+        if send(&mut kernel.control, &message).await.is_err() {
+            return (CellEnd::KernelLost(1), false);
+        }
+        let limit = Duration::from_millis(request.timeout_ms.into());
+        let mut deadline = (request.timeout_ms > 0).then(|| tokio::time::Instant::now() + limit);
+        let (mut timed_out, mut abandoned, mut interrupted) = (false, false, false);
+        let mut verdict_reader = Box::pin(receive(&mut kernel.control));
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = events.closed(), if !abandoned => {
+                    abandoned = true;
+                    interrupted = true;
+                    signal_group(kernel.pid, libc::SIGINT);
+                    deadline = Some(tokio::time::Instant::now() + INTERRUPT_GRACE);
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
+                    timed_out |= !abandoned;
+                    if interrupted {
+                        break CellEnd::KernelLost(124);
+                    }
+                    interrupted = true;
+                    signal_group(kernel.pid, libc::SIGINT);
+                    deadline = Some(tokio::time::Instant::now() + INTERRUPT_GRACE);
+                }
+                verdict = &mut verdict_reader => match verdict {
+                    Ok(verdict) if verdict.id == id => break CellEnd::Verdict(verdict),
+                    // Closed, or a verdict that a cell forged: this kernel can no longer be trusted to be in step.
+                    _ => {
+                        let code = match tokio::time::timeout(INTERRUPT_GRACE, &mut kernel.ended).await {
+                            Ok(Ok(ended)) => ended.code,
+                            _ => 1,
+                        };
+                        break CellEnd::KernelLost(code);
+                    }
+                },
+                chunk = read_chunk(&kernel.stdout) => forward(events, exec_event::Event::Stdout(chunk)).await,
+                chunk = read_chunk(&kernel.stderr) => forward(events, exec_event::Event::Stderr(chunk)).await,
+            }
+        };
+        drop(verdict_reader);
+        while let Some(chunk) = take(&kernel.stdout) {
+            forward(events, exec_event::Event::Stdout(chunk)).await;
+        }
+        while let Some(chunk) = take(&kernel.stderr) {
+            forward(events, exec_event::Event::Stderr(chunk)).await;
+        }
+        match end {
+            CellEnd::Verdict(_) if abandoned => (CellEnd::Abandoned, false),
+            end => (end, timed_out),
+        }
+    }
+
+    async fn start(&self) -> Result<Kernel> {
+        let unavailable = |what: String| AgentError::new("python_unavailable", what);
+        let (ours, theirs) =
+            std::os::unix::net::UnixStream::pair().map_err(|error| AgentError::io("kernel socket", &error))?;
+        let theirs: OwnedFd = theirs.into();
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg("-c").arg(DRIVER).env_clear();
+        command.env("INSTAVM_KERNEL_FD", theirs.as_raw_fd().to_string()).envs(spawn::base_environment(&User::root()));
+        command.env("PYTHONWARNINGS", "ignore::DeprecationWarning").env("IPYTHONDIR", "/run/instavm/ipython");
+        let workspace = std::path::Path::new(spawn::WORKSPACE);
+        command.current_dir(if workspace.is_dir() { workspace } else { std::path::Path::new("/") });
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        spawn::prepare(&mut command, &self.context, &User::root());
+        let descriptor = theirs.as_raw_fd();
+        // SAFETY: one fcntl between fork and exec; the descriptor is open until after the spawn.
+        unsafe {
+            command.pre_exec(move || match libc::fcntl(descriptor, libc::F_SETFD, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let (mut child, ended) = self
+            .context
+            .reaper
+            .spawn(&mut command)
+            .map_err(|error| unavailable(format!("/usr/bin/python3 does not start: {error}")))?;
+        drop(theirs);
+        let io = |error: std::io::Error| AgentError::io("kernel pipes", &error);
+        let no_pipe = || unavailable("the kernel was started without a pipe".into());
+        let stdout = child.stdout.take().ok_or_else(no_pipe)?;
+        let stderr = child.stderr.take().ok_or_else(no_pipe)?;
+        ours.set_nonblocking(true).map_err(io)?;
+        let mut kernel = Kernel {
+            pid: child.id() as i32,
+            control: UnixStream::from_std(ours).map_err(io)?,
+            stdout: pipe::Receiver::from_owned_fd(stdout.into()).map_err(io)?,
+            stderr: pipe::Receiver::from_owned_fd(stderr.into()).map_err(io)?,
+            ended,
+            next_id: 0,
+        };
+        match tokio::time::timeout(START_LIMIT, receive(&mut kernel.control)).await {
+            Ok(Ok(_)) => Ok(kernel),
+            _ => {
+                let said = take(&kernel.stderr).unwrap_or_default();
+                let said = String::from_utf8_lossy(&said).chars().take(2_000).collect::<String>();
+                Err(unavailable(format!("IPython does not start: {}", said.trim_end())))
+            }
+        }
+    }
+}
+
+async fn forward(events: &EventSender, event: exec_event::Event) {
+    // A reader that has gone is noticed by `closed` in the loop.
+    drop(events.send(Ok(ExecEvent { event: Some(event) })).await);
+}
+
+fn take(pipe: &pipe::Receiver) -> Option<Bytes> {
+    let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+    match pipe.try_read_buf(&mut buffer) {
+        Ok(count) if count > 0 => Some(buffer.freeze()),
+        _ => None,
+    }
+}
+
+/// The next bytes; pending for ever once the pipe is closed, because the verdict tells the end.
+async fn read_chunk(pipe: &pipe::Receiver) -> Bytes {
+    loop {
+        if pipe.readable().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+        match pipe.try_read_buf(&mut buffer) {
+            Ok(0) => std::future::pending::<()>().await,
+            Ok(_) => return buffer.freeze(),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+async fn send(control: &mut UnixStream, request: &Request<'_>) -> std::io::Result<()> {
+    let body = serde_json::to_vec(request)?;
+    control.write_u32(body.len() as u32).await?;
+    control.write_all(&body).await
+}
+
+async fn receive(control: &mut UnixStream) -> std::io::Result<Verdict> {
+    let length = control.read_u32().await?;
+    if length > MAX_VERDICT_BYTES {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length as usize];
+    control.read_exact(&mut body).await?;
+    Ok(serde_json::from_slice(&body)?)
+}
