@@ -29,7 +29,9 @@ impl Port {
             if port_name.trim_end() == name {
                 let device = std::path::Path::new("/dev").join(entry.file_name());
                 let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device)?;
-                return Ok(Self { device: Arc::new(AsyncFd::register(file)?) });
+                // SAFETY: the AsyncFd owns the file for its whole life and never hands it out mutably.
+                let device = unsafe { AsyncFd::register(file)? };
+                return Ok(Self { device: Arc::new(device) });
             }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, format!("no virtio-serial port is named {name}")))
