@@ -1,0 +1,187 @@
+/**
+ * A content-addressed cache of build results on disk.
+ *
+ *     <root>/<kind>-<digest>/…               the files; the directory's name is the digest of what is in it
+ *     <root>/<kind>@<recipe digest>.json     the manifest: which directory a recipe gave, with every file's size and digest
+ *     <root>/.partial-<kind>-<pid>-<random>  a build under way
+ *
+ * A build writes into its own partial directory, is digested, renamed, and only then named by a manifest (written beside
+ * and renamed too). So a reader sees a finished artifact or none, a killed build is redone, and an artifact that a running
+ * VMM maps is never rewritten: a rebuild with other bytes gets another directory.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { z } from 'zod';
+
+export type Progress = (message: string) => void;
+
+/** Everything that decides the result of a build; equal inputs are never built twice. */
+export type ArtifactInputs = Readonly<Record<string, string | number | readonly string[]>>;
+
+export type ArtifactRecipe = {
+  readonly kind: string;
+  readonly inputs: ArtifactInputs;
+  /** Fills the empty directory. */
+  readonly build: (directory: string, progress: Progress, signal?: AbortSignal) => Promise<void>;
+};
+
+export type Artifact = { readonly directory: string; /** Hex digest over names, sizes and contents. */ readonly digest: string };
+
+const FileEntry = z.object({
+  path: z.string(),
+  sizeBytes: z.number().int().nonnegative(),
+  mtimeMs: z.number(),
+  sha256Hex: z.string(),
+});
+const Manifest = z.object({
+  format: z.literal(1),
+  kind: z.string(),
+  inputs: z.record(z.string(), z.union([z.string(), z.number(), z.array(z.string())])),
+  directory: z.string().regex(/^[a-z-]+-[0-9a-f]{16}$/),
+  digest: z.string().regex(/^[0-9a-f]{64}$/),
+  files: z.array(FileEntry).min(1),
+});
+type Manifest = z.infer<typeof Manifest>;
+type FileEntry = z.infer<typeof FileEntry>;
+
+export class ArtifactCache {
+  readonly root: string;
+
+  constructor(root: string) {
+    this.root = root;
+  }
+
+  /**
+   * Finds a finished artifact without reading its contents: the manifest is there and every file still has the recorded
+   * size and modification time.
+   */
+  async find(recipe: Pick<ArtifactRecipe, 'kind' | 'inputs'>): Promise<Artifact | undefined> {
+    const manifest = await readManifest(this.#manifestPath(recipe));
+    if (!manifest) return undefined;
+    const directory = join(this.root, manifest.directory);
+    for (const file of manifest.files) {
+      const found = await stat(join(directory, file.path)).catch(absent);
+      if (found?.size !== file.sizeBytes || found.mtimeMs !== file.mtimeMs) return undefined;
+    }
+    return { directory, digest: manifest.digest };
+  }
+
+  /** Finds the artifact or builds it. Two processes that build the same one do the work twice and end with one result. */
+  async ensure(recipe: ArtifactRecipe, progress: Progress, signal?: AbortSignal): Promise<Artifact> {
+    return (await this.find(recipe)) ?? (await this.#build(recipe, progress, signal));
+  }
+
+  async #build(recipe: ArtifactRecipe, progress: Progress, signal?: AbortSignal): Promise<Artifact> {
+    await mkdir(this.root, { recursive: true });
+    await this.#removeAbandonedBuilds();
+    const partial = join(this.root, `.partial-${recipe.kind}-${process.pid}-${randomBytes(4).toString('hex')}`);
+    try {
+      await mkdir(partial);
+      await recipe.build(partial, progress, signal);
+      const files = await describeFiles(partial);
+      if (files.length === 0) throw new Error(`building ${recipe.kind} produced no files`);
+      const digest = contentDigest(files);
+      const name = `${recipe.kind}-${digest.slice(0, 16)}`;
+      const directory = join(this.root, name);
+      const kept = await this.#publish(partial, directory, files);
+      const manifest: Manifest = {
+        format: 1,
+        kind: recipe.kind,
+        inputs: structuredClone(recipe.inputs) as Manifest['inputs'],
+        directory: name,
+        digest,
+        files: kept,
+      };
+      await writeFileAtomically(this.#manifestPath(recipe), `${JSON.stringify(manifest, null, 2)}\n`);
+      return { directory, digest };
+    } finally {
+      await rm(partial, { recursive: true, force: true });
+    }
+  }
+
+  /** Moves a build to its final name. When the same bytes are there already and whole, those stay and the build is dropped. */
+  async #publish(partial: string, directory: string, files: FileEntry[]): Promise<FileEntry[]> {
+    if (await stat(directory).catch(absent)) {
+      const present = await describeFiles(directory);
+      if (contentDigest(present) === contentDigest(files)) return present;
+      await rename(directory, join(this.root, `.partial-damaged-0-${randomBytes(4).toString('hex')}`));
+    }
+    await rename(partial, directory);
+    return files;
+  }
+
+  /** Removes partial directories whose process is gone. */
+  async #removeAbandonedBuilds(): Promise<void> {
+    for (const name of await readdir(this.root)) {
+      const pid = /^\.partial-[a-z-]+-(\d+)-[0-9a-f]{8}$/.exec(name)?.[1];
+      if (pid === undefined || (await stat(`/proc/${pid}`).catch(absent))) continue;
+      await rm(join(this.root, name), { recursive: true, force: true });
+    }
+  }
+
+  #manifestPath(recipe: Pick<ArtifactRecipe, 'kind' | 'inputs'>): string {
+    const canonical = JSON.stringify(Object.entries(recipe.inputs).sort(([a], [b]) => (a < b ? -1 : 1)));
+    const digest = createHash('sha256').update(canonical).digest('hex');
+    return join(this.root, `${recipe.kind}@${digest.slice(0, 16)}.json`);
+  }
+}
+
+export async function sha256OfFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path, { highWaterMark: 1024 * 1024 }), hash);
+  return hash.digest('hex');
+}
+
+async function describeFiles(directory: string): Promise<FileEntry[]> {
+  const files: FileEntry[] = [];
+  for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const path = join(entry.parentPath, entry.name);
+    const { size, mtimeMs } = await stat(path);
+    files.push({ path: relative(directory, path), sizeBytes: size, mtimeMs, sha256Hex: await sha256OfFile(path) });
+  }
+  return files.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+function contentDigest(files: readonly FileEntry[]): string {
+  const hash = createHash('sha256');
+  for (const file of files) hash.update(`${file.path}\0${file.sizeBytes}\0${file.sha256Hex}\n`);
+  return hash.digest('hex');
+}
+
+/** @returns undefined when there is none, or when it is not one of ours: then the artifact is built again */
+async function readManifest(path: string): Promise<Manifest | undefined> {
+  const text = await readFile(path, 'utf8').catch(absent);
+  if (text === undefined) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  return Manifest.safeParse(value).data;
+}
+
+async function writeFileAtomically(path: string, text: string): Promise<void> {
+  const beside = `${path}.${process.pid}.${randomBytes(4).toString('hex')}`;
+  try {
+    const file = await open(beside, 'wx');
+    try {
+      await file.writeFile(text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(beside, path);
+  } finally {
+    await rm(beside, { force: true });
+  }
+}
+
+function absent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR') throw error;
+  return undefined;
+}

@@ -1,0 +1,3 @@
+export { ArtifactCache, type Progress } from './artifact-cache.ts';
+export { ensureGuestImages, GUEST_AGENT_PATH, locateGuestImages, MissingGuestImages } from './guest-images.ts';
+export { defaultCacheDirectory } from './paths.ts';
