@@ -1,0 +1,112 @@
+/**
+ * The typed client of one guest agent over one byte stream: SYNC exchange, then gRPC on HTTP/2 with prior knowledge. It does
+ * not retry and has no policy; a lost stream ends it.
+ */
+import { type ClientHttp2Session, connect } from 'node:http2';
+import type { Duplex } from 'node:stream';
+import { type Client, createClient, type Transport } from '@connectrpc/connect';
+import { createGrpcTransport, type NodeHttp2ClientSessionManager } from '@connectrpc/connect-node';
+import { AgentError } from './errors.ts';
+import { Exec, Files, Lifecycle } from './gen/agent_pb.js';
+import { synchronize } from './handshake.ts';
+
+/** A stalled stream holds at most this much; 64 of them do not exhaust the connection's window. */
+const STREAM_WINDOW_BYTES = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
+const MAX_FRAME_BYTES = 256 * 1024;
+/** The largest single message that a guest may send; contents come in chunks far below. */
+const READ_MAX_BYTES = 4 * 1024 * 1024;
+const AUTHORITY = 'http://guest';
+
+export class AgentClient {
+  readonly lifecycle: Client<typeof Lifecycle>;
+  readonly exec: Client<typeof Exec>;
+  readonly files: Client<typeof Files>;
+  /** Settles when the stream is lost or closed. Never rejects. */
+  readonly closed: Promise<void>;
+  readonly #session: ClientHttp2Session;
+  readonly #stream: Duplex;
+
+  private constructor(stream: Duplex, session: ClientHttp2Session) {
+    this.#stream = stream;
+    this.#session = session;
+    this.closed = new Promise((resolve) => {
+      session.once('close', () => {
+        stream.destroy();
+        resolve();
+      });
+    });
+    const transport = withNamedErrors(
+      createGrpcTransport({
+        baseUrl: AUTHORITY,
+        sessionManager: onSession(session),
+        readMaxBytes: READ_MAX_BYTES,
+        acceptCompression: [],
+      }),
+    );
+    this.lifecycle = createClient(Lifecycle, transport);
+    this.exec = createClient(Exec, transport);
+    this.files = createClient(Files, transport);
+  }
+
+  /**
+   * Takes over `stream`; on failure it is destroyed.
+   * @throws AgentError `deadline`, `channel_lost`
+   */
+  static async open(stream: Duplex, deadlineMs: number): Promise<AgentClient> {
+    try {
+      await synchronize(stream, deadlineMs);
+    } catch (error) {
+      stream.destroy();
+      throw error;
+    }
+    const session = connect(AUTHORITY, {
+      createConnection: () => stream,
+      settings: { initialWindowSize: STREAM_WINDOW_BYTES, maxFrameSize: MAX_FRAME_BYTES, enablePush: false },
+    });
+    // Every call in flight reports the loss on its own stream; without a listener it would end the process.
+    session.on('error', () => {});
+    session.once('connect', () => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
+    return new AgentClient(stream, session);
+  }
+
+  /** Ends every call in flight. Idempotent. */
+  close(): void {
+    this.#session.destroy();
+    this.#stream.destroy();
+  }
+}
+
+function onSession(session: ClientHttp2Session): NodeHttp2ClientSessionManager {
+  return {
+    authority: AUTHORITY,
+    async request(method, path, headers, options) {
+      if (session.destroyed || session.closed)
+        throw new AgentError('channel_lost', 'the channel to the guest is closed');
+      return session.request({ ...headers, ':method': method, ':path': path }, options);
+    },
+    notifyResponseByteRead() {},
+  };
+}
+
+/** Errors of calls, and of the streams they answer with, carry the guest's reason. */
+function withNamedErrors(transport: Transport): Transport {
+  const named = (error: unknown): never => {
+    throw AgentError.from(error);
+  };
+  return {
+    unary: (...call) => transport.unary(...call).catch(named),
+    stream: async (...call) => {
+      const response = await transport.stream(...call).catch(named);
+      return { ...response, message: relay(response.message, named) };
+    },
+  };
+}
+
+async function* relay<M>(messages: AsyncIterable<M>, onError: (error: unknown) => never): AsyncGenerator<M> {
+  try {
+    yield* messages;
+  } catch (error) {
+    onError(error);
+  }
+}
