@@ -28,7 +28,14 @@ export type ArtifactRecipe = {
   readonly build: (directory: string, progress: Progress, signal?: AbortSignal) => Promise<void>;
 };
 
-export type Artifact = { readonly directory: string; /** Hex digest over names, sizes and contents. */ readonly digest: string };
+export type Artifact = {
+  readonly directory: string /** Hex digest over names, sizes and contents. */;
+  readonly digest: string;
+};
+
+const BLOCK_BYTES = 1024 * 1024;
+/** Unit of `st_blocks`, whatever the filesystem's own block size. */
+const STAT_BLOCK_BYTES = 512;
 
 const FileEntry = z.object({
   path: z.string(),
@@ -131,8 +138,26 @@ export class ArtifactCache {
 
 export async function sha256OfFile(path: string): Promise<string> {
   const hash = createHash('sha256');
-  await pipeline(createReadStream(path, { highWaterMark: 1024 * 1024 }), hash);
+  await pipeline(createReadStream(path, { highWaterMark: BLOCK_BYTES }), hash);
   return hash.digest('hex');
+}
+
+/** A digest of a file with holes: over each block that has data, after its number. Hashing 4 GiB of zeros takes 15 s. */
+async function sha256OfSparseFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  const block = Buffer.alloc(BLOCK_BYTES);
+  const zeros = Buffer.alloc(BLOCK_BYTES);
+  const file = await open(path);
+  try {
+    for (let index = 0; ; index += 1) {
+      const { bytesRead } = await file.read(block, 0, BLOCK_BYTES, index * BLOCK_BYTES);
+      if (bytesRead === 0) return hash.digest('hex');
+      const data = block.subarray(0, bytesRead);
+      if (!data.equals(zeros.subarray(0, bytesRead))) hash.update(`${index}\n`).update(data);
+    }
+  } finally {
+    await file.close();
+  }
 }
 
 async function describeFiles(directory: string): Promise<FileEntry[]> {
@@ -140,8 +165,9 @@ async function describeFiles(directory: string): Promise<FileEntry[]> {
   for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const path = join(entry.parentPath, entry.name);
-    const { size, mtimeMs } = await stat(path);
-    files.push({ path: relative(directory, path), sizeBytes: size, mtimeMs, sha256Hex: await sha256OfFile(path) });
+    const { size, mtimeMs, blocks } = await stat(path);
+    const sha256Hex = await (blocks * STAT_BLOCK_BYTES < size / 2 ? sha256OfSparseFile(path) : sha256OfFile(path));
+    files.push({ path: relative(directory, path), sizeBytes: size, mtimeMs, sha256Hex });
   }
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }

@@ -50,7 +50,7 @@ rm -rf "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/tmp/* 
 `;
 
 /** Unpacks the finished tree and makes the filesystem. `--preserve-mtime`: Python compares bytecode with its source's time. */
-const PIPELINE = String.raw`
+const PIPELINE = `
 set -euo pipefail
 tree=$1 image=$2; shift 2
 mmdebstrap "$@" | $INSTAVM_AS_ROOT tar -C "$tree" --numeric-owner -xp --exclude='./dev/*'
@@ -91,7 +91,9 @@ export const baseRecipe: ArtifactRecipe = {
       });
     } finally {
       await rm(scratch, { recursive: true, force: true });
-      await runCommand('bash', ['-c', '$INSTAVM_AS_ROOT rm -rf "$1"', 'bash', tree], { env: { INSTAVM_AS_ROOT: asRoot } });
+      await runCommand('bash', ['-c', '$INSTAVM_AS_ROOT rm -rf "$1"', 'bash', tree], {
+        env: { INSTAVM_AS_ROOT: asRoot },
+      });
     }
   },
 };

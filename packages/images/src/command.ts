@@ -20,9 +20,14 @@ export type CommandOptions = {
 
 /** What host programs get: the tools' directories, and only those variables of ours that change how they reach a network. */
 export function commandEnvironment(): Record<string, string> {
-  const path = `${process.env['PATH'] ?? ''}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin`;
+  const path = `${process.env.PATH ?? ''}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin`;
   const kept = ['HOME', 'TMPDIR', 'http_proxy', 'https_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY'];
-  const env: Record<string, string> = { PATH: path, LANG: 'C.UTF-8', LC_ALL: 'C.UTF-8', DEBIAN_FRONTEND: 'noninteractive' };
+  const env: Record<string, string> = {
+    PATH: path,
+    LANG: 'C.UTF-8',
+    LC_ALL: 'C.UTF-8',
+    DEBIAN_FRONTEND: 'noninteractive',
+  };
   for (const name of kept) {
     const value = process.env[name];
     if (value !== undefined) env[name] = value;
@@ -34,7 +39,11 @@ export function commandEnvironment(): Record<string, string> {
  * @returns standard output
  * @throws Error when the program is missing, ends with another status than 0, or the signal aborts it
  */
-export async function runCommand(command: string, args: readonly string[], options: CommandOptions = {}): Promise<string> {
+export async function runCommand(
+  command: string,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<string> {
   options.signal?.throwIfAborted();
   const child = spawn(command, args, {
     cwd: options.cwd,
@@ -66,11 +75,14 @@ export async function runCommand(command: string, args: readonly string[], optio
   try {
     const ended = await new Promise<string>((resolve, reject) => {
       child.once('error', (cause) => reject(new Error(`${command} could not be started: ${cause.message}`, { cause })));
-      child.once('close', (code, signal) => resolve(code === 0 ? '' : signal ? `ended by ${signal}` : `exit status ${code}`));
+      child.once('close', (code, signal) =>
+        resolve(code === 0 ? '' : signal ? `ended by ${signal}` : `exit status ${code}`),
+      );
     });
     options.signal?.throwIfAborted();
     if (ended) throw new Error([`${command} ${args.join(' ')}: ${ended}`, ...tail].join('\n  '));
-    if (outputBytes > STDOUT_LIMIT_BYTES) throw new Error(`${command}: more than ${STDOUT_LIMIT_BYTES} bytes of output`);
+    if (outputBytes > STDOUT_LIMIT_BYTES)
+      throw new Error(`${command}: more than ${STDOUT_LIMIT_BYTES} bytes of output`);
     return Buffer.concat(output).toString();
   } finally {
     clearTimeout(killTimer);

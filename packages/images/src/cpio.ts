@@ -3,7 +3,13 @@
 export type CpioEntry =
   | { readonly type: 'directory'; readonly path: string; readonly mode: number }
   | { readonly type: 'file'; readonly path: string; readonly mode: number; readonly data: Uint8Array }
-  | { readonly type: 'character-device'; readonly path: string; readonly mode: number; readonly major: number; readonly minor: number };
+  | {
+      readonly type: 'character-device';
+      readonly path: string;
+      readonly mode: number;
+      readonly major: number;
+      readonly minor: number;
+    };
 
 const TYPE_BITS = { directory: 0o040000, file: 0o100000, 'character-device': 0o020000 };
 

@@ -1,7 +1,8 @@
 /** The four files that a template is made from: made by setup, found by the daemon. */
+
+import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import type { GuestImages } from '@instavm/core';
-import { createHash } from 'node:crypto';
 import { type Artifact, ArtifactCache, type Progress } from './artifact-cache.ts';
 import { baseRecipe } from './base-image.ts';
 import { initramfsRecipe } from './initramfs.ts';

@@ -37,7 +37,14 @@ export function moduleLoadOrder(modulesDep: string, wanted: readonly string[]): 
     const colon = line.indexOf(':');
     if (colon < 0) continue;
     const path = line.slice(0, colon);
-    dependencies.set(path, line.slice(colon + 1).trim().split(/\s+/).filter(Boolean));
+    dependencies.set(
+      path,
+      line
+        .slice(colon + 1)
+        .trim()
+        .split(/\s+/)
+        .filter(Boolean),
+    );
     pathByName.set(moduleName(path), path);
   }
 
