@@ -47,6 +47,12 @@ export async function ensureGuestImages(
   return guestImages({ kernel, overlay, base, initramfs });
 }
 
+/** Whether `ensureGuestImages` would ask apt for packages. */
+export async function guestImagesNeedDownload(location: GuestImagesLocation): Promise<boolean> {
+  const cache = imageCache(location);
+  return !(await cache.find(kernelRecipe)) || !(await cache.find(baseRecipe));
+}
+
 /**
  * Finds the images without building any.
  * @throws MissingGuestImages

@@ -1,3 +1,9 @@
 export { ArtifactCache, type Progress } from './artifact-cache.ts';
-export { ensureGuestImages, GUEST_AGENT_PATH, locateGuestImages, MissingGuestImages } from './guest-images.ts';
+export {
+  ensureGuestImages,
+  GUEST_AGENT_PATH,
+  guestImagesNeedDownload,
+  locateGuestImages,
+  MissingGuestImages,
+} from './guest-images.ts';
 export { defaultCacheDirectory } from './paths.ts';
