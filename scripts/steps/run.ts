@@ -2,7 +2,8 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
-const TAIL_LINES = 30;
+/** How much of a failed program's output its error shows. */
+const TAIL_LINES = 200;
 
 export type RunOptions = {
   readonly cwd?: string;
@@ -50,6 +51,28 @@ export function runVisibly(
 ): Promise<number | string> {
   const env = { ...process.env, ...options.env };
   return outcome(spawn(command, args, { cwd: options.cwd, env, signal: options.signal, stdio: 'inherit' }), command);
+}
+
+/** Runs with the output both on the terminal and in the answer. */
+export async function runAndCapture(
+  command: string,
+  args: readonly string[],
+  options: Omit<RunOptions, 'onLine'> = {},
+): Promise<{ readonly ended: number | string; readonly output: string }> {
+  const child = spawn(command, args, {
+    cwd: options.cwd,
+    env: { ...process.env, ...options.env },
+    signal: options.signal,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const output: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => {
+    output.push(chunk);
+    process.stdout.write(chunk);
+  });
+  child.stderr.pipe(process.stderr, { end: false });
+  const ended = await outcome(child, command);
+  return { ended, output: Buffer.concat(output).toString() };
 }
 
 function outcome(child: ReturnType<typeof spawn>, command: string): Promise<number | string> {
