@@ -20,9 +20,9 @@ export class RunMark {
     return { [VARIABLE]: this.#value };
   }
 
-  /** @returns the processes of this run that do not end by themselves within a few seconds */
-  async leftovers(): Promise<Leftover[]> {
-    const deadline = performance.now() + SETTLE_MS;
+  /** @returns the processes of this run that do not end by themselves within `settleMs` */
+  async leftovers(settleMs = SETTLE_MS): Promise<Leftover[]> {
+    const deadline = performance.now() + settleMs;
     for (;;) {
       const found = await this.#scan();
       if (found.length === 0 || performance.now() > deadline) return found;

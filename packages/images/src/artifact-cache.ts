@@ -111,11 +111,11 @@ export class ArtifactCache {
 
   /** Moves a build to its final name. When the same bytes are there already and whole, those stay and the build is dropped. */
   async #publish(partial: string, directory: string, files: FileEntry[]): Promise<FileEntry[]> {
-    if (await stat(directory).catch(absent)) {
-      const present = await describeFiles(directory);
-      if (contentDigest(present) === contentDigest(files)) return present;
-      await rename(directory, join(this.root, `.partial-damaged-0-${randomBytes(4).toString('hex')}`));
-    }
+    if (await renameUnlessPresent(partial, directory)) return files;
+    const present = await describeFiles(directory);
+    if (contentDigest(present) === contentDigest(files)) return present;
+    // Moved aside rather than removed: a running VMM may still read it.
+    await rename(directory, join(this.root, `.partial-damaged-${process.pid}-${randomBytes(4).toString('hex')}`));
     await rename(partial, directory);
     return files;
   }
@@ -204,6 +204,18 @@ async function writeFileAtomically(path: string, text: string): Promise<void> {
     await rename(beside, path);
   } finally {
     await rm(beside, { force: true });
+  }
+}
+
+/** @returns false when something is at the target */
+async function renameUnlessPresent(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOTEMPTY' || code === 'EEXIST') return false;
+    throw error;
   }
 }
 
