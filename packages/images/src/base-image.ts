@@ -27,7 +27,10 @@ const DPKG_OPTIONS = [
   'path-include=/usr/share/doc/*/copyright',
 ];
 
-/** Runs on the host with the image's root as `$1`, after every package is configured. */
+/**
+ * Runs on the host with the image's root as `$1`, after every package is configured. It must leave the image's /tmp alone:
+ * mmdebstrap keeps its apt configuration there, and without it the clean-up that follows would clean the host's apt.
+ */
 const CUSTOMIZE = String.raw`
 set -eu
 root=$1
@@ -43,10 +46,10 @@ echo sandbox > "$root/etc/hostname"
 printf '127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n' > "$root/etc/hosts"
 printf 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n' > "$root/etc/resolv.conf"
 # Inside, apt is set to the public archive, not to the mirror or proxy of the machine that built the image.
-rm -rf "$root"/etc/apt/sources.list.d/* "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
+rm -rf "$root"/etc/apt/sources.list.d/* "$root"/etc/apt/apt.conf.d/99mmdebstrap
 printf '%s' "$INSTAVM_PUBLIC_SOURCES" > "$root/etc/apt/sources.list.d/debian.sources"
 find "$root/var/log" -type f -delete
-rm -rf "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/tmp/* "$root"/root/.cache "$root"/root/.wget-hsts
+rm -rf "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/root/.cache "$root"/root/.wget-hsts
 `;
 
 /** Unpacks the finished tree and makes the filesystem. `--preserve-mtime`: Python compares bytecode with its source's time. */
