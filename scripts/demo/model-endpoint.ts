@@ -30,7 +30,8 @@ export async function startModelEndpoint(
   let seenOutputs = 0;
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    if (request.method !== 'POST' || request.url === undefined) return void respond(response, 404, { error: 'not here' });
+    if (request.method !== 'POST' || request.url === undefined)
+      return void respond(response, 404, { error: 'not here' });
     const body = JSON.parse(await readBody(request)) as Json;
     const outputs = toolOutputs(body.input);
     for (const output of outputs.slice(seenOutputs)) onEvent({ kind: 'output', text: commandOutput(output.text) });
@@ -46,8 +47,11 @@ export async function startModelEndpoint(
       body: JSON.stringify(body),
     });
     const text = await reply.text();
-    if (reply.ok) for (const item of ((JSON.parse(text) as Json).output as Json[] | undefined) ?? []) announce(item, onEvent);
-    response.writeHead(reply.status, { 'content-type': reply.headers.get('content-type') ?? 'application/json' }).end(text);
+    if (reply.ok)
+      for (const item of ((JSON.parse(text) as Json).output as Json[] | undefined) ?? []) announce(item, onEvent);
+    response
+      .writeHead(reply.status, { 'content-type': reply.headers.get('content-type') ?? 'application/json' })
+      .end(text);
   };
 
   const server = createServer((request, response) => {
@@ -96,10 +100,18 @@ function toolOutputs(input: unknown): ToolOutput[] {
 function announce(item: Json, onEvent: (event: ToolEvent) => void): void {
   if (item.type === 'function_call') {
     const args = JSON.parse(String(item.arguments)) as Json;
-    onEvent({ kind: 'call', name: String(item.name), text: typeof args.cmd === 'string' ? args.cmd : JSON.stringify(args) });
+    onEvent({
+      kind: 'call',
+      name: String(item.name),
+      text: typeof args.cmd === 'string' ? args.cmd : JSON.stringify(args),
+    });
   } else if (item.type === 'apply_patch_call') {
     const operation = item.operation as Json;
-    onEvent({ kind: 'call', name: 'apply_patch', text: `${operation.type} ${operation.path}\n${operation.diff ?? ''}` });
+    onEvent({
+      kind: 'call',
+      name: 'apply_patch',
+      text: `${operation.type} ${operation.path}\n${operation.diff ?? ''}`,
+    });
   }
 }
 

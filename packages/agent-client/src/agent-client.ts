@@ -5,7 +5,7 @@
 import { type ClientHttp2Session, connect } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { type Client, createClient, type Transport } from '@connectrpc/connect';
-import { createGrpcTransport, type NodeHttp2ClientSessionManager } from '@connectrpc/connect-node';
+import { createGrpcTransport, type GrpcTransportOptions } from '@connectrpc/connect-node';
 import { AgentError } from './errors.ts';
 import { Exec, Files, Lifecycle } from './gen/agent_pb.js';
 import { synchronize } from './handshake.ts';
@@ -77,7 +77,7 @@ export class AgentClient {
   }
 }
 
-function onSession(session: ClientHttp2Session): NodeHttp2ClientSessionManager {
+function onSession(session: ClientHttp2Session): NonNullable<GrpcTransportOptions['sessionManager']> {
   return {
     authority: AUTHORITY,
     async request(method, path, headers, options) {

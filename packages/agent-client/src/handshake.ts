@@ -40,8 +40,8 @@ export function synchronize(stream: Duplex, deadlineMs: number): Promise<void> {
     const finish = (error?: AgentError): void => {
       clearTimeout(timer);
       stream.off('readable', onReadable).off('end', onEnd).off('close', onEnd).off('error', onError);
-      if (error === undefined) return resolve();
-      reject(error);
+      if (error === undefined) resolve();
+      else reject(error);
     };
     const onEnd = (): void => finish(new AgentError('channel_lost', 'the guest closed the channel before answering'));
     const onError = (cause: Error): void => finish(new AgentError('channel_lost', cause.message, { cause }));
@@ -50,7 +50,8 @@ export function synchronize(stream: Duplex, deadlineMs: number): Promise<void> {
         const rest = scanner.push(piece);
         if (rest === undefined) continue;
         if (rest.length > 0) stream.unshift(rest);
-        return finish();
+        finish();
+        return;
       }
     };
     const timer = setTimeout(

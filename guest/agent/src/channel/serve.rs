@@ -19,8 +19,7 @@ const MAX_FRAME: u32 = 256 * 1024;
 /// Serves hosts that connect to the port, one at a time, for as long as the microVM lives.
 pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
     loop {
-        port.wait_for_host().await?;
-        let mut connection = port.clone();
+        let mut connection = port.accept().await?;
         match sync::accept(&mut connection).await {
             // The host went away before or during the exchange.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,

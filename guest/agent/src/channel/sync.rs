@@ -43,9 +43,7 @@ impl Scanner {
 }
 
 /// Reads up to and with the host's SYNC, discards what precedes it, and answers. HTTP/2 follows.
-///
-/// Reads byte by byte after the frame's end would be reached, so nothing of HTTP/2 is swallowed: the host sends none before it has
-/// the ACKN.
+/// Nothing of HTTP/2 can follow in the same read: the host sends none before it has the ACKN.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut scanner = Scanner::default();
     let mut buffer = [0; 4096];

@@ -1,0 +1,190 @@
+/** Templates on disk: made by booting, warming and freezing a microVM; found only when complete and intact. */
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { constants, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AgentClient, AgentError } from '@instavm/agent-client';
+import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
+import { InstaVMError } from '@instavm/wire';
+import { z } from 'zod';
+import { FILES, templateArguments } from './arguments.ts';
+import { copySparse } from './overlay.ts';
+import { QemuProcess } from './process.ts';
+import { QmpClient } from './qmp.ts';
+
+const MANIFEST = 'template.json';
+/** Boot, warm and freeze under emulation on a busy machine; three seconds with KVM. */
+const BOOT_DEADLINE_MS = 120_000;
+const WARM_DEADLINE_MS = 180_000;
+const FREEZE_DEADLINE_MS = 60_000;
+const SOCKET_DEADLINE_MS = 20_000;
+
+const Manifest = z.object({
+  key: z.string(),
+  memoryMib: z.number().int().positive(),
+  vcpus: z.number().int().positive(),
+  accelerator: z.enum(['kvm', 'tcg']),
+  images: z.object({ kernelPath: z.string(), initramfsPath: z.string(), basePath: z.string() }),
+  /** Sizes of the files, and the digest of the device state: what a torn copy would get wrong. */
+  memoryBytes: z.number().int(),
+  overlayBytes: z.number().int(),
+  stateSha256Hex: z.string(),
+});
+type Manifest = z.infer<typeof Manifest>;
+
+/** A template with what QEMU needs to restore it. */
+export type QemuTemplate = Template & { readonly images: Manifest['images'] };
+
+/** @returns undefined when it is missing, incomplete, or not what its manifest says */
+export async function findTemplate(directory: string, key: TemplateKey): Promise<QemuTemplate | undefined> {
+  const own = join(directory, key);
+  const text = await readFile(join(own, MANIFEST), 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
+  const manifest = parseManifest(text);
+  if (manifest === undefined || manifest.key !== key) return undefined;
+  const [memory, overlay] = await Promise.all([FILES.memory, FILES.overlay].map((file) => sizeOf(join(own, file))));
+  if (memory !== manifest.memoryBytes || overlay !== manifest.overlayBytes) return undefined;
+  const state = await sha256Hex(join(own, FILES.deviceState)).catch(() => undefined);
+  if (state !== manifest.stateSha256Hex) return undefined;
+  for (const path of Object.values(manifest.images)) if ((await sizeOf(path)) === undefined) return undefined;
+  const { memoryMib, vcpus, accelerator, images } = manifest;
+  return { key, directory: own, size: { memoryMib, vcpus }, backend: 'qemu', accelerator, images };
+}
+
+function parseManifest(text: string): Manifest | undefined {
+  try {
+    return Manifest.parse(JSON.parse(text));
+  } catch {
+    // A damaged manifest is a template that is not there: it is built again.
+    return undefined;
+  }
+}
+
+const sizeOf = (path: string): Promise<number | undefined> =>
+  stat(path).then(
+    (found) => found.size,
+    () => undefined,
+  );
+
+async function sha256Hex(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path), hash);
+  return hash.digest('hex');
+}
+
+export type BuildRequest = {
+  readonly binary: string;
+  readonly templatesDirectory: string;
+  readonly key: TemplateKey;
+  readonly images: GuestImages;
+  readonly size: MachineSize;
+  readonly accelerator: Accelerator;
+  readonly progress: BuildProgress;
+  /** Replaces the boot deadline; the probe of an accelerator wants to know sooner. */
+  readonly bootDeadlineMs?: number;
+};
+
+/** @throws boot_failed, with the end of the guest's console in `details.console` */
+export async function buildTemplate(request: BuildRequest): Promise<QemuTemplate> {
+  const { templatesDirectory, key, images, size } = request;
+  await mkdir(templatesDirectory, { recursive: true, mode: 0o700 });
+  const partial = join(templatesDirectory, `.partial-${key.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
+  await mkdir(partial, { mode: 0o700 });
+  try {
+    await copySparse(images.blankOverlayPath, join(partial, FILES.overlay));
+    await freezeBooted(request, partial);
+    const paths = { kernelPath: images.kernelPath, initramfsPath: images.initramfsPath, basePath: images.basePath };
+    const manifest: Manifest = {
+      key,
+      memoryMib: size.memoryMib,
+      vcpus: size.vcpus,
+      accelerator: request.accelerator === 'kvm' ? 'kvm' : 'tcg',
+      images: paths,
+      memoryBytes: (await stat(join(partial, FILES.memory))).size,
+      overlayBytes: (await stat(join(partial, FILES.overlay))).size,
+      stateSha256Hex: await sha256Hex(join(partial, FILES.deviceState)),
+    };
+    await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
+    for (const file of [FILES.memory, FILES.deviceState, FILES.overlay, MANIFEST]) await flush(join(partial, file));
+    const finished = join(templatesDirectory, key);
+    await rm(finished, { recursive: true, force: true });
+    await rename(partial, finished);
+    await flush(templatesDirectory);
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true });
+    throw error;
+  }
+  const built = await findTemplate(templatesDirectory, key);
+  if (built === undefined)
+    throw new InstaVMError('boot_failed', 'the template that was just written cannot be read back');
+  return built;
+}
+
+async function flush(path: string): Promise<void> {
+  const handle = await open(path, constants.O_RDONLY);
+  await handle.sync().finally(() => handle.close());
+}
+
+/** Boots in `directory` and leaves memory, device state and overlay there, with the VMM ended. */
+async function freezeBooted(request: BuildRequest, directory: string): Promise<void> {
+  const { binary, images, size, accelerator, progress } = request;
+  const name = `template-${request.key.slice(0, 12)}`;
+  const vmm = new QemuProcess(binary, templateArguments({ name, size, accelerator, images }), directory);
+  let qmp: QmpClient | undefined;
+  try {
+    qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+    progress(`booting ${size.memoryMib} MiB, ${size.vcpus} vCPU (${accelerator})`);
+    await warm(vmm, progress, request.bootDeadlineMs ?? BOOT_DEADLINE_MS);
+    progress('freezing');
+    // Without a `stop` first: the state then says "running", and a clone runs as soon as it is loaded.
+    await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
+    await qmp.run('migrate', { uri: `exec:cat > ${FILES.deviceState}` });
+    await migrated(qmp);
+    await qmp.run('quit').catch(() => {});
+    await vmm.exited;
+  } catch (error) {
+    const details = { console: qmp === undefined ? '' : await consoleTail(qmp) };
+    const cause = error instanceof InstaVMError || error instanceof AgentError ? error.message : String(error);
+    throw new InstaVMError('boot_failed', `the template could not be made: ${cause}`, { cause: error, details });
+  } finally {
+    qmp?.close();
+    await vmm.exitedOrKilled();
+  }
+  for (const socket of [FILES.control, FILES.egress, FILES.qmp, FILES.stderr])
+    await rm(join(directory, socket), { force: true });
+}
+
+async function warm(vmm: QemuProcess, progress: BuildProgress, bootDeadlineMs: number): Promise<void> {
+  const agent = await AgentClient.open(await vmm.connect(FILES.control, SOCKET_DEADLINE_MS), bootDeadlineMs);
+  try {
+    await agent.lifecycle.ping({}, { timeoutMs: bootDeadlineMs });
+    progress('warming the shell and the Python kernel');
+    await agent.lifecycle.warm({}, { timeoutMs: WARM_DEADLINE_MS });
+    await agent.lifecycle.sync({}, { timeoutMs: WARM_DEADLINE_MS });
+  } finally {
+    agent.close();
+    await agent.closed;
+  }
+  // The guest must have seen the hang-up before it is frozen, or every clone would first have to notice it.
+  await sleep(SETTLE_MS);
+}
+
+/** The guest needs one interrupt to see a hang-up; emulated and on a busy machine that is still milliseconds. */
+const SETTLE_MS = 500;
+
+async function migrated(qmp: QmpClient): Promise<void> {
+  for (const until = performance.now() + FREEZE_DEADLINE_MS; performance.now() < until; await sleep(5)) {
+    const { status } = z.object({ status: z.string().optional() }).parse(await qmp.run('query-migrate'));
+    if (status === 'completed') return;
+    if (status === 'failed' || status === 'cancelled')
+      throw new InstaVMError('boot_failed', `saving the state ${status}`);
+  }
+  throw new InstaVMError('boot_failed', `saving the state took longer than ${FREEZE_DEADLINE_MS} ms`);
+}
+
+async function consoleTail(qmp: QmpClient): Promise<string> {
+  const text = await qmp.run('ringbuf-read', { device: 'console', size: 64 * 1024 }).catch(() => '');
+  return String(text).slice(-8 * 1024);
+}
