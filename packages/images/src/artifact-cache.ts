@@ -15,6 +15,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promis
 import { join, relative } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
+import { removeTree } from './remove-tree.ts';
 
 export type Progress = (message: string) => void;
 
@@ -105,7 +106,7 @@ export class ArtifactCache {
       await writeFileAtomically(this.#manifestPath(recipe), `${JSON.stringify(manifest, null, 2)}\n`);
       return { directory, digest };
     } finally {
-      await rm(partial, { recursive: true, force: true });
+      await removeTree(partial);
     }
   }
 
@@ -125,7 +126,7 @@ export class ArtifactCache {
     for (const name of await readdir(this.root)) {
       const pid = /^\.partial-[a-z-]+-(\d+)-[0-9a-f]{8}$/.exec(name)?.[1];
       if (pid === undefined || (await stat(`/proc/${pid}`).catch(absent))) continue;
-      await rm(join(this.root, name), { recursive: true, force: true });
+      await removeTree(join(this.root, name));
     }
   }
 

@@ -3,12 +3,13 @@
  * slow under emulation). Built by mmdebstrap as root, or as an ordinary user inside a user namespace, so that owners and
  * set-user-id bits come out right either way.
  */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AptSourceFile, debianSources, PUBLIC_SOURCES } from './apt-sources.ts';
 import type { ArtifactRecipe, Progress } from './artifact-cache.ts';
 import { runCommand } from './command.ts';
+import { ROOT_OF_A_NAMESPACE, removeTree } from './remove-tree.ts';
 
 // biome-ignore format: one group a line
 const PACKAGES: readonly string[] = [
@@ -52,11 +53,16 @@ find "$root/var/log" -type f -delete
 rm -rf "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/root/.cache "$root"/root/.wget-hsts
 `;
 
-/** Unpacks the finished tree and makes the filesystem. `--preserve-mtime`: Python compares bytecode with its source's time. */
+/**
+ * Unpacks the finished tree and makes the filesystem. As root, mmdebstrap gets a mount namespace of its own, so that what it
+ * mounts goes with it however it ends. `--preserve-mtime`: Python compares bytecode with its source's time.
+ */
 const PIPELINE = `
 set -euo pipefail
 tree=$1 image=$2; shift 2
-mmdebstrap "$@" | $INSTAVM_AS_ROOT tar -C "$tree" --numeric-owner -xp --exclude='./dev/*'
+mounts="unshare --mount"
+[ "$(id -u)" = 0 ] || mounts=
+$mounts mmdebstrap "$@" | $INSTAVM_AS_ROOT tar -C "$tree" --numeric-owner -xp --exclude='./dev/*'
 $INSTAVM_AS_ROOT mkfs.erofs --quiet --preserve-mtime "$image" "$tree" >&2
 `;
 
@@ -65,14 +71,14 @@ export const baseRecipe: ArtifactRecipe = {
   inputs: { revision: 1, packages: PACKAGES, dpkg: DPKG_OPTIONS, customize: CUSTOMIZE, pipeline: PIPELINE },
   async build(directory, progress, signal) {
     const asRoot = process.getuid?.() === 0 ? '' : await userNamespaceCommand();
-    const scratch = await mkdtemp(join(tmpdir(), 'instavm-base-'));
+    // A killed build's scratch goes with its directory. Subordinate ids may be unable to enter that, so they use /tmp.
+    const scratch = asRoot ? await mkdtemp(join(tmpdir(), 'instavm-base-')) : join(directory, 'scratch');
+    await mkdir(scratch, { recursive: true });
     const tree = join(directory, 'tree');
     try {
       const sources = join(scratch, 'debian.sources');
       await writeFile(sources, debianSources(await hostAptSources()));
-      const customize = join(scratch, 'customize.sh');
-      await writeFile(customize, CUSTOMIZE);
-      await runCommand('mkdir', [tree]);
+      await mkdir(tree);
       progress(`installing ${PACKAGES.length} packages and what they need into the base image`);
       const mmdebstrap = [
         `--mode=${asRoot ? 'unshare' : 'root'}`,
@@ -82,21 +88,19 @@ export const baseRecipe: ArtifactRecipe = {
         '--aptopt=Apt::Install-Recommends "false"',
         ...(await hostAptNetworkOptions()).map((option) => `--aptopt=${option}`),
         ...DPKG_OPTIONS.map((option) => `--dpkgopt=${option}`),
-        `--customize-hook=sh ${customize} "$1"`,
+        `--customize-hook=${CUSTOMIZE}`,
         'bookworm',
         '-',
         sources,
       ];
       await runCommand('bash', ['-c', PIPELINE, 'bash', tree, join(directory, 'base.erofs'), ...mmdebstrap], {
-        env: { INSTAVM_AS_ROOT: asRoot, INSTAVM_PUBLIC_SOURCES: PUBLIC_SOURCES },
+        env: { TMPDIR: asRoot ? tmpdir() : scratch, INSTAVM_AS_ROOT: asRoot, INSTAVM_PUBLIC_SOURCES: PUBLIC_SOURCES },
         onLine: forwardStages(progress),
         signal,
       });
     } finally {
-      await rm(scratch, { recursive: true, force: true });
-      await runCommand('bash', ['-c', '$INSTAVM_AS_ROOT rm -rf "$1"', 'bash', tree], {
-        env: { INSTAVM_AS_ROOT: asRoot },
-      });
+      await removeTree(scratch);
+      await removeTree(tree);
     }
   },
 };
@@ -114,9 +118,8 @@ function forwardStages(progress: Progress): (line: string) => void {
  * @throws Error with the remedy when this machine does not allow it
  */
 async function userNamespaceCommand(): Promise<string> {
-  const prefix = ['unshare', '--map-auto', '--map-root-user'];
   try {
-    await runCommand('unshare', [...prefix.slice(1), 'true']);
+    await runCommand('unshare', [...ROOT_OF_A_NAMESPACE, 'true']);
   } catch (cause) {
     throw new Error(
       'building the base image without root needs user namespaces and a range of subordinate ids for this user. ' +
@@ -125,7 +128,7 @@ async function userNamespaceCommand(): Promise<string> {
       { cause },
     );
   }
-  return prefix.join(' ');
+  return ['unshare', ...ROOT_OF_A_NAMESPACE].join(' ');
 }
 
 async function hostAptSources(): Promise<AptSourceFile[]> {
