@@ -10,6 +10,7 @@ import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, Te
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { FILES, templateArguments } from './arguments.ts';
+import { GuestConsole } from './console.ts';
 import { copySparse } from './overlay.ts';
 import { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -133,10 +134,13 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<v
   const name = `template-${request.key.slice(0, 12)}`;
   const vmm = new QemuProcess(binary, templateArguments({ name, size, accelerator, images }), directory);
   let qmp: QmpClient | undefined;
+  let guestConsole: GuestConsole | undefined;
   try {
     qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+    guestConsole = new GuestConsole(qmp);
     progress(`booting ${size.memoryMib} MiB, ${size.vcpus} vCPU (${accelerator})`);
-    await warm(vmm, progress, request.bootDeadlineMs ?? BOOT_DEADLINE_MS);
+    await guestConsole.waitForAgent(request.bootDeadlineMs ?? BOOT_DEADLINE_MS);
+    await warm(vmm, progress);
     progress('freezing');
     // Without a `stop` first: the state then says "running", and a clone runs as soon as it is loaded.
     await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
@@ -145,7 +149,7 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<v
     await qmp.run('quit').catch(() => {});
     await vmm.exited;
   } catch (error) {
-    const details = { console: qmp === undefined ? '' : await consoleTail(qmp) };
+    const details = { console: (await guestConsole?.read().catch(() => guestConsole?.text)) ?? '' };
     const cause = error instanceof InstaVMError || error instanceof AgentError ? error.message : String(error);
     throw new InstaVMError('boot_failed', `the template could not be made: ${cause}`, { cause: error, details });
   } finally {
@@ -156,10 +160,10 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<v
     await rm(join(directory, socket), { force: true });
 }
 
-async function warm(vmm: QemuProcess, progress: BuildProgress, bootDeadlineMs: number): Promise<void> {
-  const agent = await AgentClient.open(await vmm.connect(FILES.control, SOCKET_DEADLINE_MS), bootDeadlineMs);
+async function warm(vmm: QemuProcess, progress: BuildProgress): Promise<void> {
+  const agent = await AgentClient.open(await vmm.connect(FILES.control, SOCKET_DEADLINE_MS), WARM_DEADLINE_MS);
   try {
-    await agent.lifecycle.ping({}, { timeoutMs: bootDeadlineMs });
+    await agent.lifecycle.ping({}, { timeoutMs: WARM_DEADLINE_MS });
     progress('warming the shell and the Python kernel');
     await agent.lifecycle.warm({}, { timeoutMs: WARM_DEADLINE_MS });
     await agent.lifecycle.sync({}, { timeoutMs: WARM_DEADLINE_MS });
@@ -182,9 +186,4 @@ async function migrated(qmp: QmpClient): Promise<void> {
       throw new InstaVMError('boot_failed', `saving the state ${status}`);
   }
   throw new InstaVMError('boot_failed', `saving the state took longer than ${FREEZE_DEADLINE_MS} ms`);
-}
-
-async function consoleTail(qmp: QmpClient): Promise<string> {
-  const text = await qmp.run('ringbuf-read', { device: 'console', size: 64 * 1024 }).catch(() => '');
-  return String(text).slice(-8 * 1024);
 }

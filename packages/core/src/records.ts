@@ -1,0 +1,20 @@
+/** The store port: what the lifecycle needs kept. Implemented by `@instavm/store`. */
+import type { AccountId, IncarnationId, SandboxId } from './ids.ts';
+import type { SandboxRecord } from './sandbox.ts';
+
+export type SandboxChange = Partial<Omit<SandboxRecord, 'id' | 'accountId' | 'createdAt'>>;
+
+export interface SandboxRecords {
+  insert(record: SandboxRecord): Promise<void>;
+  /**
+   * Applies a change if the record is still at `epoch`; the fence against a late writer.
+   * @returns false when it was not, and nothing was changed
+   */
+  update(id: SandboxId, epoch: number, change: SandboxChange): Promise<boolean>;
+  find(id: SandboxId): Promise<SandboxRecord | undefined>;
+  findByIncarnation(id: IncarnationId): Promise<SandboxRecord | undefined>;
+  /** Newest first. */
+  list(accountId: AccountId, limit: number): Promise<SandboxRecord[]>;
+  /** Those that a daemon of before left in a state that only a running daemon keeps. */
+  listUnsettled(): Promise<SandboxRecord[]>;
+}

@@ -1,0 +1,68 @@
+/** Accounts and API keys. A key is 256 random bits; only its SHA-256 is kept, which for such a key needs no salt or stretching. */
+import { createHash, randomBytes } from 'node:crypto';
+import { type AccountId, newAccountId } from '@instavm/core';
+import type { Database } from './database.ts';
+
+const KEY_PREFIX = 'instavm_sk_';
+const PREFIX_LENGTH = KEY_PREFIX.length + 6;
+/** Last use is recorded to this grain, so that a busy key does not mean a write per request. */
+const LAST_USED_GRAIN_MS = 60_000;
+
+export type Account = { readonly id: AccountId; readonly email: string; readonly name: string; readonly createdAt: Date };
+
+export class Accounts {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async count(): Promise<number> {
+    const row = await this.#database.selectFrom('accounts').select(({ fn }) => fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
+    return Number(row.count);
+  }
+
+  async create(email: string, name: string): Promise<Account> {
+    const account = { id: newAccountId(), email, name, createdAt: new Date() };
+    const row = { id: account.id, email, name, created_at: account.createdAt.toISOString() };
+    await this.#database.insertInto('accounts').values(row).execute();
+    return account;
+  }
+
+  /** @returns the key, shown this once */
+  async createKey(accountId: AccountId, name: string): Promise<string> {
+    const key = KEY_PREFIX + randomBytes(32).toString('base64url');
+    await this.#database
+      .insertInto('api_keys')
+      .values({
+        account_id: accountId,
+        name,
+        prefix: key.slice(0, PREFIX_LENGTH),
+        sha256_hex: digest(key),
+        created_at: new Date().toISOString(),
+        last_used_at: null,
+        revoked_at: null,
+      })
+      .execute();
+    return key;
+  }
+
+  /** The account of a valid key. Looked up by digest, so the time taken tells nothing about the key. */
+  async findByKey(key: string): Promise<Account | undefined> {
+    const row = await this.#database
+      .selectFrom('api_keys')
+      .innerJoin('accounts', 'accounts.id', 'api_keys.account_id')
+      .select(['accounts.id', 'accounts.email', 'accounts.name', 'accounts.created_at', 'api_keys.id as key_id', 'api_keys.last_used_at'])
+      .where('api_keys.sha256_hex', '=', digest(key))
+      .where('api_keys.revoked_at', 'is', null)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    if (row.last_used_at === null || Date.now() - Date.parse(row.last_used_at) > LAST_USED_GRAIN_MS) {
+      const lastUsed = { last_used_at: new Date().toISOString() };
+      await this.#database.updateTable('api_keys').set(lastUsed).where('id', '=', row.key_id).execute();
+    }
+    return { id: row.id as AccountId, email: row.email, name: row.name, createdAt: new Date(row.created_at) };
+  }
+}
+
+const digest = (key: string): string => createHash('sha256').update(key).digest('hex');

@@ -1,0 +1,3 @@
+export { type Account, Accounts } from './accounts.ts';
+export { type Database, openDatabase } from './database.ts';
+export { sandboxRecords } from './sandboxes.ts';

@@ -1,0 +1,35 @@
+/** The tables, as Kysely sees them. Instants are ISO-8601 UTC text, objects are JSON text. */
+import type { Generated } from 'kysely';
+
+export type Tables = {
+  accounts: { id: string; email: string; name: string; created_at: string };
+  api_keys: {
+    id: Generated<number>;
+    account_id: string;
+    name: string;
+    /** First characters, to tell keys apart; the key itself is nowhere. */
+    prefix: string;
+    sha256_hex: string;
+    created_at: string;
+    last_used_at: string | null;
+    revoked_at: string | null;
+  };
+  sandboxes: {
+    id: string;
+    account_id: string;
+    state: string;
+    state_reason: string | null;
+    incarnation_id: string | null;
+    epoch: number;
+    memory_mib: number;
+    vcpus: number;
+    ttl_seconds: number;
+    created_at: string;
+    expires_at: string | null;
+    started_at: string | null;
+    ended_at: string | null;
+    metadata: string;
+    env: string;
+    egress: string | null;
+  };
+};
