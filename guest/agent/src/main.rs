@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use instavm_agent::boot;
 use instavm_agent::channel::port::Port;
-use instavm_agent::channel::serve::{serve_port, serve_unix};
+use instavm_agent::channel::serve::{MAX_STREAMS, serve_port, serve_unix};
 use instavm_agent::exec::ExecContext;
 use instavm_agent::python::Python;
 use instavm_agent::reaper::Reaper;
@@ -25,12 +25,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    bound_allocator();
     let failed = match (|| {
         if is_init {
             boot::boot()?;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            // A stalled transfer holds a thread; with one for every stream none waits for another.
+            .max_blocking_threads(MAX_STREAMS as usize + 16)
             .enable_all()
             .build()
             .map_err(|error| format!("starting the runtime: {error}"))?;
@@ -44,6 +47,17 @@ fn main() -> ExitCode {
         boot::power_off();
     }
     ExitCode::FAILURE
+}
+
+/// Keeps the C library's allocator small and quick: two arenas instead of eight per CPU, and chunks of bulk data from the heap, not
+/// from an `mmap` each.
+fn bound_allocator() {
+    // SAFETY: mallopt takes integers; no other thread is running yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1024 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * 1024 * 1024);
+    }
 }
 
 async fn serve(is_init: bool, socket: Option<PathBuf>) -> Result<(), String> {

@@ -5,7 +5,7 @@
 //! registers the device anew, and waiting for the next host happens on an epoll instance of its own, edge-triggered.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ impl Port {
         tokio::task::spawn_blocking(move || wait_for_host(&device)).await.map_err(io::Error::other)??;
         // SAFETY: the registration shares ownership of the open file and is dropped before the next one is made.
         let device = unsafe { AsyncFd::register(self.device.clone())? };
-        Ok(Connection { device })
+        Ok(Connection { device, joined: Vec::with_capacity(WRITE_BYTES) })
     }
 }
 
@@ -70,33 +70,18 @@ fn wait_for_host(device: &File) -> io::Result<()> {
     }
 }
 
+/// What the driver takes at once: one buffer of this size per write, each with a notification of the host (`port_fops_write`).
+const WRITE_BYTES: usize = 32 * 1024;
+
 /// The stream from one opening of the host side to its closing.
 pub struct Connection {
     device: AsyncFd<Arc<File>>,
+    /// Where small pieces of one vectored write are joined.
+    joined: Vec<u8>,
 }
 
-impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let mut guard = ready!(self.device.poll_read_ready(context))?;
-            let hung_up = guard.ready().is_read_closed();
-            let unfilled = buffer.initialize_unfilled();
-            match guard.try_io(|device| (&**device.get_ref()).read(unfilled)) {
-                Ok(Ok(count)) => {
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                // Nothing to read after a hang-up: another host has opened the port already. This connection is over.
-                Err(_would_block) if hung_up => return Poll::Ready(Ok(())),
-                Err(_would_block) => continue,
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+impl Connection {
+    fn poll_write_bytes(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.device.poll_write_ready(context))?;
             let hung_up = guard.ready().is_write_closed();
@@ -107,6 +92,75 @@ impl AsyncWrite for Connection {
             }
         }
     }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        // The driver hands out one page per read; a caller that has room gets several.
+        while buffer.remaining() > 0 {
+            let mut guard = match self.device.poll_read_ready(context) {
+                Poll::Ready(guard) => guard?,
+                Poll::Pending if buffer.filled().len() > before => break,
+                Poll::Pending => return Poll::Pending,
+            };
+            let hung_up = guard.ready().is_read_closed();
+            match guard.try_io(|device| read_into(device.get_ref(), buffer)) {
+                Ok(Ok(0)) => break,
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if buffer.filled().len() == before => return Poll::Ready(Err(error)),
+                // What was read comes first; the error is still there the next time.
+                Ok(Err(_)) => break,
+                // Nothing to read after a hang-up: another host has opened the port already. This connection is over.
+                Err(_would_block) if hung_up => break,
+                Err(_would_block) if buffer.filled().len() > before => break,
+                Err(_would_block) => {}
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads into the unfilled part without clearing it first: with a page per read, that would cost more than the read.
+fn read_into(device: &File, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most the given length into the unfilled part; only what it wrote is declared initialized.
+    unsafe {
+        let room = buffer.unfilled_mut();
+        let count = libc::read(device.as_raw_fd(), room.as_mut_ptr().cast(), room.len());
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        buffer.assume_init(count as usize);
+        buffer.advance(count as usize);
+        Ok(count as usize)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_bytes(context, bytes)
+    }
+
+    /// Joins a frame's header and its data, which would else be two buffers and two notifications.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.clear();
+        for piece in pieces {
+            let room = WRITE_BYTES - joined.len();
+            joined.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        let written = self.poll_write_bytes(context, &joined);
+        self.joined = joined;
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -115,5 +169,52 @@ impl AsyncWrite for Connection {
     /// The device stays open for the next connection.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::AsyncReadExt;
+
+    /// A FIFO behaves towards its reader as the port's device does: end of file and HUP while nobody has the other side open.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_host_that_goes_and_comes_is_one_end_of_file_and_a_new_connection_without_spinning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("port");
+        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: a C string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let device = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        let port = Port { device: Arc::new(device) };
+        for text in ["first", "second"] {
+            let host = path.clone();
+            let host = tokio::task::spawn_blocking(move || {
+                let mut file = OpenOptions::new().write(true).open(host).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                file.write_all(text.as_bytes()).unwrap();
+            });
+            let mut connection = port.accept().await.unwrap();
+            let mut received = String::new();
+            connection.read_to_string(&mut received).await.unwrap();
+            assert_eq!(received, text);
+            host.await.unwrap();
+        }
+        let before = cpu_time();
+        let none = tokio::time::timeout(Duration::from_millis(300), port.accept()).await;
+        assert!(none.is_err(), "nobody is there");
+        assert!(cpu_time() - before < Duration::from_millis(100), "waiting for a host costs no CPU time");
+        // Lets the blocking wait of the abandoned `accept` end, and with it the runtime.
+        OpenOptions::new().write(true).open(&path).unwrap().write_all(b"x").unwrap();
+    }
+
+    fn cpu_time() -> Duration {
+        // SAFETY: a valid timespec to write to.
+        unsafe {
+            let mut time: libc::timespec = std::mem::zeroed();
+            libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);
+            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        }
     }
 }

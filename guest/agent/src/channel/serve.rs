@@ -9,12 +9,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;
 
 use super::port::Port;
+use super::rewound::Rewound;
 use super::sync;
 
 /// A stalled stream may hold this much; 64 of them do not exhaust the connection's window.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
+/// What one stream holds for a slow reader. The agent's memory is bounded by this times [`MAX_STREAMS`].
+const SEND_BUFFER: usize = 512 * 1024;
+/// More than the execs that a sandbox may run at once.
+pub const MAX_STREAMS: u32 = 384;
 
 /// Serves hosts that connect to the port, one at a time, for as long as the microVM lives.
 pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
@@ -22,9 +27,9 @@ pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
         let mut connection = port.accept().await?;
         match sync::accept(&mut connection).await {
             // The host went away before or during the exchange.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => continue,
             Err(error) => return Err(error),
-            Ok(()) => serve_http2(connection, routes.clone()).await,
+            Ok(head) => serve_http2(Rewound::new(head, connection), routes.clone()).await,
         }
     }
 }
@@ -36,8 +41,8 @@ pub async fn serve_unix(path: &Path, routes: Routes) -> io::Result<()> {
         let (mut stream, _) = listener.accept().await?;
         let routes = routes.clone();
         tokio::spawn(async move {
-            if sync::accept(&mut stream).await.is_ok() {
-                serve_http2(stream, routes).await;
+            if let Ok(head) = sync::accept(&mut stream).await {
+                serve_http2(Rewound::new(head, stream), routes).await;
             }
         });
     }
@@ -48,8 +53,8 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream:
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
-        .max_send_buf_size(1024 * 1024)
-        .max_concurrent_streams(1024)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_streams(MAX_STREAMS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
         .await;
     if let Err(error) = served {

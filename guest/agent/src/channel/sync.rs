@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub const SYNC: &[u8; 16] = b"INSTAVM-SYNC-01\n";
 pub const ACKN: &[u8; 16] = b"INSTAVM-ACKN-01\n";
 pub const NONCE_BYTES: usize = 16;
+/// RFC 9113 §3.4.
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Finds a SYNC frame in bytes that arrive in pieces of any size.
 #[derive(Default)]
@@ -42,23 +44,75 @@ impl Scanner {
     }
 }
 
-/// Reads up to and with the host's SYNC, discards what precedes it, and answers. HTTP/2 follows.
-/// Nothing of HTTP/2 can follow in the same read: the host sends none before it has the ACKN.
-pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    let mut scanner = Scanner::default();
+/// Where a connection stands after its bytes so far. Sans I/O; the host decides what comes.
+#[derive(Default)]
+pub struct Opening {
+    scanner: Scanner,
+    /// What followed the answered SYNC; `None` before one was seen, or when it was no beginning of HTTP/2.
+    head: Option<Vec<u8>>,
+}
+
+/// What the agent must do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    Read,
+    /// Answer this nonce. A later one replaces it.
+    Answer([u8; NONCE_BYTES]),
+    /// HTTP/2 has begun, with these bytes.
+    Serve(Vec<u8>),
+}
+
+impl Opening {
+    pub fn push(&mut self, bytes: &[u8]) -> Next {
+        let mut answer = None;
+        for byte in bytes {
+            if let Some(head) = &mut self.head {
+                head.push(*byte);
+            }
+            if let Some(nonce) = self.scanner.push(*byte) {
+                answer = Some(nonce);
+                self.head = Some(Vec::new());
+            }
+        }
+        if let Some(nonce) = answer {
+            return Next::Answer(nonce);
+        }
+        match &mut self.head {
+            Some(head) if head.starts_with(PREFACE) => Next::Serve(std::mem::take(head)),
+            Some(head) if PREFACE.starts_with(head) => Next::Read,
+            _ => {
+                // A host that gave up and came again: its SYNC is on its way through the scanner.
+                self.head = None;
+                Next::Read
+            }
+        }
+    }
+}
+
+/// Reads up to and with the host's SYNC, discards what precedes it, answers, and waits for the beginning of HTTP/2, which it returns. A
+/// SYNC in that place comes from a host that gave the first one up, and is answered in its turn.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
+    let mut opening = Opening::default();
     let mut buffer = [0; 4096];
     loop {
         let count = stream.read(&mut buffer).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let nonce = buffer[..count].iter().filter_map(|byte| scanner.push(*byte)).last();
-        if let Some(nonce) = nonce {
-            let mut answer = [0; ACKN.len() + NONCE_BYTES];
-            answer[..ACKN.len()].copy_from_slice(ACKN);
-            answer[ACKN.len()..].copy_from_slice(&nonce);
-            stream.write_all(&answer).await?;
-            return stream.flush().await;
+        match opening.push(&buffer[..count]) {
+            Next::Read => {}
+            Next::Answer(nonce) => {
+                let mut answer = [0; ACKN.len() + NONCE_BYTES];
+                answer[..ACKN.len()].copy_from_slice(ACKN);
+                answer[ACKN.len()..].copy_from_slice(&nonce);
+                stream.write_all(&answer).await?;
+                stream.flush().await?;
+                // Nothing follows before the ACKN, by contract; a host that was hasty is served all the same.
+                if let Next::Serve(head) = opening.push(&[]) {
+                    return Ok(head);
+                }
+            }
+            Next::Serve(head) => return Ok(head),
         }
     }
 }
@@ -86,5 +140,29 @@ mod tests {
         let mut scanner = Scanner::default();
         let bytes = [&SYNC[..9], SYNC, &[7; 16]].concat();
         assert_eq!(bytes.iter().filter_map(|byte| scanner.push(*byte)).collect::<Vec<_>>(), vec![[7; 16]]);
+    }
+
+    #[test]
+    fn http2_begins_at_the_preface_after_the_last_answered_sync() {
+        let mut opening = Opening::default();
+        assert_eq!(opening.push(&[b"stale", &SYNC[..], &[1; 16]].concat()), Next::Answer([1; 16]));
+        assert_eq!(opening.push(&SYNC[..5]), Next::Read, "another host came instead of the preface");
+        assert_eq!(opening.push(&[&SYNC[5..], &[2; 16]].concat()), Next::Answer([2; 16]));
+        assert_eq!(opening.push(&PREFACE[..10]), Next::Read);
+        let rest = [&PREFACE[10..], b"frames"].concat();
+        assert_eq!(opening.push(&rest), Next::Serve([&PREFACE[..], b"frames"].concat()));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_of_any_kind_and_cut_never_begin_http2_without_a_sync(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20),
+        ) {
+            let mut opening = Opening::default();
+            for piece in pieces {
+                prop_assert!(!matches!(opening.push(&piece), Next::Serve(_)));
+                prop_assert!(opening.head.is_none());
+            }
+        }
     }
 }
