@@ -19,6 +19,8 @@ export class QmpClient {
     this.#socket = socket;
     socket.on('error', () => socket.destroy());
     const lines = createInterface({ input: socket });
+    // The interface repeats the socket's errors; unheard, they would end the process.
+    lines.on('error', () => socket.destroy());
     lines.on('line', (line) => {
       const message = Message.safeParse(JSON.parse(line));
       // Events and the greeting answer nobody.
