@@ -1,1 +1,4 @@
+export * from './common.ts';
 export * from './errors.ts';
+export * from './v1.ts';
+export * from './v2.ts';

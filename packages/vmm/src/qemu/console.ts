@@ -10,6 +10,11 @@ const POLL_MS = 20;
 const KEPT_BYTES = 8 * 1024;
 const READ_BYTES = 64 * 1024;
 const READY = 'instavm-agent: ready';
+/**
+ * A busy host can make an emulated timer so late that the kernel cannot calibrate its clock against it; it then waits for ever. The
+ * next attempt usually works.
+ */
+const NO_CLOCK = 'tsc: Unable to calibrate against PIT';
 const FATAL = /instavm-agent: fatal: (.*)/;
 
 export class GuestConsole {
@@ -32,11 +37,15 @@ export class GuestConsole {
     return this.#text;
   }
 
-  /** @throws boot_failed when the agent reports a failure, or says nothing in time */
-  async waitForAgent(deadlineMs: number): Promise<void> {
+  /**
+   * @returns false when the kernel got no clock, and booting again is the remedy
+   * @throws boot_failed when the agent reports a failure, or says nothing in time
+   */
+  async waitForAgent(deadlineMs: number): Promise<boolean> {
     for (const until = performance.now() + deadlineMs; performance.now() < until; await sleep(POLL_MS)) {
       const text = await this.read();
-      if (text.includes(READY)) return;
+      if (text.includes(READY)) return true;
+      if (text.includes(NO_CLOCK)) return false;
       const failure = FATAL.exec(text)?.[1];
       if (failure !== undefined) throw new InstaVMError('boot_failed', `the guest agent gave up: ${failure.trim()}`);
     }

@@ -18,6 +18,8 @@ import { QmpClient } from './qmp.ts';
 const MANIFEST = 'template.json';
 /** Boot, warm and freeze under emulation on a busy machine; three seconds with KVM. */
 const BOOT_DEADLINE_MS = 120_000;
+/** Each costs about a second when it fails. */
+const BOOT_ATTEMPTS = 12;
 const WARM_DEADLINE_MS = 180_000;
 const FREEZE_DEADLINE_MS = 60_000;
 const SOCKET_DEADLINE_MS = 20_000;
@@ -94,8 +96,13 @@ export async function buildTemplate(request: BuildRequest): Promise<QemuTemplate
   const partial = join(templatesDirectory, `.partial-${key.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
   await mkdir(partial, { mode: 0o700 });
   try {
-    await copySparse(images.blankOverlayPath, join(partial, FILES.overlay));
-    await freezeBooted(request, partial);
+    let frozen = false;
+    for (let attempt = 1; !frozen; attempt++) {
+      if (attempt > BOOT_ATTEMPTS)
+        throw new InstaVMError('boot_failed', `the guest got no clock in ${BOOT_ATTEMPTS} boots`);
+      await copySparse(images.blankOverlayPath, join(partial, FILES.overlay));
+      frozen = await freezeBooted(request, partial);
+    }
     const paths = { kernelPath: images.kernelPath, initramfsPath: images.initramfsPath, basePath: images.basePath };
     const manifest: Manifest = {
       key,
@@ -128,8 +135,11 @@ async function flush(path: string): Promise<void> {
   await handle.sync().finally(() => handle.close());
 }
 
-/** Boots in `directory` and leaves memory, device state and overlay there, with the VMM ended. */
-async function freezeBooted(request: BuildRequest, directory: string): Promise<void> {
+/**
+ * Boots in `directory` and leaves memory, device state and overlay there, with the VMM ended.
+ * @returns false when the guest got no clock and must be booted again
+ */
+async function freezeBooted(request: BuildRequest, directory: string): Promise<boolean> {
   const { binary, images, size, accelerator, progress } = request;
   const name = `template-${request.key.slice(0, 12)}`;
   const vmm = new QemuProcess(binary, templateArguments({ name, size, accelerator, images }), directory);
@@ -139,7 +149,10 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<v
     qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
     guestConsole = new GuestConsole(qmp);
     progress(`booting ${size.memoryMib} MiB, ${size.vcpus} vCPU (${accelerator})`);
-    await guestConsole.waitForAgent(request.bootDeadlineMs ?? BOOT_DEADLINE_MS);
+    if (!(await guestConsole.waitForAgent(request.bootDeadlineMs ?? BOOT_DEADLINE_MS))) {
+      progress('the guest got no clock; booting again');
+      return false;
+    }
     await warm(vmm, progress);
     progress('freezing');
     // Without a `stop` first: the state then says "running", and a clone runs as soon as it is loaded.
@@ -158,6 +171,7 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<v
   }
   for (const socket of [FILES.control, FILES.egress, FILES.qmp, FILES.stderr])
     await rm(join(directory, socket), { force: true });
+  return true;
 }
 
 async function warm(vmm: QemuProcess, progress: BuildProgress): Promise<void> {

@@ -1,0 +1,43 @@
+/** Pieces that several routes share. */
+import { z } from 'zod';
+
+export const ErrorResponse = z
+  .object({
+    detail: z.string(),
+    code: z.string(),
+    retryable: z.enum(['no', 'yes', 'unknown']),
+    hint: z.string(),
+    request_id: z.string(),
+    details: z.record(z.string(), z.unknown()).optional(),
+  })
+  .meta({ id: 'Error', description: 'Every failure. `detail` is for people, `code` for programs.' });
+
+const MAX_ENV_ENTRIES = 256;
+const MAX_METADATA_BYTES = 16 * 1024;
+
+/** Values are data: any text without NUL. */
+export const Env = z
+  .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'not an environment variable name'), noNul(64 * 1024))
+  .refine((env) => Object.keys(env).length <= MAX_ENV_ENTRIES, `at most ${MAX_ENV_ENTRIES} variables`);
+
+export const Metadata = z
+  .record(z.string(), z.unknown())
+  .refine((metadata) => JSON.stringify(metadata).length <= MAX_METADATA_BYTES, `at most ${MAX_METADATA_BYTES} bytes of JSON`);
+
+export const LifetimeSeconds = z.number().int().min(20).max(86_400);
+export const MemoryMb = z.number().int().min(128).max(8192);
+export const VcpuCount = z.union([z.literal(1), z.literal(2), z.literal(4), z.literal(6), z.literal(8)]);
+
+/** Text for a guest: a NUL would end it early there. */
+export function noNul(maxLength: number) {
+  return z
+    .string()
+    .max(maxLength)
+    .refine((text) => !text.includes('\0'), 'holds a NUL character');
+}
+
+export const GuestPath = noNul(4096).refine((path) => path.startsWith('/'), 'must be an absolute path');
+
+/** Query strings carry text only. */
+export const QueryBoolean = z.enum(['true', 'false']).transform((text) => text === 'true');
+export const QueryList = z.union([z.string(), z.array(z.string())]).transform((value) => (Array.isArray(value) ? value : [value]));

@@ -1,0 +1,133 @@
+/** Requests and responses of the public contract, under its own names. */
+import { z } from 'zod';
+import { Env, LifetimeSeconds, MemoryMb, Metadata, noNul, QueryBoolean, VcpuCount } from './common.ts';
+
+/** A script, or what a cell of Python; the official client sends up to 90 kB, and nothing here needs more. */
+const MAX_COMMAND_LENGTH = 4 * 1024 * 1024;
+
+export const CreateSessionRequest = z.strictObject({
+  api_key: z.string().min(1),
+  vm_lifetime_seconds: LifetimeSeconds.default(300),
+  memory_mb: MemoryMb.optional(),
+  vcpu_count: VcpuCount.optional(),
+  metadata: Metadata.optional(),
+  env: Env.optional(),
+});
+export const CreateSessionResponse = z.object({ session_id: z.string() });
+
+export const SessionStatus = z.object({
+  session_id: z.string(),
+  exists: z.boolean(),
+  vm_assigned: z.boolean(),
+  vm_alive: z.boolean(),
+  vm_status: z.string().nullable(),
+  vm_id: z.string().nullable(),
+  uptime_seconds: z.number().nullable(),
+  expires_in_seconds: z.number().nullable(),
+  created_at: z.string().nullable(),
+});
+
+export const SessionUsage = z.object({
+  session_id: z.string(),
+  vcpu_count: z.number(),
+  memory_mb: z.number(),
+  uptime_seconds: z.number(),
+  cpu_seconds: z.number().nullable(),
+});
+
+export const KillRequest = z.strictObject({ session_id: z.string() });
+export const KillResponse = z.object({ success: z.boolean(), session_id: z.string() });
+
+const execution = {
+  command: noNul(MAX_COMMAND_LENGTH).optional(),
+  /** The contract's other name for `command`. */
+  code: noNul(MAX_COMMAND_LENGTH).optional(),
+  session_id: z.string(),
+  language: z.enum(['python', 'bash']).default('python'),
+  timeout: z.number().int().min(1).max(86_400).optional(),
+  api_key: z.string().optional(),
+  vault_ids: z.array(z.string()).optional(),
+};
+export const ExecuteRequest = z
+  .strictObject(execution)
+  .refine((body) => body.command !== undefined || body.code !== undefined, { path: ['command'], message: 'is required' });
+export type ExecuteRequest = z.infer<typeof ExecuteRequest>;
+
+export const ExecuteResponse = z.object({
+  stdout: z.string(),
+  stderr: z.string(),
+  exit_code: z.number().int(),
+  /** Seconds. */
+  execution_time: z.number(),
+  cpu_time: z.number(),
+  created_at: z.string(),
+});
+
+export const ExecuteAsyncResponse = z.object({ task_id: z.string() });
+export const ExecutionResponse = z.object({
+  task_id: z.string(),
+  is_complete: z.boolean(),
+  serialized_stdout: z.string().nullable(),
+  serialized_stderr: z.string().nullable(),
+  exit_code: z.number().nullable(),
+  execution_time: z.number().nullable(),
+  cpu_time: z.number().nullable(),
+  created_at: z.string(),
+});
+
+export const DownloadRequest = z.object({ filename: noNul(4096).min(1), session_id: z.string() });
+
+export const EgressPolicyBody = z.object({
+  allow_http: z.boolean().default(true),
+  allow_https: z.boolean().default(true),
+  allow_public_repos: z.boolean().default(true),
+  allowed_domains: z.array(noNul(253)).max(1000).default([]),
+  allowed_cidrs: z.array(noNul(64)).max(1000).default([]),
+});
+export type EgressPolicyBody = z.infer<typeof EgressPolicyBody>;
+
+/** Unknown fields are part of the contract here: clients forward arbitrary keywords. */
+export const CreateVmRequest = z.looseObject({
+  session_id: z.string().optional(),
+  vm_lifetime_seconds: LifetimeSeconds.optional(),
+  memory_mb: MemoryMb.optional(),
+  vcpu_count: VcpuCount.optional(),
+  metadata: Metadata.optional(),
+  env: Env.optional(),
+  egress_policy: EgressPolicyBody.optional(),
+  snapshot_id: z.string().nullish(),
+  image_variant: z.string().nullish(),
+});
+export const WaitQuery = z.object({ wait: QueryBoolean.optional() });
+
+export const Vm = z.object({
+  vm_id: z.string(),
+  session_id: z.string(),
+  status: z.string(),
+  created_at: z.string(),
+  expires_at: z.string().nullable(),
+  memory_mb: z.number(),
+  vcpu_count: z.number(),
+  metadata: z.record(z.string(), z.unknown()),
+  ssh_host: z.string().nullable(),
+  snapshot_id: z.string().nullable(),
+});
+
+export const UpdateVmRequest = z.looseObject({ metadata: Metadata.optional() });
+
+export const SandboxesQuery = z.object({
+  metadata: z
+    .string()
+    .transform((text, context) => {
+      try {
+        return z.record(z.string(), z.unknown()).parse(JSON.parse(text));
+      } catch {
+        context.addIssue({ code: 'custom', message: 'must be a JSON object' });
+        return z.NEVER;
+      }
+    })
+    .optional(),
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+});
+
+export const User = z.object({ id: z.string(), email: z.string(), name: z.string(), is_verified: z.boolean() });

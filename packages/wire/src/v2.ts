@@ -1,0 +1,143 @@
+/** Our additions beside the contract (docs/reference/api-v2.md). */
+import { z } from 'zod';
+import { Env, GuestPath, LifetimeSeconds, MemoryMb, Metadata, noNul, QueryBoolean, QueryList, VcpuCount } from './common.ts';
+
+export const CreateSandboxRequest = z.strictObject({
+  memory_mb: MemoryMb.optional(),
+  vcpu_count: VcpuCount.optional(),
+  ttl_seconds: LifetimeSeconds.default(300),
+  metadata: Metadata.optional(),
+  env: Env.optional(),
+});
+
+export const Sandbox = z
+  .object({
+    id: z.string(),
+    state: z.enum(['creating', 'running', 'stopping', 'stopped', 'failed']),
+    state_reason: z.string().nullable(),
+    incarnation_id: z.string().nullable(),
+    created_at: z.string(),
+    expires_at: z.string().nullable(),
+    memory_mb: z.number(),
+    vcpu_count: z.number(),
+    metadata: z.record(z.string(), z.unknown()),
+  })
+  .meta({ id: 'Sandbox' });
+
+export const SandboxStats = z.object({
+  agent_rss_bytes: z.number(),
+  memory_total_bytes: z.number(),
+  memory_available_bytes: z.number(),
+  disk_total_bytes: z.number(),
+  disk_free_bytes: z.number(),
+  processes: z.number(),
+  uptime_ms: z.number(),
+  cpu_time_ms: z.number(),
+});
+
+const octalMode = z
+  .string()
+  .regex(/^[0-7]{3,4}$/, 'must be octal, like 0644')
+  .transform((text) => Number.parseInt(text, 8));
+const account = noNul(64);
+
+const target = { user: account.optional(), within: z.array(GuestPath).max(16).optional() };
+const queryTarget = { path: GuestPath, user: account.optional(), within: QueryList.pipe(z.array(GuestPath).max(16)).optional() };
+const ownership = { owner: account.optional(), group: account.optional() };
+
+export const ReadFileQuery = z.strictObject({
+  ...queryTarget,
+  offset: z.coerce.number().int().min(0).optional(),
+  length: z.coerce.number().int().min(1).optional(),
+});
+export const WriteFileQuery = z.strictObject({
+  ...queryTarget,
+  ...ownership,
+  mode: octalMode.optional(),
+  parents: QueryBoolean.optional(),
+  append: QueryBoolean.optional(),
+});
+export const StatQuery = z.strictObject({ ...queryTarget, follow: QueryBoolean.optional() });
+export const ListQuery = z.strictObject(queryTarget);
+export const WatchQuery = z.strictObject({ ...queryTarget, recursive: QueryBoolean.optional() });
+export const MkdirRequest = z.strictObject({
+  path: GuestPath,
+  ...target,
+  ...ownership,
+  mode: octalMode.optional(),
+  parents: z.boolean().optional(),
+});
+export const RemoveRequest = z.strictObject({
+  path: GuestPath,
+  ...target,
+  recursive: z.boolean().optional(),
+  force: z.boolean().optional(),
+});
+export const RenameRequest = z.strictObject({ from: GuestPath, to: GuestPath, ...target });
+export const PackQuery = z.strictObject({ ...queryTarget, exclude: QueryList.pipe(z.array(noNul(4096)).max(1000)).optional() });
+export const UnpackQuery = z.strictObject({
+  ...queryTarget,
+  ...ownership,
+  max_bytes: z.coerce.number().int().min(1).optional(),
+  max_entries: z.coerce.number().int().min(1).optional(),
+});
+export const UnpackResponse = z.object({ entries: z.number(), size_bytes: z.number() });
+
+export const FileInfo = z
+  .object({
+    name: z.string(),
+    kind: z.enum(['file', 'dir', 'symlink', 'other']),
+    size_bytes: z.number(),
+    mode: z.string(),
+    uid: z.number(),
+    gid: z.number(),
+    modified_at: z.string(),
+    link_target: z.string().optional(),
+    name_base64: z.string().optional(),
+  })
+  .meta({ id: 'FileInfo' });
+export type FileInfo = z.infer<typeof FileInfo>;
+
+/** Signals that a client may send to a command, with their numbers on Linux x86-64 (signal(7)). */
+export const SIGNALS = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGKILL: 9,
+  SIGUSR1: 10,
+  SIGUSR2: 12,
+  SIGTERM: 15,
+  SIGCONT: 18,
+  SIGSTOP: 19,
+  SIGTSTP: 20,
+  SIGWINCH: 28,
+} as const;
+export type SignalName = keyof typeof SIGNALS;
+
+/** The first frame of a streaming exec. */
+export const ExecStart = z
+  .strictObject({
+    type: z.literal('start'),
+    argv: z.array(noNul(128 * 1024)).min(1).max(4096).optional(),
+    script: noNul(8 * 1024 * 1024).optional(),
+    env: Env.optional(),
+    cwd: GuestPath.optional(),
+    user: account.optional(),
+    stdin: z.boolean().default(false),
+    timeout_ms: z.number().int().min(0).max(86_400_000).default(0),
+  })
+  .refine((start) => (start.argv === undefined) !== (start.script === undefined), {
+    path: ['argv'],
+    message: 'give exactly one of argv and script',
+  });
+export type ExecStart = z.infer<typeof ExecStart>;
+
+/** Later text frames of the client. */
+export const ExecControl = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('stdin_end') }),
+  z.strictObject({ type: z.literal('signal'), signal: z.enum(Object.keys(SIGNALS) as [SignalName, ...SignalName[]]) }),
+]);
+
+/** First byte of a binary frame of the server. */
+export const STDOUT_FRAME = 1;
+export const STDERR_FRAME = 2;
