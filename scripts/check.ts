@@ -43,7 +43,7 @@ const CHECKS: readonly Check[] = [
 ];
 
 await new Reporter({ json: false }).step('Python', (progress) =>
-  makePythonEnvironments(progress, new AbortController().signal),
+  makePythonEnvironments(progress, new AbortController().signal, ['current']),
 );
 const failures: string[] = [];
 for (const check of CHECKS) {

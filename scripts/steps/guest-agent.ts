@@ -1,6 +1,6 @@
 /** Builds the guest agent, and skips even asking cargo when neither sources nor binary have changed since. */
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { GUEST_AGENT_PATH } from '@instavm/images';
 import { AGENT_DIRECTORY, LOCAL_CACHE, ROOT } from './paths.ts';
 import type { Progress } from './report.ts';
@@ -9,8 +9,10 @@ import { run } from './run.ts';
 const STAMP = join(LOCAL_CACHE, 'guest-agent.stamp');
 
 export async function buildGuestAgent(progress: Progress, signal: AbortSignal): Promise<string> {
-  const before = await fingerprint();
-  if (before !== undefined && (await readFile(STAMP, 'utf8').catch(() => '')) === before) return 'unchanged';
+  // Taken before the build: what is edited meanwhile belongs to the next one.
+  const sources = await sourceFingerprint();
+  const stamp = await readFile(STAMP, 'utf8').catch(() => '');
+  if (stamp === `${sources}\n${await fileFingerprint(GUEST_AGENT_PATH)}`) return 'unchanged';
 
   progress('compiling (cargo build --release)');
   const target = join(AGENT_DIRECTORY, 'target');
@@ -19,33 +21,30 @@ export async function buildGuestAgent(progress: Progress, signal: AbortSignal): 
     signal,
     onLine: forwardCompiling(progress),
   });
-  const after = await fingerprint();
-  if (after === undefined) throw new Error(`cargo build succeeded without leaving ${GUEST_AGENT_PATH}`);
   await mkdir(dirname(STAMP), { recursive: true });
-  await writeFile(STAMP, after);
+  await writeFile(STAMP, `${sources}\n${await fileFingerprint(GUEST_AGENT_PATH)}`);
   const { size } = await stat(GUEST_AGENT_PATH);
   return `built, ${(size / 1e6).toFixed(1)} MB`;
 }
 
-/** Every input and the binary with size and modification time; undefined when there is no binary. */
-async function fingerprint(): Promise<string | undefined> {
-  const binary = await stat(GUEST_AGENT_PATH).catch(() => undefined);
-  if (!binary) return undefined;
-  const lines = [`${GUEST_AGENT_PATH} ${binary.size} ${binary.mtimeMs}`];
-  const inputs = ['spec/agent.proto'];
+/** Every input with size and modification time. */
+async function sourceFingerprint(): Promise<string> {
+  const paths = [join(ROOT, 'spec/agent.proto')];
   for (const entry of await readdir(AGENT_DIRECTORY, { withFileTypes: true })) {
+    const path = join(AGENT_DIRECTORY, entry.name);
     if (entry.name === 'target') continue;
-    if (entry.isFile()) inputs.push(`guest/agent/${entry.name}`);
+    if (entry.isFile()) paths.push(path);
     else {
-      const nested = await readdir(join(AGENT_DIRECTORY, entry.name), { recursive: true, withFileTypes: true });
-      inputs.push(...nested.filter((file) => file.isFile()).map((file) => join(file.parentPath, file.name)));
+      const nested = await readdir(path, { recursive: true, withFileTypes: true });
+      paths.push(...nested.filter((file) => file.isFile()).map((file) => join(file.parentPath, file.name)));
     }
   }
-  for (const input of inputs.sort()) {
-    const { size, mtimeMs } = await stat(resolve(ROOT, input));
-    lines.push(`${input} ${size} ${mtimeMs}`);
-  }
-  return lines.join('\n');
+  return (await Promise.all(paths.sort().map(fileFingerprint))).join('\n');
+}
+
+async function fileFingerprint(path: string): Promise<string> {
+  const found = await stat(path).catch(() => undefined);
+  return found ? `${path} ${found.size} ${found.mtimeMs}` : `${path} absent`;
 }
 
 /** Says which crate cargo has come to, at most every other second. */

@@ -12,7 +12,7 @@ const TEST_TOOLS = ['pytest>=8,<10', 'pytest-asyncio>=1,<2'];
 
 /** pip's arguments for each environment. `-e` so that edits of the package need no installation. */
 export const PYTHON_ENVIRONMENTS = {
-  current: ['-e', './python[agents]', 'openai-agents==0.24.*', 'ruff==0.14.*', ...TEST_TOOLS],
+  current: ['-e', './python[agents]', 'openai-agents==0.24.*', 'ruff==0.17.6', ...TEST_TOOLS],
   'agents-0.14.1': ['-e', './python[agents]', 'openai-agents==0.14.1', 'openai<2.45', ...TEST_TOOLS],
   official: ['instavm==0.26.1', 'openai-agents==0.14.1', 'openai<2.45', ...TEST_TOOLS],
 } as const satisfies Record<string, readonly string[]>;
@@ -24,7 +24,12 @@ export function pythonPath(name: PythonEnvironment): string {
   return join(LOCAL_CACHE, 'venvs', name, 'bin', 'python');
 }
 
-export async function makePythonEnvironments(progress: Progress, signal: AbortSignal): Promise<string> {
+/** Makes those of the named environments that are not there yet, or that are not what the table above says. */
+export async function makePythonEnvironments(
+  progress: Progress,
+  signal: AbortSignal,
+  names: readonly PythonEnvironment[] = Object.keys(PYTHON_ENVIRONMENTS) as PythonEnvironment[],
+): Promise<string> {
   const interpreter = await run('python3', [
     '-c',
     'import sys, venv, ensurepip; print(sys.base_prefix, sys.version)',
@@ -33,7 +38,8 @@ export async function makePythonEnvironments(progress: Progress, signal: AbortSi
   });
   const project = await readFile(join(ROOT, 'python/pyproject.toml'), 'utf8');
   const made: string[] = [];
-  for (const [name, requirements] of Object.entries(PYTHON_ENVIRONMENTS)) {
+  for (const name of names) {
+    const requirements = PYTHON_ENVIRONMENTS[name];
     const directory = join(LOCAL_CACHE, 'venvs', name);
     const stamp = join(directory, 'complete');
     const recipe = JSON.stringify({ interpreter, requirements, project: requirements[0] === '-e' ? project : '' });
