@@ -2,7 +2,7 @@
 
 Requests and verdicts cross an inherited socket as JSON behind a 4-byte big-endian length; output goes to
 file descriptors 1 and 2, which are pipes to the agent, so children of a cell write to the same place.
-A request is {"id", "code", "env", "seed"}; a verdict is {"id", "exit_code", "cpu_time_us"}, sent after all output.
+A request is {"id", "code", "env", "reseed"}; a verdict is {"id", "exit_code", "cpu_time_us"}, sent after all output.
 """
 
 import json
@@ -23,6 +23,9 @@ from traitlets.config import Config
 class PlainDisplayHook(DisplayHook):
     """Shows the value of a cell's last expression as its bare representation."""
 
+    # No line break before a representation of several lines, which IPython puts there to keep them apart from its prompt.
+    prompt_end_newline = False
+
     def write_output_prompt(self):
         pass
 
@@ -32,8 +35,10 @@ class KernelShell(InteractiveShell):
 
     displayhook_class = PlainDisplayHook
 
-    # `!command` shares the kernel's own output pipes instead of a pseudo-terminal.
-    system = InteractiveShell.system_raw
+    def system(self, command):
+        """`!command`: shares the kernel's own output pipes, after what the cell printed before."""
+        flush_output()
+        return self.system_raw(command)
 
     def _showtraceback(self, etype, evalue, stb):
         print(self.InteractiveTB.stb2text(stb), file=sys.stderr)
@@ -64,18 +69,54 @@ def cpu_time_us():
     return int(sum(usage.ru_utime + usage.ru_stime for usage in used) * 1_000_000)
 
 
+def receive_exactly(channel, length):
+    """That many bytes, or None when the agent closed the channel first."""
+    data = bytearray()
+    while len(data) < length:
+        piece = channel.recv(length - len(data))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
 def receive(channel):
     """The next request, or None when the agent closed the channel."""
-    header = channel.recv(4, socket.MSG_WAITALL)
-    if len(header) < 4:
-        return None
-    (length,) = struct.unpack(">I", header)
-    return json.loads(channel.recv(length, socket.MSG_WAITALL))
+    header = receive_exactly(channel, 4)
+    body = header and receive_exactly(channel, struct.unpack(">I", header)[0])
+    return body and json.loads(body)
 
 
 def send(channel, message):
     body = json.dumps(message).encode()
     channel.sendall(struct.pack(">I", len(body)) + body)
+
+
+class SandboxEnvironment:
+    """The environment that the host gives the sandbox, over the kernel's own; a cell's changes last until the host's change."""
+
+    def __init__(self):
+        self.base = dict(os.environ)
+        self.applied = {}
+
+    def apply(self, env):
+        if env == self.applied:
+            return
+        for name in self.applied.keys() - env.keys():
+            if name in self.base:
+                os.environ[name] = self.base[name]
+            else:
+                os.environ.pop(name, None)
+        os.environ.update(env)
+        self.applied = env
+
+
+def reseed():
+    """Takes new seeds from the operating system: clones of one template must not draw the same numbers."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if hasattr(numpy_random, "seed"):
+        numpy_random.seed()
 
 
 def flush_output():
@@ -101,15 +142,11 @@ def main():
     warnings.filterwarnings("ignore", message="To exit: use")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     send(channel, {"id": 0, "exit_code": 0, "cpu_time_us": 0})
-    injected = {}
+    environment = SandboxEnvironment()
     while (request := receive(channel)) is not None:
-        if request.get("seed"):
-            random.seed(bytes.fromhex(request["seed"]))
-        env = request.get("env") or {}
-        for name in injected.keys() - env.keys():
-            os.environ.pop(name, None)
-        os.environ.update(env)
-        injected = env
+        if request["reseed"]:
+            reseed()
+        environment.apply(request["env"])
         before = cpu_time_us()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 use crate::error::{AgentError, Result};
 
@@ -42,10 +43,13 @@ pub fn find_group(name: &str) -> Result<u32> {
         .ok_or_else(|| AgentError::new("group_unknown", format!("no group {name:?} in the sandbox's /etc/group")))
 }
 
-fn read_bounded(path: &str) -> String {
+/// The beginning of a guest's regular file; empty when there is none. Nothing else is waited for: a FIFO would block for ever.
+pub fn read_bounded(path: &str) -> String {
     let mut bytes = Vec::new();
     // A guest without the file has no users but root, which is what an empty text says.
-    if let Ok(file) = File::open(path) {
+    if let Ok(file) = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+    {
         drop(file.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -10,8 +10,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const DISK_DEADLINE: Duration = Duration::from_secs(20);
-/// Ordinary processes of a sandbox; the agent is not among them.
-const MAX_USER_PROCESSES: u32 = 4096;
+/// Ordinary processes of a sandbox, at most this many and at most [`USER_PROCESSES_PER_MIB`]; the agent is not among them.
+const MAX_USER_PROCESSES: u64 = 4096;
+const USER_PROCESSES_PER_MIB: u64 = 4;
+/// Descriptors of the agent: pipes of [every exec](crate::exec), files, watches.
+const AGENT_FILE_LIMIT: libc::rlimit = libc::rlimit { rlim_cur: 65_536, rlim_max: 1_048_576 };
+/// redirect_dir: a directory of the base image can be renamed like any other.
+const OVERLAY_OPTIONS: &str = "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work,redirect_dir=on";
 pub const USER_CGROUP: &str = "/sys/fs/cgroup/user";
 
 type Step<T = ()> = Result<T, String>;
@@ -39,7 +44,7 @@ pub fn boot() -> Step {
     for directory in ["/rw/upper", "/rw/work"] {
         fs::create_dir_all(directory).context(directory)?;
     }
-    mount("overlay", "/sysroot", "overlay", 0, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work")?;
+    mount("overlay", "/sysroot", "overlay", 0, OVERLAY_OPTIONS)?;
     // The modules are loaded; their memory belongs to the sandbox.
     fs::remove_dir_all("/lib").context("freeing the modules")?;
     switch_root()?;
@@ -51,10 +56,11 @@ pub fn boot() -> Step {
         std::os::unix::fs::symlink(target, Path::new("/dev").join(link)).context(format_args!("/dev/{link}"))?;
     }
     prepare_cgroup()?;
+    raise_file_limit()?;
     loopback_up().context("bringing lo up")?;
     fs::create_dir_all("/workspace").context("/workspace")?;
     fs::write("/etc/resolv.conf", "# This sandbox has no way out of its own.\n").context("/etc/resolv.conf")?;
-    fs::write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n").context("/etc/hosts")?;
+    fs::write("/etc/hosts", crate::identity::LOCALHOST).context("/etc/hosts")?;
     fs::write("/proc/self/oom_score_adj", "-1000").context("oom_score_adj")
 }
 
@@ -129,9 +135,20 @@ fn switch_root() -> Step {
 }
 
 fn prepare_cgroup() -> Step {
-    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+pids +memory").context("cgroup controllers")?;
+    // cpu: the agent then competes with all user processes together, not with each, and answers under a fork bomb.
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +pids +memory").context("cgroup controllers")?;
     fs::create_dir_all(USER_CGROUP).context(USER_CGROUP)?;
-    fs::write(format!("{USER_CGROUP}/pids.max"), MAX_USER_PROCESSES.to_string()).context("pids.max")
+    let memory_mib = crate::stats::memory_total_bytes() / (1024 * 1024);
+    let processes = (memory_mib * USER_PROCESSES_PER_MIB).clamp(256, MAX_USER_PROCESSES);
+    fs::write(format!("{USER_CGROUP}/pids.max"), processes.to_string()).context("pids.max")
+}
+
+fn raise_file_limit() -> Step {
+    // SAFETY: a valid rlimit.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &AGENT_FILE_LIMIT) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).context("RLIMIT_NOFILE"),
+    }
 }
 
 fn loopback_up() -> io::Result<()> {
@@ -150,6 +167,29 @@ fn loopback_up() -> io::Result<()> {
         libc::close(socket);
         if result == 0 { Ok(()) } else { Err(error) }
     }
+}
+
+/// Asks every process but the agent to end, ends those left after `grace`, and turns the machine off.
+pub async fn end_everything(grace: Duration) -> ! {
+    let deadline = tokio::time::Instant::now() + grace;
+    signal_everyone(libc::SIGTERM);
+    while user_processes_remain() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    signal_everyone(libc::SIGKILL);
+    // The reply to the host is on its way through the port.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    power_off()
+}
+
+fn signal_everyone(signal: i32) {
+    // SAFETY: as PID 1, -1 is every process but the caller itself.
+    unsafe { libc::kill(-1, signal) };
+}
+
+fn user_processes_remain() -> bool {
+    // cgroup-v2: "populated 1" while a process lives in the subtree.
+    fs::read_to_string(format!("{USER_CGROUP}/cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
 }
 
 /// Flushes and turns the machine off; QEMU exits.

@@ -1,6 +1,7 @@
 //! What tells one clone from another: clock, entropy, hostname, machine-id, environment.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use crate::error::{AgentError, Result};
@@ -18,6 +19,10 @@ struct RandPoolInfo {
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
 const MAX_HOSTNAME_BYTES: usize = 64;
+const HOSTS: &str = "/etc/hosts";
+/// Debian's address for a host's own name.
+const OWN_ADDRESS: &str = "127.0.1.1";
+pub const LOCALHOST: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
 
 /// Applies everything but the environment. Outside a microVM (tests) it changes nothing.
 /// Errors: `invalid_request`, `io_error`.
@@ -43,10 +48,40 @@ pub fn apply(request: &PersonalizeRequest, is_init: bool) -> Result<()> {
     if unsafe { libc::sethostname(hostname.as_ptr().cast(), hostname.len()) } != 0 {
         return Err(AgentError::io("sethostname", &std::io::Error::last_os_error()));
     }
-    let write = |path: &str, text: String| std::fs::write(path, text).map_err(|error| AgentError::io(path, &error));
-    write("/etc/hostname", format!("{hostname}\n"))?;
-    write("/etc/machine-id", format!("{}\n", request.machine_id))?;
-    write("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {hostname}\n"))
+    let hosts = crate::accounts::read_bounded(HOSTS);
+    for (path, text) in [
+        ("/etc/hostname", format!("{hostname}\n")),
+        ("/etc/machine-id", format!("{}\n", request.machine_id)),
+        (HOSTS, with_own_name(&hosts, hostname)),
+    ] {
+        if let Err(error) = replace(path, &text) {
+            // A sandbox that filled its disk must still wake up; clock, randomness and the kernel's hostname are set.
+            eprintln!("instavm-agent: {path} keeps its old content: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// /etc/hosts with 127.0.1.1 as this host; other lines, which the sandbox may have added, stay.
+fn with_own_name(hosts: &str, hostname: &str) -> String {
+    let others = hosts.lines().filter(|line| line.split_whitespace().next() != Some(OWN_ADDRESS));
+    let mut text: String = others.flat_map(|line| [line, "\n"]).collect();
+    if text.is_empty() {
+        text.push_str(LOCALHOST);
+    }
+    text + OWN_ADDRESS + " " + hostname + "\n"
+}
+
+/// Gives the file a new content whole. Whatever stands under the name, a FIFO or a link, is replaced and not opened.
+fn replace(path: &str, text: &str) -> std::io::Result<()> {
+    let new = format!("{path}.instavm-new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    std::fs::rename(&new, path)
 }
 
 fn set_clock(unix_time_ns: u64) -> Result<()> {
@@ -78,4 +113,28 @@ fn add_entropy(bytes: &[u8]) -> Result<()> {
             || libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) != 0
     };
     if failed { Err(AgentError::io("reseeding the kernel", &std::io::Error::last_os_error())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_name_replaces_the_old_one_and_leaves_the_lines_of_the_sandbox() {
+        let first = with_own_name("", "one");
+        assert_eq!(first, format!("{LOCALHOST}127.0.1.1 one\n"));
+        let edited = first + "10.0.0.1 db";
+        assert_eq!(with_own_name(&edited, "two"), format!("{LOCALHOST}10.0.0.1 db\n127.0.1.1 two\n"));
+    }
+
+    #[test]
+    fn a_fifo_under_the_name_is_replaced_without_being_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: a C string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        replace(path.to_str().unwrap(), "text").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "text");
+    }
 }

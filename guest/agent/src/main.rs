@@ -1,5 +1,6 @@
 //! `instavm-agent`: as PID 1, boots the guest and serves the control channel for as long as the microVM lives. With
-//! `--listen-unix PATH` it serves the same services as an ordinary process, for tests without a microVM.
+//! `--listen-unix PATH` it serves the same services as an ordinary process, for tests without a microVM: it mounts nothing and
+//! Personalize changes nothing of the machine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use instavm_agent::boot;
 use instavm_agent::channel::port::Port;
 use instavm_agent::channel::serve::{MAX_STREAMS, serve_port, serve_unix};
 use instavm_agent::exec::ExecContext;
-use instavm_agent::python::Python;
+use instavm_agent::python::{INTERPRETER, Python};
 use instavm_agent::reaper::Reaper;
 use instavm_agent::services::{Agent, routes};
 
@@ -17,11 +18,14 @@ const CONTROL_PORT: &str = "control";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_init = std::process::id() == 1;
-    let socket = match &arguments[..] {
-        [flag, path] if flag == "--listen-unix" => Some(PathBuf::from(path)),
+    let listen = |path: &String, python: &str| Some((PathBuf::from(path), python.to_owned()));
+    let process = match &arguments.iter().collect::<Vec<_>>()[..] {
         _ if is_init => None,
+        [flag, path] if *flag == "--listen-unix" => listen(path, INTERPRETER),
+        [flag, path, other, python] if *flag == "--listen-unix" && *other == "--python" => listen(path, python),
         _ => {
-            eprintln!("usage: instavm-agent --listen-unix PATH    (or as PID 1 of a microVM, without arguments)");
+            eprintln!("usage: instavm-agent --listen-unix PATH [--python INTERPRETER]");
+            eprintln!("       (or as PID 1 of a microVM, without arguments)");
             return ExitCode::from(2);
         }
     };
@@ -37,7 +41,7 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .map_err(|error| format!("starting the runtime: {error}"))?;
-        runtime.block_on(serve(is_init, socket))
+        runtime.block_on(serve(process))
     })() {
         Ok(()) => return ExitCode::SUCCESS,
         Err(error) => error,
@@ -60,7 +64,10 @@ fn bound_allocator() {
     }
 }
 
-async fn serve(is_init: bool, socket: Option<PathBuf>) -> Result<(), String> {
+/// `process`: the socket and the Python interpreter of an agent that is not PID 1.
+async fn serve(process: Option<(PathBuf, String)>) -> Result<(), String> {
+    let is_init = process.is_none();
+    let interpreter = process.as_ref().map_or(INTERPRETER, |(_, python)| python);
     let reaper = Reaper::start().map_err(|error| format!("starting the reaper: {error}"))?;
     let cgroup = is_init
         .then(|| std::fs::File::options().write(true).open(format!("{}/cgroup.procs", boot::USER_CGROUP)))
@@ -68,9 +75,9 @@ async fn serve(is_init: bool, socket: Option<PathBuf>) -> Result<(), String> {
         .map_err(|error| format!("opening the user cgroup: {error}"))?;
     let exec = ExecContext::new(reaper, cgroup);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-    let routes = routes(Agent { python: Python::new(exec.clone()), exec, is_init, boot_id });
-    match socket {
-        Some(path) => serve_unix(&path, routes).await.map_err(|error| format!("{}: {error}", path.display())),
+    let routes = routes(Agent { python: Python::new(exec.clone(), interpreter), exec, is_init, boot_id });
+    match process {
+        Some((path, _)) => serve_unix(&path, routes).await.map_err(|error| format!("{}: {error}", path.display())),
         None => {
             let port = Port::open(CONTROL_PORT).map_err(|error| format!("opening the control port: {error}"))?;
             eprintln!("instavm-agent: ready");

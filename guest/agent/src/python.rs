@@ -4,37 +4,43 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::accounts::User;
 use crate::error::{AgentError, Result};
-use crate::exec::run::EventSender;
+use crate::exec::output::Output;
+use crate::exec::run::{EventSender, TIMED_OUT_CODE, sleep_until};
 use crate::exec::{ExecContext, signal_group, spawn};
 use crate::proto::{ExecEvent, ExecExit, ExecStarted, PythonRequest, exec_event};
 use crate::reaper::Ended;
 
 const DRIVER: &str = include_str!("../python/kernel.py");
+/// The interpreter of the base image, which has IPython.
+pub const INTERPRETER: &str = "/usr/bin/python3";
 const MAX_VERDICT_BYTES: u32 = 64 * 1024;
 /// Importing IPython takes a second or two on an emulated CPU.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// From the interrupt to the end of the kernel, for a cell that does not react.
 const INTERRUPT_GRACE: Duration = Duration::from_millis(500);
-const CHUNK_BYTES: usize = 128 * 1024;
+const DIED_IN_CELL: &[u8] =
+    b"instavm: the Python kernel ended; its variables are lost and the next cell gets a new one\n";
+const DIED_BEFORE: &[u8] =
+    b"instavm: the Python kernel had ended; its variables are lost and this cell runs in a new one\n";
 
 #[derive(Serialize)]
 struct Request<'a> {
     id: u64,
     code: &'a str,
     env: std::collections::HashMap<String, String>,
-    /// Hex; reseeds `random` after the clone got an identity.
-    seed: Option<String>,
+    /// The clone has got its own randomness from the kernel; the interpreter's generators must take theirs from it.
+    reseed: bool,
 }
 
 #[derive(Deserialize)]
@@ -47,8 +53,8 @@ struct Verdict {
 struct Kernel {
     pid: i32,
     control: UnixStream,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
+    stdout: Output,
+    stderr: Output,
     ended: oneshot::Receiver<Ended>,
     next_id: u64,
 }
@@ -64,67 +70,69 @@ impl Drop for Kernel {
 pub struct Python {
     context: ExecContext,
     kernel: Arc<Mutex<Option<Kernel>>>,
-    seed: Arc<std::sync::Mutex<Option<String>>>,
+    reseed: Arc<AtomicBool>,
+    interpreter: Arc<str>,
 }
 
 enum CellEnd {
     Verdict(Verdict),
     /// The process died, or had to be ended because it ignored the interrupt.
     KernelLost(i32),
-    Abandoned,
 }
 
 impl Python {
-    pub fn new(context: ExecContext) -> Self {
-        Self { context, kernel: Arc::default(), seed: Arc::default() }
+    pub fn new(context: ExecContext, interpreter: &str) -> Self {
+        Self { context, kernel: Arc::default(), reseed: Arc::default(), interpreter: interpreter.into() }
     }
 
-    /// The next cell reseeds `random` with this.
-    pub fn reseed(&self, seed_hex: String) {
-        *self.seed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(seed_hex);
+    /// The next cell reseeds the interpreter's random generators first.
+    pub fn reseed(&self) {
+        self.reseed.store(true, Ordering::SeqCst);
     }
 
     /// Runs a cell and sends its events, the exit last.
     /// Errors, before anything is sent: `python_unavailable`.
     pub async fn run(&self, request: PythonRequest, events: EventSender) -> Result<()> {
         let mut slot = self.kernel.clone().lock_owned().await;
-        let mut kernel = match slot.take() {
-            Some(kernel) => kernel,
-            None => self.start().await?,
+        let (mut kernel, replaced) = match slot.take() {
+            Some(kernel) if kernel.ended.is_empty() => (kernel, false),
+            // It died while no cell was running.
+            Some(_dead) => (self.start().await?, true),
+            None => (self.start().await?, false),
         };
         let this = self.clone();
         tokio::spawn(async move {
             let started = Instant::now();
-            let event = exec_event::Event::Started(ExecStarted { pid: kernel.pid });
-            drop(events.send(Ok(ExecEvent { event: Some(event) })).await);
+            let send = async |event| events.send(Ok(ExecEvent { event: Some(event) })).await.is_ok();
+            send(exec_event::Event::Started(ExecStarted { pid: kernel.pid })).await;
+            if replaced {
+                send(exec_event::Event::Stderr(Bytes::from_static(DIED_BEFORE))).await;
+            }
             let (end, timed_out) = this.cell(&mut kernel, &request, &events).await;
             let (code, cpu_time_us, lost) = match end {
                 CellEnd::Verdict(verdict) => (verdict.exit_code, verdict.cpu_time_us, false),
                 CellEnd::KernelLost(code) => (code, 0, true),
-                CellEnd::Abandoned => {
-                    *slot = Some(kernel);
-                    return;
-                }
             };
             if lost {
                 drop(kernel);
-                let note =
-                    "instavm: the Python kernel ended; its variables are lost and the next cell gets a new one\n";
-                let event = Some(exec_event::Event::Stderr(Bytes::from_static(note.as_bytes())));
-                drop(events.send(Ok(ExecEvent { event })).await);
+                send(exec_event::Event::Stderr(Bytes::from_static(DIED_IN_CELL))).await;
             } else {
                 *slot = Some(kernel);
             }
-            drop(slot);
             let exit = ExecExit {
-                code: if timed_out { 124 } else { code },
+                code: if timed_out { TIMED_OUT_CODE } else { code },
                 signal: 0,
                 timed_out,
                 wall_time_us: started.elapsed().as_micros() as u64,
                 cpu_time_us,
-                kernel_restarted: lost,
+                kernel_restarted: lost || replaced,
             };
-            drop(events.send(Ok(ExecEvent { event: Some(exec_event::Event::Exit(exit)) })).await);
+            send(exec_event::Event::Exit(exit)).await;
+            drop(events);
+            if lost {
+                // The next cell should not wait for it. Should it fail, the next cell tries again and says why.
+                *slot = this.start().await.ok();
+            }
         });
         Ok(())
     }
@@ -136,28 +144,30 @@ impl Python {
             id,
             code: &request.code,
             env: self.context.env.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
-            seed: self.seed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take(),
+            reseed: self.reseed.swap(false, Ordering::SeqCst),
         };
-        if send(&mut kernel.control, &message).await.is_err() {
+        // The limit: a kernel that an earlier cell stopped takes nothing.
+        if !matches!(tokio::time::timeout(START_LIMIT, send(&mut kernel.control, &message)).await, Ok(Ok(()))) {
             return (CellEnd::KernelLost(1), false);
         }
         let limit = Duration::from_millis(request.timeout_ms.into());
         let mut deadline = (request.timeout_ms > 0).then(|| tokio::time::Instant::now() + limit);
         let (mut timed_out, mut abandoned, mut interrupted) = (false, false, false);
+        let mut pending: Option<exec_event::Event> = None;
         let mut verdict_reader = Box::pin(receive(&mut kernel.control));
         let end = loop {
+            let idle = pending.is_none();
             tokio::select! {
-                biased;
                 () = events.closed(), if !abandoned => {
                     abandoned = true;
                     interrupted = true;
                     signal_group(kernel.pid, libc::SIGINT);
                     deadline = Some(tokio::time::Instant::now() + INTERRUPT_GRACE);
                 }
-                () = tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
+                () = sleep_until(deadline), if deadline.is_some() => {
                     timed_out |= !abandoned;
                     if interrupted {
-                        break CellEnd::KernelLost(124);
+                        break CellEnd::KernelLost(TIMED_OUT_CODE);
                     }
                     interrupted = true;
                     signal_group(kernel.pid, libc::SIGINT);
@@ -174,21 +184,31 @@ impl Python {
                         break CellEnd::KernelLost(code);
                     }
                 },
-                chunk = read_chunk(&kernel.stdout) => forward(events, exec_event::Event::Stdout(chunk)).await,
-                chunk = read_chunk(&kernel.stderr) => forward(events, exec_event::Event::Stderr(chunk)).await,
+                permit = events.reserve(), if !idle => match permit {
+                    Ok(permit) => permit.send(Ok(ExecEvent { event: pending.take() })),
+                    Err(_gone) => pending = None,
+                },
+                bytes = kernel.stdout.next(), if idle => pending = bytes.map(exec_event::Event::Stdout),
+                bytes = kernel.stderr.next(), if idle => pending = bytes.map(exec_event::Event::Stderr),
             }
         };
         drop(verdict_reader);
-        while let Some(chunk) = take(&kernel.stdout) {
-            forward(events, exec_event::Event::Stdout(chunk)).await;
+        kernel.stdout.end();
+        kernel.stderr.end();
+        loop {
+            if let Some(event) = pending.take() {
+                // A reader that has gone needs no output.
+                drop(events.send(Ok(ExecEvent { event: Some(event) })).await);
+            }
+            pending = kernel.stdout.take().map(exec_event::Event::Stdout);
+            pending = pending.or_else(|| kernel.stderr.take().map(exec_event::Event::Stderr));
+            if pending.is_none() {
+                break;
+            }
         }
-        while let Some(chunk) = take(&kernel.stderr) {
-            forward(events, exec_event::Event::Stderr(chunk)).await;
-        }
-        match end {
-            CellEnd::Verdict(_) if abandoned => (CellEnd::Abandoned, false),
-            end => (end, timed_out),
-        }
+        kernel.stdout.resume();
+        kernel.stderr.resume();
+        (end, timed_out)
     }
 
     async fn start(&self) -> Result<Kernel> {
@@ -196,7 +216,7 @@ impl Python {
         let (ours, theirs) =
             std::os::unix::net::UnixStream::pair().map_err(|error| AgentError::io("kernel socket", &error))?;
         let theirs: OwnedFd = theirs.into();
-        let mut command = Command::new("/usr/bin/python3");
+        let mut command = Command::new(&*self.interpreter);
         command.arg("-c").arg(DRIVER).env_clear();
         command.env("INSTAVM_KERNEL_FD", theirs.as_raw_fd().to_string()).envs(spawn::base_environment(&User::root()));
         command.env("PYTHONWARNINGS", "ignore::DeprecationWarning").env("IPYTHONDIR", "/run/instavm/ipython");
@@ -216,7 +236,7 @@ impl Python {
             .context
             .reaper
             .spawn(&mut command)
-            .map_err(|error| unavailable(format!("/usr/bin/python3 does not start: {error}")))?;
+            .map_err(|error| unavailable(format!("{} does not start: {error}", self.interpreter)))?;
         drop(theirs);
         let io = |error: std::io::Error| AgentError::io("kernel pipes", &error);
         let no_pipe = || unavailable("the kernel was started without a pipe".into());
@@ -226,46 +246,18 @@ impl Python {
         let mut kernel = Kernel {
             pid: child.id() as i32,
             control: UnixStream::from_std(ours).map_err(io)?,
-            stdout: pipe::Receiver::from_owned_fd(stdout.into()).map_err(io)?,
-            stderr: pipe::Receiver::from_owned_fd(stderr.into()).map_err(io)?,
+            stdout: Output::new(stdout.into()).map_err(io)?,
+            stderr: Output::new(stderr.into()).map_err(io)?,
             ended,
             next_id: 0,
         };
         match tokio::time::timeout(START_LIMIT, receive(&mut kernel.control)).await {
             Ok(Ok(_)) => Ok(kernel),
             _ => {
-                let said = take(&kernel.stderr).unwrap_or_default();
+                let said = kernel.stderr.take().unwrap_or_default();
                 let said = String::from_utf8_lossy(&said).chars().take(2_000).collect::<String>();
                 Err(unavailable(format!("IPython does not start: {}", said.trim_end())))
             }
-        }
-    }
-}
-
-async fn forward(events: &EventSender, event: exec_event::Event) {
-    // A reader that has gone is noticed by `closed` in the loop.
-    drop(events.send(Ok(ExecEvent { event: Some(event) })).await);
-}
-
-fn take(pipe: &pipe::Receiver) -> Option<Bytes> {
-    let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-    match pipe.try_read_buf(&mut buffer) {
-        Ok(count) if count > 0 => Some(buffer.freeze()),
-        _ => None,
-    }
-}
-
-/// The next bytes; pending for ever once the pipe is closed, because the verdict tells the end.
-async fn read_chunk(pipe: &pipe::Receiver) -> Bytes {
-    loop {
-        if pipe.readable().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-        match pipe.try_read_buf(&mut buffer) {
-            Ok(0) => std::future::pending::<()>().await,
-            Ok(_) => return buffer.freeze(),
-            Err(_would_block) => {}
         }
     }
 }

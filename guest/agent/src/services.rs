@@ -49,15 +49,17 @@ impl Lifecycle for Agent {
         Ok(Response::new(PingResponse {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             boot_id: self.boot_id.clone(),
-            uptime_ms: stats::collect()?.uptime_ms,
+            uptime_ms: stats::uptime_ms(),
         }))
     }
 
     async fn personalize(&self, request: Request<PersonalizeRequest>) -> Reply<PersonalizeResponse> {
         let request = request.into_inner();
-        identity::apply(&request, self.is_init)?;
-        self.python.reseed(request.entropy.iter().map(|byte| format!("{byte:02x}")).collect());
-        *self.exec.env.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = request.env;
+        let env = request.env.clone();
+        let is_init = self.is_init;
+        blocking(move || identity::apply(&request, is_init)).await?;
+        self.python.reseed();
+        *self.exec.env.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = env;
         Ok(Response::new(PersonalizeResponse {}))
     }
 
@@ -72,8 +74,12 @@ impl Lifecycle for Agent {
         let cell =
             PythonRequest { code: "import json, os, re, csv, statistics, subprocess\nNone".into(), timeout_ms: 0 };
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        self.python.run(cell, sender).await?;
-        drain(receiver).await;
+        match self.python.run(cell, sender).await {
+            Ok(()) => drain(receiver).await,
+            // A base image without Python makes a template all the same; RunPython says what is missing.
+            Err(error) if error.reason == "python_unavailable" => eprintln!("instavm-agent: not warmed: {error}"),
+            Err(error) => return Err(error.into()),
+        }
         Ok(Response::new(WarmResponse {}))
     }
 
@@ -92,23 +98,26 @@ impl Lifecycle for Agent {
     }
 
     async fn power_off(&self, request: Request<PowerOffRequest>) -> Reply<PowerOffResponse> {
-        let groups = self.exec.process_groups();
-        groups.iter().for_each(|group| signal_group(*group, libc::SIGTERM));
         let grace = Duration::from_millis(request.into_inner().grace_ms.into());
-        let (exec, is_init) = (self.exec.clone(), self.is_init);
-        tokio::spawn(async move {
-            let deadline = tokio::time::Instant::now() + grace;
-            while !exec.process_groups().is_empty() && tokio::time::Instant::now() < deadline {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGKILL));
-            if is_init {
-                boot::power_off();
-            }
-            std::process::exit(0);
-        });
+        if self.is_init {
+            tokio::spawn(boot::end_everything(grace));
+        } else {
+            tokio::spawn(end_process(self.exec.clone(), grace));
+        }
         Ok(Response::new(PowerOffResponse {}))
     }
+}
+
+/// What PowerOff is for an agent that is an ordinary process: the end of its commands and its own.
+async fn end_process(exec: ExecContext, grace: Duration) {
+    let deadline = tokio::time::Instant::now() + grace;
+    exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGTERM));
+    while !exec.process_groups().is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGKILL));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    std::process::exit(0);
 }
 
 async fn drain(mut events: mpsc::Receiver<Result<ExecEvent, Status>>) {

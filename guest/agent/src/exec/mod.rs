@@ -1,5 +1,6 @@
-//! Running commands: `spawn` makes the process, `run` carries its bytes and its end.
+//! Running commands: `spawn` makes the process, `run` carries its bytes and its end, `output` reads its pipes.
 
+pub mod output;
 pub mod run;
 pub mod spawn;
 
@@ -7,11 +8,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use tokio::sync::Semaphore;
+
 use crate::error::{AgentError, Result};
 use crate::reaper::Reaper;
 
 /// Commands running at once in one sandbox.
 const MAX_EXECS: usize = 256;
+const MAX_DISCARDS: usize = 512;
 
 /// What every command needs: the reaper, the sandbox's own environment, the cgroup of user processes.
 #[derive(Clone)]
@@ -21,6 +25,8 @@ pub struct ExecContext {
     pub env: Arc<RwLock<HashMap<String, String>>>,
     /// `cgroup.procs` of the cgroup whose `pids.max` keeps a fork bomb away from the agent; none outside a microVM.
     pub cgroup_procs: Option<Arc<std::fs::File>>,
+    /// One for each pipe that a background process may keep open after its command.
+    pub discards: Arc<Semaphore>,
     running: Arc<AtomicUsize>,
     /// Process groups of running commands, for PowerOff and a lost host.
     groups: Arc<Mutex<Vec<i32>>>,
@@ -38,6 +44,7 @@ impl ExecContext {
             reaper,
             env: Arc::default(),
             cgroup_procs: cgroup_procs.map(Arc::new),
+            discards: Arc::new(Semaphore::new(MAX_DISCARDS)),
             running: Arc::default(),
             groups: Arc::default(),
         }

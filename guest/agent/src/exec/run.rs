@@ -1,14 +1,16 @@
 //! Carries one command: output as it comes and only as fast as the reader takes it, stdin, signals, the time limit, the end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use super::output::Output;
 use super::{ExecContext, ExecPlace, signal_group, spawn};
 use crate::error::{AgentError, Result};
 use crate::proto::{ExecEvent, ExecExit, ExecRequest, ExecStart, ExecStarted, exec_event, exec_request};
@@ -16,42 +18,12 @@ use crate::reaper::Ended;
 
 /// From the polite signal to the one that cannot be ignored.
 const KILL_GRACE: Duration = Duration::from_millis(200);
-const CHUNK_BYTES: usize = 128 * 1024;
+/// Chunks of stdin that may wait for the command.
+const STDIN_QUEUE: usize = 4;
 /// The exit code of a command that ran out of time, as timeout(1) has it.
-const TIMED_OUT_CODE: i32 = 124;
+pub const TIMED_OUT_CODE: i32 = 124;
 
 pub type EventSender = mpsc::Sender<std::result::Result<ExecEvent, Status>>;
-
-/// One of a command's output pipes.
-struct Output {
-    pipe: pipe::Receiver,
-    wrap: fn(Bytes) -> exec_event::Event,
-    open: bool,
-}
-
-impl Output {
-    fn new(fd: std::os::fd::OwnedFd, wrap: fn(Bytes) -> exec_event::Event) -> Result<Self> {
-        let pipe = pipe::Receiver::from_owned_fd(fd).map_err(|error| AgentError::io("output pipe", &error))?;
-        Ok(Self { pipe, wrap, open: true })
-    }
-
-    /// What is in the pipe now. `None`: nothing, or closed.
-    fn take(&mut self) -> Option<exec_event::Event> {
-        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-        match self.pipe.try_read_buf(&mut buffer) {
-            Ok(0) => {
-                self.open = false;
-                None
-            }
-            Ok(_) => Some((self.wrap)(buffer.freeze())),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-            Err(_) => {
-                self.open = false;
-                None
-            }
-        }
-    }
-}
 
 /// Starts the command and carries it in the background until its end or until `events` is closed.
 pub fn start<S>(context: &ExecContext, start: &ExecStart, input: S, events: EventSender) -> Result<()>
@@ -73,9 +45,10 @@ where
         started: Instant::now(),
         limit: (start.timeout_ms > 0).then(|| Duration::from_millis(start.timeout_ms.into())),
         outputs: [
-            Output::new(spawned.stdout, exec_event::Event::Stdout)?,
-            Output::new(spawned.stderr, exec_event::Event::Stderr)?,
+            Output::new(spawned.stdout).map_err(|error| AgentError::io("output pipe", &error))?,
+            Output::new(spawned.stderr).map_err(|error| AgentError::io("output pipe", &error))?,
         ],
+        discards: context.discards.clone(),
         ended: spawned.ended,
         signals,
         events,
@@ -89,33 +62,47 @@ where
     Ok(())
 }
 
-/// Moves stdin and signals from the request stream; stdin is closed when the stream says so or ends.
-async fn feed<S>(mut input: S, mut stdin: Option<pipe::Sender>, signals: mpsc::Sender<i32>)
+/// Moves stdin and signals from the request stream; stdin is closed when the stream says so or ends. A few chunks of stdin may wait for
+/// the command, so that a signal behind them is not held up by a command that does not read.
+async fn feed<S>(mut input: S, stdin: Option<pipe::Sender>, signals: mpsc::Sender<i32>)
 where
     S: Stream<Item = std::result::Result<ExecRequest, Status>> + Unpin,
 {
-    while let Some(Ok(request)) = input.next().await {
-        match request.message {
-            Some(exec_request::Message::Stdin(bytes)) => {
-                if let Some(pipe) = &mut stdin
-                    && pipe.write_all(&bytes).await.is_err()
-                {
-                    // The command closed its stdin; what it no longer reads is dropped, as a shell pipe would.
-                    stdin = None;
+    let (chunks, mut waiting) = mpsc::channel::<Bytes>(STDIN_QUEUE);
+    let read = async move {
+        let mut chunks = Some(chunks);
+        while let Some(Ok(request)) = input.next().await {
+            match request.message {
+                Some(exec_request::Message::Stdin(bytes)) => {
+                    if let Some(sender) = &chunks
+                        && sender.send(bytes).await.is_err()
+                    {
+                        chunks = None;
+                    }
                 }
-            }
-            Some(exec_request::Message::StdinEnd(_)) => stdin = None,
-            Some(exec_request::Message::Signal(signal)) => {
-                if signals.send(signal).await.is_err() {
-                    return;
+                Some(exec_request::Message::StdinEnd(_)) => chunks = None,
+                Some(exec_request::Message::Signal(signal)) => {
+                    if signals.send(signal).await.is_err() {
+                        return;
+                    }
                 }
+                Some(exec_request::Message::Start(_)) | None => {}
             }
-            Some(exec_request::Message::Start(_)) | None => {}
         }
-    }
-    drop(stdin);
-    // Keep the signal channel open: its end would look like one more event to the carrier.
-    std::future::pending::<()>().await;
+        drop(chunks);
+        // Keep the signal channel open: its end would look like one more event to the carrier.
+        std::future::pending::<()>().await;
+    };
+    let write = async move {
+        let Some(mut pipe) = stdin else { return };
+        while let Some(bytes) = waiting.recv().await {
+            if pipe.write_all(&bytes).await.is_err() {
+                // The command closed its stdin; what it no longer reads is dropped, as a shell pipe would.
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
 }
 
 struct Running {
@@ -126,6 +113,7 @@ struct Running {
     outputs: [Output; 2],
     ended: tokio::sync::oneshot::Receiver<Ended>,
     signals: mpsc::Receiver<i32>,
+    discards: Arc<Semaphore>,
     events: EventSender,
     _script: Option<spawn::ScriptFile>,
 }
@@ -137,19 +125,21 @@ impl Running {
         let mut timed_out = false;
         let mut deadline = self.limit.map(|limit| tokio::time::Instant::from_std(self.started + limit));
         loop {
+            let [stdout, stderr] = &mut self.outputs;
             if pending.is_none() && ended.is_some() {
-                // All that the command wrote is in the pipes by now; a background child may hold them open for ever.
-                pending = self.outputs.iter_mut().find_map(Output::take);
+                pending = stdout.take().map(exec_event::Event::Stdout);
+                pending = pending.or_else(|| stderr.take().map(exec_event::Event::Stderr));
                 if pending.is_none() {
                     break;
                 }
             }
-            let [stdout, stderr] = &mut self.outputs;
             let idle = pending.is_none();
             tokio::select! {
-                biased;
                 () = self.events.closed() => {
-                    signal_group(self.group, libc::SIGKILL);
+                    // What a command left in the background when it ended is not cancelled with the reading of its output.
+                    if ended.is_none() {
+                        signal_group(self.group, libc::SIGKILL);
+                    }
                     return;
                 }
                 () = sleep_until(deadline), if deadline.is_some() => {
@@ -157,27 +147,24 @@ impl Running {
                     deadline = (!timed_out).then(|| tokio::time::Instant::now() + KILL_GRACE);
                     timed_out = true;
                 }
-                Some(signal) = self.signals.recv() => signal_group(self.group, signal),
+                Some(signal) = self.signals.recv(), if ended.is_none() => signal_group(self.group, signal),
                 permit = self.events.reserve(), if !idle => {
                     let Ok(permit) = permit else { continue };
                     permit.send(Ok(ExecEvent { event: pending.take() }));
                 }
-                ready = stdout.pipe.readable(), if idle && stdout.open && ended.is_none() => {
-                    stdout.open &= ready.is_ok();
-                    pending = stdout.take();
-                }
-                ready = stderr.pipe.readable(), if idle && stderr.open && ended.is_none() => {
-                    stderr.open &= ready.is_ok();
-                    pending = stderr.take();
-                }
+                bytes = stdout.next(), if idle && ended.is_none() => pending = bytes.map(exec_event::Event::Stdout),
+                bytes = stderr.next(), if idle && ended.is_none() => pending = bytes.map(exec_event::Event::Stderr),
                 result = &mut self.ended, if ended.is_none() => {
                     let lost = Ended { code: 255, signal: 0, cpu_time_us: 0 };
                     ended = Some(result.unwrap_or(lost));
+                    // A slow reader of the rest is not the command's time.
+                    deadline = None;
                     if timed_out {
                         // Members that ignored SIGTERM must not outlive the limit.
                         signal_group(self.group, libc::SIGKILL);
-                        deadline = None;
                     }
+                    stdout.end();
+                    stderr.end();
                 }
             }
         }
@@ -191,12 +178,13 @@ impl Running {
             kernel_restarted: false,
         };
         drop(self.place);
+        self.outputs.into_iter().for_each(|output| output.discard(&self.discards));
         // A reader that has gone needs no exit.
         drop(self.events.send(Ok(ExecEvent { event: Some(exec_event::Event::Exit(exit)) })).await);
     }
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+pub async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,

@@ -25,6 +25,9 @@ const SCRIPT_DIRECTORY: &str = "/run/instavm/scripts";
 /// Fewer context switches for bulk output.
 const PIPE_BYTES: libc::c_int = 256 * 1024;
 
+/// Open files of a user process, as Debian's service manager sets it; the agent's own limit is higher.
+const USER_FILE_LIMIT: libc::rlimit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_288 };
+
 pub struct Spawned {
     pub pid: i32,
     pub ended: oneshot::Receiver<Ended>,
@@ -72,6 +75,7 @@ pub fn spawn(context: &ExecContext, start: &ExecStart) -> Result<Spawned> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     prepare(&mut command, context, &user);
     let (mut child, ended) = context.reaper.spawn(&mut command).map_err(|error| spawn_error(&name, &error))?;
+    let pid = child.id() as i32;
     let stdout: OwnedFd = child.stdout.take().ok_or_else(no_pipe)?.into();
     let stderr: OwnedFd = child.stderr.take().ok_or_else(no_pipe)?.into();
     for pipe in [&stdout, &stderr] {
@@ -79,7 +83,7 @@ pub fn spawn(context: &ExecContext, start: &ExecStart) -> Result<Spawned> {
         unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES) };
     }
     let stdin = child.stdin.take().map(OwnedFd::from);
-    Ok(Spawned { pid: child.id() as i32, ended, stdin, stdout, stderr, script })
+    Ok(Spawned { pid, ended, stdin, stdout, stderr, script })
 }
 
 fn no_pipe() -> AgentError {
@@ -160,6 +164,7 @@ fn working_directory(asked: &str, user: &User) -> Result<PathBuf> {
 pub fn prepare(command: &mut Command, context: &ExecContext, user: &User) {
     let cgroup = context.cgroup_procs.as_ref().map(|file| file.as_raw_fd());
     let (uid, gid, groups) = (user.uid, user.gid, user.groups.clone());
+    let files = context.cgroup_procs.is_some().then_some(USER_FILE_LIMIT);
     // SAFETY: runs between fork and exec, so only async-signal-safe calls on values made before the fork.
     unsafe {
         command.pre_exec(move || {
@@ -173,6 +178,9 @@ pub fn prepare(command: &mut Command, context: &ExecContext, user: &User) {
                     libc::write(score, c"0".as_ptr().cast(), 1);
                     libc::close(score);
                 }
+            }
+            if let Some(limit) = &files {
+                libc::setrlimit(libc::RLIMIT_NOFILE, limit);
             }
             // The agent may run as an ordinary user in tests; then only that user can be asked for.
             if libc::geteuid() == 0
