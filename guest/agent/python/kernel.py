@@ -23,8 +23,8 @@ from traitlets.config import Config
 class PlainDisplayHook(DisplayHook):
     """Shows the value of a cell's last expression as its bare representation."""
 
-    # No line break before a representation of several lines, which IPython puts there to keep them apart from its prompt.
-    prompt_end_newline = False
+    # There is no prompt to keep a representation of several lines apart from with a line break.
+    prompt_end_newline = True
 
     def write_output_prompt(self):
         pass
