@@ -77,7 +77,8 @@ export class SandboxOwner<Guest extends GuestLink> {
     const running = this.#record.state === 'running' ? this.#incarnation : undefined;
     if (running !== undefined) return running.guest;
     await this.start();
-    if (this.#incarnation === undefined) throw new InstaVMError('invalid_state', 'the sandbox ended while it was started');
+    if (this.#incarnation === undefined)
+      throw new InstaVMError('invalid_state', 'the sandbox ended while it was started');
     return this.#incarnation.guest;
   }
 
@@ -89,7 +90,10 @@ export class SandboxOwner<Guest extends GuestLink> {
   /** @returns whether there is work to do. @throws invalid_state */
   #request(request: SandboxRequest): boolean {
     const verdict = decide(this.#record.state, request);
-    this.#deps.log.info({ sandboxId: this.#record.id, state: this.#record.state, request, verdict: verdict.kind }, 'request');
+    this.#deps.log.info(
+      { sandboxId: this.#record.id, state: this.#record.state, request, verdict: verdict.kind },
+      'request',
+    );
     if (verdict.kind === 'deny') {
       throw new InstaVMError('invalid_state', verdict.reason, { details: { state: this.#record.state } });
     }
@@ -115,7 +119,15 @@ export class SandboxOwner<Guest extends GuestLink> {
     const epoch = this.#record.epoch + 1;
     const startedAt = clock.now();
     const expiresAt = new Date(startedAt.getTime() + ttlSeconds * 1000);
-    await this.#update({ state: 'creating', stateReason: null, incarnationId: id, epoch, startedAt, expiresAt, endedAt: null });
+    await this.#update({
+      state: 'creating',
+      stateReason: null,
+      incarnationId: id,
+      epoch,
+      startedAt,
+      expiresAt,
+      endedAt: null,
+    });
     const cleanup = new CleanupStack();
     try {
       const vm = await vmm.restore(await templates.get(size), id);
@@ -127,14 +139,17 @@ export class SandboxOwner<Guest extends GuestLink> {
       this.#incarnation = incarnation;
       cleanup.push(clock.schedule(expiresAt, () => this.#expire(incarnation)));
       vm.exited.then((exit) => {
-        if (!exit.requested) this.#died(incarnation, `the microVM ended by itself (${exit.signal ?? exit.code})`, exit.diagnostics);
+        if (!exit.requested)
+          this.#died(incarnation, `the microVM ended by itself (${exit.signal ?? exit.code})`, exit.diagnostics);
       });
       this.#keepAttached(incarnation);
       await this.#update({ state: 'running' });
       log.info({ sandboxId, incarnationId: id, ms: clock.now().getTime() - startedAt.getTime() }, 'sandbox running');
     } catch (error) {
       this.#incarnation = undefined;
-      await cleanup.run().catch((cause: unknown) => log.warn({ sandboxId, err: cause }, 'clean-up after a failed start'));
+      await cleanup
+        .run()
+        .catch((cause: unknown) => log.warn({ sandboxId, err: cause }, 'clean-up after a failed start'));
       const reason = error instanceof InstaVMError ? error.message : 'the microVM could not be started';
       await this.#update({ state: 'failed', stateReason: reason, endedAt: clock.now(), expiresAt: null });
       throw error;
@@ -181,7 +196,9 @@ export class SandboxOwner<Guest extends GuestLink> {
         await incarnation.cleanup.run();
         await this.#update({ state: 'failed', stateReason: reason, endedAt: this.#deps.clock.now(), expiresAt: null });
       })
-      .catch((error: unknown) => this.#deps.log.warn({ sandboxId: this.#record.id, err: error }, 'cleaning up a lost sandbox'));
+      .catch((error: unknown) =>
+        this.#deps.log.warn({ sandboxId: this.#record.id, err: error }, 'cleaning up a lost sandbox'),
+      );
   }
 
   async #endIncarnation(reason: string): Promise<void> {

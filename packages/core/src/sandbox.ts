@@ -6,8 +6,9 @@
  *         │           │                        ▲
  *         └───────────┴──────► failed ─────────┘ (end)
  */
-import type { MachineSize } from './vmm.ts';
+
 import type { AccountId, IncarnationId, SandboxId } from './ids.ts';
+import type { MachineSize } from './vmm.ts';
 
 /** `creating` and `stopping` pass, with a deadline; the others rest. */
 export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped' | 'failed';

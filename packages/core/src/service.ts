@@ -68,11 +68,24 @@ export class SandboxService<Guest extends GuestLink> {
     return this.#deps.records.list(accountId, limit);
   }
 
+  /** Sandboxes of the account that hold a microVM or are about to. */
+  countAlive(accountId: AccountId): number {
+    let count = 0;
+    for (const { record } of this.#owners.values()) {
+      if (record.accountId === accountId && (record.state === 'running' || record.state === 'creating')) count++;
+    }
+    return count;
+  }
+
   /** After a crash: no microVM survived (the caller reaped them), so no record may say so. @returns how many changed */
   async reconcile(): Promise<number> {
     const lost = await this.#deps.records.listUnsettled();
     for (const record of lost) {
-      const change = { state: 'stopped', stateReason: 'the daemon ended without stopping it', expiresAt: null } as const;
+      const change = {
+        state: 'stopped',
+        stateReason: 'the daemon ended without stopping it',
+        expiresAt: null,
+      } as const;
       await this.#deps.records.update(record.id, record.epoch, { ...change, endedAt: this.#deps.clock.now() });
     }
     return lost.length;
@@ -100,7 +113,8 @@ export class SandboxService<Guest extends GuestLink> {
   /** An owner of an ended sandbox holds nothing that the database does not. */
   #forgetEnded(): void {
     for (const [id, owner] of this.#owners) {
-      if (!owner.isAlive && (owner.record.state === 'stopped' || owner.record.state === 'failed')) this.#owners.delete(id);
+      if (!owner.isAlive && (owner.record.state === 'stopped' || owner.record.state === 'failed'))
+        this.#owners.delete(id);
     }
   }
 }

@@ -8,7 +8,12 @@ const PREFIX_LENGTH = KEY_PREFIX.length + 6;
 /** Last use is recorded to this grain, so that a busy key does not mean a write per request. */
 const LAST_USED_GRAIN_MS = 60_000;
 
-export type Account = { readonly id: AccountId; readonly email: string; readonly name: string; readonly createdAt: Date };
+export type Account = {
+  readonly id: AccountId;
+  readonly email: string;
+  readonly name: string;
+  readonly createdAt: Date;
+};
 
 export class Accounts {
   readonly #database: Database;
@@ -18,7 +23,10 @@ export class Accounts {
   }
 
   async count(): Promise<number> {
-    const row = await this.#database.selectFrom('accounts').select(({ fn }) => fn.countAll<number>().as('count')).executeTakeFirstOrThrow();
+    const row = await this.#database
+      .selectFrom('accounts')
+      .select(({ fn }) => fn.countAll<number>().as('count'))
+      .executeTakeFirstOrThrow();
     return Number(row.count);
   }
 
@@ -52,7 +60,14 @@ export class Accounts {
     const row = await this.#database
       .selectFrom('api_keys')
       .innerJoin('accounts', 'accounts.id', 'api_keys.account_id')
-      .select(['accounts.id', 'accounts.email', 'accounts.name', 'accounts.created_at', 'api_keys.id as key_id', 'api_keys.last_used_at'])
+      .select([
+        'accounts.id',
+        'accounts.email',
+        'accounts.name',
+        'accounts.created_at',
+        'api_keys.id as key_id',
+        'api_keys.last_used_at',
+      ])
       .where('api_keys.sha256_hex', '=', digest(key))
       .where('api_keys.revoked_at', 'is', null)
       .executeTakeFirst();

@@ -42,7 +42,11 @@ export const MIGRATIONS: Record<string, Migration> = {
         .addColumn('env', 'text', (column) => column.notNull())
         .addColumn('egress', 'text')
         .execute();
-      await db.schema.createIndex('sandboxes_by_account').on('sandboxes').columns(['account_id', 'created_at']).execute();
+      await db.schema
+        .createIndex('sandboxes_by_account')
+        .on('sandboxes')
+        .columns(['account_id', 'created_at'])
+        .execute();
       await db.schema.createIndex('sandboxes_by_incarnation').on('sandboxes').column('incarnation_id').execute();
     },
   },

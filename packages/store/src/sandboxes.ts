@@ -35,7 +35,12 @@ export function sandboxRecords(database: Database): SandboxRecords {
       return toRecord(await select().where('incarnation_id', '=', id).executeTakeFirst());
     },
     async list(accountId, limit) {
-      const rows = await select().where('account_id', '=', accountId).orderBy('created_at', 'desc').orderBy('id').limit(limit).execute();
+      const rows = await select()
+        .where('account_id', '=', accountId)
+        .orderBy('created_at', 'desc')
+        .orderBy('id')
+        .limit(limit)
+        .execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
     async listUnsettled() {
@@ -80,7 +85,8 @@ function toColumns(change: SandboxChange): Updateable<Tables['sandboxes']> {
   if (change.stateReason !== undefined) columns.state_reason = change.stateReason;
   if (change.incarnationId !== undefined) columns.incarnation_id = change.incarnationId;
   if (change.epoch !== undefined) columns.epoch = change.epoch;
-  if (change.size !== undefined) Object.assign(columns, { memory_mib: change.size.memoryMib, vcpus: change.size.vcpus });
+  if (change.size !== undefined)
+    Object.assign(columns, { memory_mib: change.size.memoryMib, vcpus: change.size.vcpus });
   if (change.ttlSeconds !== undefined) columns.ttl_seconds = change.ttlSeconds;
   if (change.expiresAt !== undefined) columns.expires_at = instant(change.expiresAt);
   if (change.startedAt !== undefined) columns.started_at = instant(change.startedAt);

@@ -22,7 +22,10 @@ export const Env = z
 
 export const Metadata = z
   .record(z.string(), z.unknown())
-  .refine((metadata) => JSON.stringify(metadata).length <= MAX_METADATA_BYTES, `at most ${MAX_METADATA_BYTES} bytes of JSON`);
+  .refine(
+    (metadata) => JSON.stringify(metadata).length <= MAX_METADATA_BYTES,
+    `at most ${MAX_METADATA_BYTES} bytes of JSON`,
+  );
 
 export const LifetimeSeconds = z.number().int().min(20).max(86_400);
 export const MemoryMb = z.number().int().min(128).max(8192);
@@ -40,4 +43,6 @@ export const GuestPath = noNul(4096).refine((path) => path.startsWith('/'), 'mus
 
 /** Query strings carry text only. */
 export const QueryBoolean = z.enum(['true', 'false']).transform((text) => text === 'true');
-export const QueryList = z.union([z.string(), z.array(z.string())]).transform((value) => (Array.isArray(value) ? value : [value]));
+export const QueryList = z
+  .union([z.string(), z.array(z.string())])
+  .transform((value) => (Array.isArray(value) ? value : [value]));

@@ -50,7 +50,10 @@ const execution = {
 };
 export const ExecuteRequest = z
   .strictObject(execution)
-  .refine((body) => body.command !== undefined || body.code !== undefined, { path: ['command'], message: 'is required' });
+  .refine((body) => body.command !== undefined || body.code !== undefined, {
+    path: ['command'],
+    message: 'is required',
+  });
 export type ExecuteRequest = z.infer<typeof ExecuteRequest>;
 
 export const ExecuteResponse = z.object({

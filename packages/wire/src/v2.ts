@@ -1,6 +1,16 @@
 /** Our additions beside the contract (docs/reference/api-v2.md). */
 import { z } from 'zod';
-import { Env, GuestPath, LifetimeSeconds, MemoryMb, Metadata, noNul, QueryBoolean, QueryList, VcpuCount } from './common.ts';
+import {
+  Env,
+  GuestPath,
+  LifetimeSeconds,
+  MemoryMb,
+  Metadata,
+  noNul,
+  QueryBoolean,
+  QueryList,
+  VcpuCount,
+} from './common.ts';
 
 export const CreateSandboxRequest = z.strictObject({
   memory_mb: MemoryMb.optional(),
@@ -42,7 +52,11 @@ const octalMode = z
 const account = noNul(64);
 
 const target = { user: account.optional(), within: z.array(GuestPath).max(16).optional() };
-const queryTarget = { path: GuestPath, user: account.optional(), within: QueryList.pipe(z.array(GuestPath).max(16)).optional() };
+const queryTarget = {
+  path: GuestPath,
+  user: account.optional(),
+  within: QueryList.pipe(z.array(GuestPath).max(16)).optional(),
+};
 const ownership = { owner: account.optional(), group: account.optional() };
 
 export const ReadFileQuery = z.strictObject({
@@ -74,7 +88,10 @@ export const RemoveRequest = z.strictObject({
   force: z.boolean().optional(),
 });
 export const RenameRequest = z.strictObject({ from: GuestPath, to: GuestPath, ...target });
-export const PackQuery = z.strictObject({ ...queryTarget, exclude: QueryList.pipe(z.array(noNul(4096)).max(1000)).optional() });
+export const PackQuery = z.strictObject({
+  ...queryTarget,
+  exclude: QueryList.pipe(z.array(noNul(4096)).max(1000)).optional(),
+});
 export const UnpackQuery = z.strictObject({
   ...queryTarget,
   ...ownership,
@@ -118,7 +135,11 @@ export type SignalName = keyof typeof SIGNALS;
 export const ExecStart = z
   .strictObject({
     type: z.literal('start'),
-    argv: z.array(noNul(128 * 1024)).min(1).max(4096).optional(),
+    argv: z
+      .array(noNul(128 * 1024))
+      .min(1)
+      .max(4096)
+      .optional(),
     script: noNul(8 * 1024 * 1024).optional(),
     env: Env.optional(),
     cwd: GuestPath.optional(),

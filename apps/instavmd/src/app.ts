@@ -1,0 +1,85 @@
+/** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
+import type { SandboxService } from '@instavm/core';
+import type { Account, Accounts } from '@instavm/store';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
+import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
+import type { Logger } from 'pino';
+import { authenticate } from './auth.ts';
+import { answerErrors } from './errors.ts';
+import { Executions } from './executions.ts';
+import type { Guest } from './guest/guest.ts';
+import { accountRoutes } from './routes/account.ts';
+import { documentationRoutes, openApi } from './routes/documentation.ts';
+import { egressRoutes } from './routes/egress.ts';
+import { executeRoutes } from './routes/execute.ts';
+import { fileRoutes } from './routes/files.ts';
+import { healthRoutes } from './routes/health.ts';
+import { notYetRoutes } from './routes/not-yet.ts';
+import { sandboxRoutes } from './routes/sandboxes.ts';
+import { sessionRoutes } from './routes/sessions.ts';
+import { transferRoutes } from './routes/transfer.ts';
+import { vmRoutes } from './routes/vms.ts';
+import { serveWebSockets } from './ws/upgrade.ts';
+
+export type Services = {
+  readonly sandboxes: SandboxService<Guest>;
+  readonly accounts: Accounts;
+  readonly limits: { readonly sandboxesPerAccount: number };
+  /** What `/healthz` tells. */
+  readonly health: () => Record<string, unknown>;
+};
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Set before any handler of a route that needs a key. */
+    account: Account;
+  }
+  interface FastifyContextConfig {
+    /** True: no key is asked for. */
+    isPublic?: boolean;
+  }
+}
+
+/** The official client shares one connection pool and does not retry a reset; Node's default of 5 s would reset idle ones. */
+const KEEP_ALIVE_MS = 90_000;
+const MAX_BODY_BYTES = 8 * 1024 * 1024;
+
+export async function buildApp(services: Services, logger: Logger): Promise<FastifyInstance> {
+  const app = Fastify({
+    loggerInstance: logger as FastifyBaseLogger,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    bodyLimit: MAX_BODY_BYTES,
+    genReqId: () => crypto.randomUUID(),
+    requestTimeout: 0,
+    // Clients join a base URL with a trailing slash and a path.
+    rewriteUrl: (request) => (request.url ?? '/').replace(/^\/{2,}/, '/'),
+    forceCloseConnections: true,
+  });
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(serializerCompiler);
+  app.decorateRequest('account', null as unknown as Account);
+  answerErrors(app);
+  const executions = new Executions();
+  app.addHook('onRequest', async (request: FastifyRequest) => {
+    if (request.routeOptions.config.isPublic || request.is404 || isDocumentation(request.url)) return;
+    request.account = await authenticate(services.accounts, request.headers['x-api-key']);
+  });
+  await openApi(app);
+  await app.register(healthRoutes(services));
+  await app.register(documentationRoutes);
+  await app.register(sessionRoutes(services));
+  await app.register(executeRoutes(services, executions));
+  await app.register(transferRoutes(services));
+  await app.register(vmRoutes(services));
+  await app.register(accountRoutes);
+  await app.register(egressRoutes(services));
+  await app.register(sandboxRoutes(services));
+  await app.register(fileRoutes(services));
+  await app.register(notYetRoutes);
+  serveWebSockets(app, services);
+  return app;
+}
+
+/** The documentation page's own routes come from its plug-in, which cannot mark them. */
+const isDocumentation = (url: string): boolean =>
+  url === '/docs' || url.startsWith('/docs/') || url.startsWith('/docs?');

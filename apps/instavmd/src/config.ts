@@ -1,0 +1,59 @@
+/** The daemon's configuration: every setting, read once. Nothing else reads the environment. docs/reference/configuration.md lists the same set. */
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
+
+const LISTEN = /^(\[[0-9a-fA-F:]+\]|[^:[\]]+):(\d{1,5})$/;
+
+/** `host:port`, with IPv6 addresses in brackets; port 0 takes a free one. */
+const Listen = z.string().transform((text, context) => {
+  const [, host, port] = LISTEN.exec(text) ?? [];
+  if (host === undefined || Number(port) > 65_535) {
+    context.addIssue({ code: 'custom', message: 'must be host:port, like 127.0.0.1:8787' });
+    return z.NEVER;
+  }
+  return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+});
+
+export const SETTINGS = {
+  INSTAVM_DATA_DIR: z
+    .string()
+    .min(1)
+    .default(join(homedir(), '.local', 'share', 'instavm')),
+  INSTAVM_CACHE_DIR: z
+    .string()
+    .min(1)
+    .default(join(homedir(), '.cache', 'instavm')),
+  INSTAVM_LISTEN: Listen.prefault('127.0.0.1:8787'),
+  /** `fake` runs no guest: for tests of the daemon itself. */
+  INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
+  /** `auto` boots a probe guest to find out whether KVM works. */
+  INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+  INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
+  /** Sandboxes that may run at once in one account. */
+  INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
+} as const;
+
+/** Settings of our clients and tools, which may stand in the same environment. */
+const FOREIGN = /^INSTAVM_(API_KEY|BASE_URL|SSH_HOST|COOKBOOKS_\w+|TEST_\w+|TAPES_\w+|API_BASE|DEMO_\w+)$/;
+
+export type Config = z.infer<z.ZodObject<typeof SETTINGS>>;
+
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+/** @throws ConfigError that names every problem at once */
+export function parseConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const own = Object.entries(env).filter(([name]) => name.startsWith('INSTAVM_') && !FOREIGN.test(name));
+  const parsed = z.strictObject(SETTINGS).safeParse(Object.fromEntries(own));
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) =>
+    issue.code === 'unrecognized_keys'
+      ? `${issue.keys.join(', ')}: no such setting`
+      : `${issue.path.join('.')}: ${issue.message}`,
+  );
+  throw new ConfigError(
+    `the configuration is not usable:\n  ${problems.join('\n  ')}\nSee docs/reference/configuration.md`,
+  );
+}

@@ -1,0 +1,36 @@
+/** Core's guest port over the agent client. */
+import { randomBytes } from 'node:crypto';
+import { AgentClient } from '@instavm/agent-client';
+import type { GuestConnector, GuestIdentity, GuestLink } from '@instavm/core';
+import { askGuest } from './errors.ts';
+
+const ENTROPY_BYTES = 64;
+
+export class Guest implements GuestLink {
+  readonly agent: AgentClient;
+  readonly closed: Promise<void>;
+
+  constructor(agent: AgentClient) {
+    this.agent = agent;
+    this.closed = agent.closed;
+  }
+
+  async personalize(identity: GuestIdentity, deadlineMs: number): Promise<void> {
+    const request = {
+      unixTimeNs: BigInt(Date.now()) * 1_000_000n,
+      entropy: randomBytes(ENTROPY_BYTES),
+      hostname: identity.hostname,
+      machineId: identity.machineIdHex,
+      env: { ...identity.env },
+    };
+    await askGuest(() => this.agent.lifecycle.personalize(request, { timeoutMs: deadlineMs }));
+  }
+
+  close(): void {
+    this.agent.close();
+  }
+}
+
+export const guestConnector: GuestConnector<Guest> = {
+  attach: (stream, deadlineMs) => askGuest(async () => new Guest(await AgentClient.open(stream, deadlineMs))),
+};

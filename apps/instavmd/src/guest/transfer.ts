@@ -1,0 +1,161 @@
+/** Files between HTTP and the guest, as streams: what the slower side takes is what the faster side sends. */
+import type { FileInfo as AgentFileInfo, ReadRequest, TarInResponse, TarOutRequest } from '@instavm/agent-client';
+import { FileKind } from '@instavm/agent-client';
+import type { FileInfo } from '@instavm/wire';
+import { guestError } from './errors.ts';
+import type { Guest } from './guest.ts';
+
+/** One gRPC message to the guest; larger pieces of the request body are cut. */
+const CHUNK_BYTES = 256 * 1024;
+
+export type Target = { path: string; user?: string | undefined; within?: string[] | undefined };
+
+export const targetOf = ({ path, user, within }: Target) => ({ path, user: user ?? '', within: within ?? [] });
+
+export type WriteOptions = {
+  readonly target: Target;
+  readonly mode?: number | undefined;
+  readonly parents?: boolean | undefined;
+  readonly owner?: string | undefined;
+  readonly group?: string | undefined;
+  readonly append?: boolean | undefined;
+};
+
+export async function writeFile(
+  guest: Guest,
+  options: WriteOptions,
+  contents: AsyncIterable<Uint8Array>,
+): Promise<AgentFileInfo> {
+  const { target, mode, parents = false, owner = '', group = '', append = false } = options;
+  const open = { target: targetOf(target), parents, owner, group, append, ...(mode === undefined ? {} : { mode }) };
+  return await upload((messages, signal) => guest.agent.files.write(messages, { signal }), open, contents);
+}
+
+export type UnpackOptions = {
+  readonly target: Target;
+  readonly owner?: string | undefined;
+  readonly group?: string | undefined;
+  readonly maxBytes?: number | undefined;
+  readonly maxEntries?: number | undefined;
+};
+
+export function unpackTar(
+  guest: Guest,
+  options: UnpackOptions,
+  archive: AsyncIterable<Uint8Array>,
+): Promise<TarInResponse> {
+  const { target, owner = '', group = '', maxBytes = 0, maxEntries = 0 } = options;
+  const open = { target: targetOf(target), owner, group, maxBytes: BigInt(maxBytes), maxEntries: BigInt(maxEntries) };
+  return upload((messages, signal) => guest.agent.files.tarIn(messages, { signal }), open, archive);
+}
+
+type Message<Open> = { message: { case: 'open'; value: Open } | { case: 'data'; value: Uint8Array<ArrayBuffer> } };
+
+/** When the source fails the call is cancelled, so the guest discards what it has; the source's error is the one thrown. */
+async function upload<Open, Answer>(
+  call: (messages: AsyncIterable<Message<Open>>, signal: AbortSignal) => Promise<Answer>,
+  open: Open,
+  source: AsyncIterable<Uint8Array>,
+): Promise<Answer> {
+  const stop = new AbortController();
+  let sourceError: unknown;
+  async function* messages(): AsyncGenerator<Message<Open>> {
+    yield { message: { case: 'open', value: open } };
+    try {
+      for await (const piece of source) {
+        for (let at = 0; at < piece.length; at += CHUNK_BYTES) {
+          yield { message: { case: 'data', value: piece.subarray(at, at + CHUNK_BYTES) as Uint8Array<ArrayBuffer> } };
+        }
+      }
+    } catch (error) {
+      sourceError = error;
+      stop.abort();
+      throw error;
+    }
+  }
+  try {
+    return await call(messages(), stop.signal);
+  } catch (error) {
+    throw sourceError ?? guestError(error);
+  }
+}
+
+/** Opens a file for reading. The first answer has arrived when this resolves, so a missing file is an error here. */
+export async function readFile(
+  guest: Guest,
+  request: { target: Target; offset?: number | undefined; length?: number | undefined },
+): Promise<{ info: AgentFileInfo; contents: AsyncGenerator<Uint8Array> }> {
+  const message: Pick<ReadRequest, 'offsetBytes' | 'lengthBytes'> = {
+    offsetBytes: BigInt(request.offset ?? 0),
+    lengthBytes: BigInt(request.length ?? 0),
+  };
+  const stop = new AbortController();
+  const answers = guest.agent.files
+    .read({ target: targetOf(request.target), ...message }, { signal: stop.signal })
+    [Symbol.asyncIterator]();
+  const first = await firstOf(answers);
+  async function* contents(): AsyncGenerator<Uint8Array> {
+    try {
+      if (first.data.length > 0) yield first.data;
+      for (let next = await answers.next(); !next.done; next = await answers.next()) yield next.value.data;
+    } finally {
+      stop.abort();
+    }
+  }
+  if (first.info === undefined) throw guestError(new Error('the guest sent contents without saying of what'));
+  return { info: first.info, contents: contents() };
+}
+
+/** Packs a directory; a missing one is an error here, not in the middle of the stream. */
+export async function packTar(guest: Guest, target: Target, exclude: string[]): Promise<AsyncGenerator<Uint8Array>> {
+  const stop = new AbortController();
+  const message: Pick<TarOutRequest, 'exclude'> = { exclude };
+  const answers = guest.agent.files
+    .tarOut({ target: targetOf(target), ...message }, { signal: stop.signal })
+    [Symbol.asyncIterator]();
+  const first = await firstOf(answers);
+  async function* archive(): AsyncGenerator<Uint8Array> {
+    try {
+      yield first.data;
+      for (let next = await answers.next(); !next.done; next = await answers.next()) yield next.value.data;
+    } finally {
+      stop.abort();
+    }
+  }
+  return archive();
+}
+
+async function firstOf<T>(answers: AsyncIterator<T>): Promise<T> {
+  try {
+    const first = await answers.next();
+    if (first.done) throw new Error('the guest answered nothing');
+    return first.value;
+  } catch (error) {
+    throw guestError(error);
+  }
+}
+
+const KINDS: Readonly<Record<FileKind, FileInfo['kind']>> = {
+  [FileKind.UNSPECIFIED]: 'other',
+  [FileKind.FILE]: 'file',
+  [FileKind.DIR]: 'dir',
+  [FileKind.SYMLINK]: 'symlink',
+  [FileKind.OTHER]: 'other',
+};
+
+export function fileInfoView(info: AgentFileInfo): FileInfo {
+  const name = Buffer.from(info.name);
+  const text = name.toString('utf8');
+  const isText = Buffer.from(text, 'utf8').equals(name);
+  return {
+    name: text,
+    kind: KINDS[info.kind] ?? 'other',
+    size_bytes: Number(info.sizeBytes),
+    mode: info.mode.toString(8).padStart(4, '0'),
+    uid: info.uid,
+    gid: info.gid,
+    modified_at: new Date(Number(info.modifiedUnixNs / 1_000_000n)).toISOString(),
+    ...(info.linkTarget.length > 0 ? { link_target: Buffer.from(info.linkTarget).toString('utf8') } : {}),
+    ...(isText ? {} : { name_base64: name.toString('base64') }),
+  };
+}

@@ -1,0 +1,84 @@
+/**
+ * Routes of the contract that this version does not offer. Lists answer empty in the contract's own envelope, so that clients which
+ * scan them go on; everything else is a 403 whose text every client shows (contract §2.2, §20).
+ */
+import { InstaVMError } from '@instavm/wire';
+import type { FastifyPluginAsync } from 'fastify';
+
+const EMPTY_LISTS: Readonly<Record<string, unknown>> = {
+  '/v1/api-keys/': [],
+  '/v1/audit/catalog': { catalog: {} },
+  '/v1/audit/events': { items: [], next_cursor: null },
+  '/v1/browser/sessions/': { sessions: [] },
+  '/v1/credits/usage': [],
+  '/v1/custom-domains': { domains: [] },
+  '/v1/recordings': [],
+  '/v1/sessions/:sid/pty/sessions': { sessions: [] },
+  '/v1/snapshots': [],
+  '/v1/ssh-keys': { keys: [] },
+  '/v1/tapes': [],
+  '/v1/templates': { templates: [] },
+  '/v1/vaults': { vaults: [] },
+  '/v1/vaults/catalog': { templates: [] },
+  '/v1/vms/:vm/pty/sessions': { sessions: [] },
+  '/v1/vms/:vm/volumes': [],
+  '/v1/volumes': [],
+  '/v1/webhooks/deliveries': { items: [], next_cursor: null },
+  '/v1/webhooks/endpoints': [],
+};
+
+/** Read by clients that have no key yet (contract §2). */
+const PUBLIC_LISTS = new Set(['/v1/templates']);
+
+const UNAVAILABLE: readonly string[] = [
+  '/v1/api-keys/*',
+  '/v1/audit/events/*',
+  '/v1/browser/*',
+  '/v1/computeruse/*',
+  '/v1/credits/*',
+  '/v1/custom-domains/*',
+  '/v1/recordings/*',
+  '/v1/sessions/:sid/pty/*',
+  '/v1/sessions/:sid/tape/start',
+  '/v1/shares',
+  '/v1/shares/*',
+  '/v1/snapshots/*',
+  '/v1/ssh-keys/*',
+  '/v1/tapes/*',
+  '/v1/templates/*',
+  '/v1/users/me/usage-breakdown',
+  '/v1/vaults/*',
+  '/v1/vms/:vm/clone',
+  '/v1/vms/:vm/pty/*',
+  '/v1/vms/:vm/resume',
+  '/v1/vms/:vm/snapshot',
+  '/v1/vms/:vm/stage-env',
+  '/v1/vms/:vm/suspend',
+  '/v1/vms/:vm/volumes/*',
+  '/v1/volumes/*',
+  '/v1/webhooks/*',
+  '/api/cli-auth/start',
+  '/api/cli-auth/exchange',
+];
+
+const METHODS = ['DELETE', 'GET', 'PATCH', 'POST', 'PUT'] as const;
+
+export const notYetRoutes: FastifyPluginAsync = async (app) => {
+  const refuse = async (): Promise<never> => {
+    throw new InstaVMError('not_available', 'not available on this server');
+  };
+  const hide = { hide: true };
+  for (const [url, body] of Object.entries(EMPTY_LISTS)) {
+    app.get(url, { schema: hide, config: { isPublic: PUBLIC_LISTS.has(url) } }, async () => body);
+    app.route({ method: METHODS.filter((method) => method !== 'GET'), url, schema: hide, handler: refuse });
+  }
+  for (const url of UNAVAILABLE) {
+    app.route({
+      method: [...METHODS],
+      url,
+      schema: hide,
+      config: { isPublic: url.startsWith('/api/cli-auth/') },
+      handler: refuse,
+    });
+  }
+};

@@ -1,0 +1,53 @@
+/** Sandboxes under our own words (`/v2`). */
+import { CreateSandboxRequest, Sandbox, SandboxStats } from '@instavm/wire';
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+import type { Services } from '../app.ts';
+import { askGuest } from '../guest/errors.ts';
+import { createSandbox } from './create.ts';
+import { ownerOf, sandboxView } from './views.ts';
+
+const Params = z.object({ id: z.string() });
+const LIST_LIMIT = 1000;
+const STATS_DEADLINE_MS = 10_000;
+
+export const sandboxRoutes =
+  (services: Services): FastifyPluginAsyncZod =>
+  async (app) => {
+    const created = { body: CreateSandboxRequest, response: { 201: Sandbox } };
+    app.post('/v2/sandboxes', { schema: created }, async ({ account, body }, reply) => {
+      const owner = await createSandbox(services, account.id, body, body.ttl_seconds);
+      return reply.code(201).send(sandboxView(owner.record));
+    });
+
+    const listed = { response: { 200: z.object({ sandboxes: z.array(Sandbox) }) } };
+    app.get('/v2/sandboxes', { schema: listed }, async ({ account }) => ({
+      sandboxes: (await services.sandboxes.list(account.id, LIST_LIMIT)).map(sandboxView),
+    }));
+
+    const one = { params: Params, response: { 200: Sandbox } };
+    app.get('/v2/sandboxes/:id', { schema: one }, async ({ account, params }) =>
+      sandboxView((await ownerOf(services, account.id, params.id)).record),
+    );
+    app.delete('/v2/sandboxes/:id', { schema: one }, async ({ account, params }) => {
+      const owner = await ownerOf(services, account.id, params.id);
+      await owner.end('deleted by request');
+      return sandboxView(owner.record);
+    });
+
+    const stats = { params: Params, response: { 200: SandboxStats } };
+    app.get('/v2/sandboxes/:id/stats', { schema: stats }, async ({ account, params }) => {
+      const guest = await (await ownerOf(services, account.id, params.id)).guest();
+      const numbers = await askGuest(() => guest.agent.lifecycle.stats({}, { timeoutMs: STATS_DEADLINE_MS }));
+      return {
+        agent_rss_bytes: Number(numbers.agentRssBytes),
+        memory_total_bytes: Number(numbers.memoryTotalBytes),
+        memory_available_bytes: Number(numbers.memoryAvailableBytes),
+        disk_total_bytes: Number(numbers.diskTotalBytes),
+        disk_free_bytes: Number(numbers.diskFreeBytes),
+        processes: numbers.processes,
+        uptime_ms: Number(numbers.uptimeMs),
+        cpu_time_ms: Number(numbers.cpuTimeMs),
+      };
+    });
+  };

@@ -1,0 +1,106 @@
+/** Sessions of the contract (§4). */
+
+import type { SandboxRecord } from '@instavm/core';
+import {
+  CreateSessionRequest,
+  CreateSessionResponse,
+  InstaVMError,
+  KillRequest,
+  KillResponse,
+  SandboxesQuery,
+  SessionStatus,
+  SessionUsage,
+  Vm,
+} from '@instavm/wire';
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+import type { Services } from '../app.ts';
+import { authenticate } from '../auth.ts';
+import { createSandbox } from './create.ts';
+import { ownerOf, vmStatus, vmView } from './views.ts';
+
+const Params = z.object({ sid: z.string() });
+
+export const sessionRoutes =
+  (services: Services): FastifyPluginAsyncZod =>
+  async (app) => {
+    const created = { body: CreateSessionRequest, response: { 200: CreateSessionResponse } };
+    app.post('/v1/sessions/session', { config: { isPublic: true }, schema: created }, async ({ body }) => {
+      const account = await authenticate(services.accounts, body.api_key);
+      const owner = await createSandbox(services, account.id, body, body.vm_lifetime_seconds);
+      return { session_id: owner.record.id };
+    });
+
+    app.get(
+      '/v1/sessions/session/:sid',
+      { schema: { params: Params, response: { 200: Vm } } },
+      async ({ account, params }) => vmView((await ownerOf(services, account.id, params.sid)).record),
+    );
+
+    const status = { params: Params, response: { 200: SessionStatus } };
+    app.get('/v1/sessions/status/:sid', { schema: status }, async ({ account, params }) =>
+      statusView((await ownerOf(services, account.id, params.sid)).record),
+    );
+
+    const usage = { params: Params, response: { 200: SessionUsage } };
+    app.get('/v1/sessions/usage/:sid', { schema: usage }, async ({ account, params }) => {
+      const owner = await ownerOf(services, account.id, params.sid);
+      const { record } = owner;
+      const cpu = owner.isAlive
+        ? await (await owner.guest()).agent.lifecycle.stats({}, { timeoutMs: 10_000 })
+        : undefined;
+      return {
+        session_id: record.id,
+        vcpu_count: record.size.vcpus,
+        memory_mb: record.size.memoryMib,
+        uptime_seconds: uptimeSeconds(record) ?? 0,
+        cpu_seconds: cpu === undefined ? null : Number(cpu.cpuTimeMs) / 1000,
+      };
+    });
+
+    app.get('/v1/sessions/app-url/:sid', { schema: { params: Params } }, async ({ account, params }) => {
+      await ownerOf(services, account.id, params.sid);
+      throw new InstaVMError('not_available', 'published ports are not available on this server');
+    });
+
+    const listed = { querystring: SandboxesQuery, response: { 200: z.array(Vm) } };
+    app.get('/v1/sessions/sandboxes', { schema: listed }, async ({ account, query }) => {
+      const records = await services.sandboxes.list(account.id, 1000);
+      const wanted = Object.entries(query.metadata ?? {});
+      const matches = (record: SandboxRecord): boolean =>
+        wanted.every(([key, value]) => JSON.stringify(record.metadata[key]) === JSON.stringify(value));
+      return records.filter(matches).slice(0, query.limit).map(vmView);
+    });
+
+    app.post('/kill', { schema: { body: KillRequest, response: { 200: KillResponse } } }, async ({ account, body }) => {
+      try {
+        await (await ownerOf(services, account.id, body.session_id)).end('ended by request');
+      } catch (error) {
+        // The contract wants ending to be idempotent, for sessions that never were too.
+        if (!(error instanceof InstaVMError) || error.code !== 'sandbox_not_found') throw error;
+      }
+      return { success: true, session_id: body.session_id };
+    });
+  };
+
+function uptimeSeconds(record: SandboxRecord): number | null {
+  if (record.startedAt === null) return null;
+  return ((record.endedAt ?? new Date()).getTime() - record.startedAt.getTime()) / 1000;
+}
+
+function statusView(record: SandboxRecord) {
+  const assigned = record.incarnationId !== null;
+  const alive = record.state === 'running' || record.state === 'creating';
+  return {
+    session_id: record.id,
+    exists: true,
+    vm_assigned: assigned,
+    vm_alive: alive,
+    vm_status: assigned ? (alive ? vmStatus(record) : 'killed') : null,
+    vm_id: record.incarnationId,
+    uptime_seconds: uptimeSeconds(record),
+    expires_in_seconds:
+      record.expiresAt === null ? null : Math.max(0, (record.expiresAt.getTime() - Date.now()) / 1000),
+    created_at: record.createdAt.toISOString(),
+  };
+}

@@ -1,0 +1,182 @@
+/** One command over one WebSocket (docs/reference/api-v2.md, "Streaming exec"), with back-pressure in both directions. */
+import type { ExecEvent, ExecExit } from '@instavm/agent-client';
+import { ExecControl, ExecStart, errorBody, InstaVMError, SIGNALS, STDERR_FRAME, STDOUT_FRAME } from '@instavm/wire';
+import type { FastifyBaseLogger } from 'fastify';
+import type { RawData, WebSocket } from 'ws';
+import { invalidFields } from '../errors.ts';
+import { guestError } from '../guest/errors.ts';
+import type { Guest } from '../guest/guest.ts';
+import { MessageQueue } from './message-queue.ts';
+
+/** A client that upgrades and then says nothing holds a socket no longer than this. */
+const START_DEADLINE_MS = 30_000;
+/** Stdin waiting for the guest, beyond which the socket is not read. */
+const STDIN_HIGH_WATER_BYTES = 1024 * 1024;
+const PING_INTERVAL_MS = 20_000;
+const CLOSE_NORMAL = 1000;
+const CLOSE_FAILED = 4500;
+
+const SIGNAL_NAMES = new Map<number, string>(Object.entries(SIGNALS).map(([name, number]) => [number, name]));
+
+type GuestMessage =
+  | { case: 'start'; value: ReturnType<typeof startMessage> }
+  | { case: 'stdin'; value: Uint8Array<ArrayBuffer> }
+  | { case: 'stdinEnd'; value: Record<string, never> }
+  | { case: 'signal'; value: number };
+
+export async function relayExec(socket: WebSocket, guest: Guest, log: FastifyBaseLogger): Promise<void> {
+  const stop = new AbortController();
+  const input = new MessageQueue<GuestMessage>(STDIN_HIGH_WATER_BYTES, {
+    full: () => socket.pause(),
+    drained: () => socket.resume(),
+  });
+  const stopPinging = keepAlive(socket);
+  socket.on('error', (error) => log.debug({ err: error }, 'exec socket'));
+  socket.once('close', () => {
+    stopPinging();
+    input.end();
+    stop.abort();
+  });
+  try {
+    const start = await firstFrame(socket);
+    const startedAt = performance.now();
+    input.push({ case: 'start', value: startMessage(start) }, 0);
+    socket.on('message', (data, isBinary) => {
+      try {
+        takeFrame(input, start, data, isBinary);
+      } catch (error) {
+        fail(socket, error);
+        stop.abort();
+      }
+    });
+    for await (const event of guest.agent.exec.run(wrapped(input), { signal: stop.signal })) {
+      await send(socket, event);
+    }
+    log.info({ ms: performance.now() - startedAt }, 'exec ended');
+  } catch (error) {
+    // After the client has gone nobody can be told, and the abort is our own.
+    if (socket.readyState === socket.OPEN) fail(socket, guestError(error));
+    return;
+  }
+  socket.close(CLOSE_NORMAL);
+}
+
+function firstFrame(socket: WebSocket): Promise<ExecStart> {
+  return new Promise((resolve, reject) => {
+    const late = (): void => reject(new InstaVMError('invalid_argument', 'no start frame came'));
+    const timer = setTimeout(late, START_DEADLINE_MS);
+    socket.once('close', () => {
+      clearTimeout(timer);
+      late();
+    });
+    socket.once('message', (data, isBinary) => {
+      clearTimeout(timer);
+      try {
+        resolve(parsed(ExecStart, isBinary ? undefined : data));
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
+}
+
+/** @throws invalid_argument that names the fields */
+function parsed<T>(
+  schema: {
+    safeParse(
+      value: unknown,
+    ):
+      | { success: true; data: T }
+      | { success: false; error: { issues: readonly { path: PropertyKey[]; message: string }[] } };
+  },
+  data: RawData | undefined,
+): T {
+  let value: unknown;
+  try {
+    value = data === undefined ? undefined : JSON.parse(data.toString());
+  } catch {
+    throw new InstaVMError('malformed_body', 'a text frame is not JSON');
+  }
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw invalidFields(result.error.issues.map(({ path, message }) => ({ path: path.join('.') || 'frame', message })));
+}
+
+function takeFrame(input: MessageQueue<GuestMessage>, start: ExecStart, data: RawData, isBinary: boolean): void {
+  if (isBinary) {
+    if (!start.stdin) throw new InstaVMError('invalid_argument', 'stdin was not asked for in the start frame');
+    const bytes = data as Buffer;
+    input.push({ case: 'stdin', value: bytes as Uint8Array<ArrayBuffer> }, bytes.length);
+    return;
+  }
+  const control = parsed(ExecControl, data);
+  if (control.type === 'stdin_end') input.push({ case: 'stdinEnd', value: {} }, 0);
+  else input.push({ case: 'signal', value: SIGNALS[control.signal] }, 0);
+}
+
+function startMessage(start: ExecStart) {
+  const { argv, script = '', env = {}, cwd = '', user = '', stdin, timeout_ms: timeoutMs } = start;
+  const command =
+    argv === undefined
+      ? ({ case: 'script', value: script } as const)
+      : ({ case: 'argv', value: { args: argv } } as const);
+  return { command, env, cwd, user, stdin, timeoutMs };
+}
+
+async function* wrapped(input: MessageQueue<GuestMessage>) {
+  for await (const message of input) yield { message };
+}
+
+/** Resolves when the socket took the frame, so a slow client slows the command. */
+function send(socket: WebSocket, { event }: ExecEvent): Promise<void> {
+  switch (event.case) {
+    case 'started':
+      return sendFrame(socket, JSON.stringify({ type: 'started', pid: event.value.pid }));
+    case 'stdout':
+      return sendFrame(socket, Buffer.concat([STDOUT_PREFIX, event.value]));
+    case 'stderr':
+      return sendFrame(socket, Buffer.concat([STDERR_PREFIX, event.value]));
+    case 'exit':
+      return sendFrame(socket, JSON.stringify(exitFrame(event.value)));
+    default:
+      throw new InstaVMError('guest_protocol', 'the guest sent an event of no known kind');
+  }
+}
+
+const STDOUT_PREFIX = Buffer.of(STDOUT_FRAME);
+const STDERR_PREFIX = Buffer.of(STDERR_FRAME);
+
+function sendFrame(socket: WebSocket, frame: string | Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.send(frame, { binary: typeof frame !== 'string' }, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+const exitFrame = (exit: ExecExit) => ({
+  type: 'exit',
+  exit_code: exit.code,
+  signal: exit.signal === 0 ? null : (SIGNAL_NAMES.get(exit.signal) ?? `SIG${exit.signal}`),
+  timed_out: exit.timedOut,
+  wall_time_ms: Number(exit.wallTimeUs) / 1000,
+  cpu_time_ms: Number(exit.cpuTimeUs) / 1000,
+});
+
+function fail(socket: WebSocket, error: unknown): void {
+  const body = errorBody(guestError(error), crypto.randomUUID());
+  socket.send(JSON.stringify({ type: 'error', ...body }));
+  socket.close(CLOSE_FAILED, body.code);
+}
+
+/** Ends the connection of a client that no longer answers; a command that runs for hours stays reachable through proxies. */
+function keepAlive(socket: WebSocket): () => void {
+  let answered = true;
+  socket.on('pong', () => {
+    answered = true;
+  });
+  const timer = setInterval(() => {
+    if (!answered) return socket.terminate();
+    answered = false;
+    socket.ping();
+  }, PING_INTERVAL_MS);
+  return () => clearInterval(timer);
+}

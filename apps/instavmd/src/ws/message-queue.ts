@@ -1,0 +1,52 @@
+/** Messages from a socket to an async consumer, with a mark above which the socket is told to wait. */
+export class MessageQueue<T> implements AsyncIterable<T> {
+  readonly #items: { readonly item: T; readonly sizeBytes: number }[] = [];
+  readonly #highWaterBytes: number;
+  readonly #flow: { full(): void; drained(): void };
+  #sizeBytes = 0;
+  #isFull = false;
+  #ended = false;
+  #wake: (() => void) | undefined;
+
+  constructor(highWaterBytes: number, flow: { full(): void; drained(): void }) {
+    this.#highWaterBytes = highWaterBytes;
+    this.#flow = flow;
+  }
+
+  push(item: T, sizeBytes: number): void {
+    this.#items.push({ item, sizeBytes });
+    this.#sizeBytes += sizeBytes;
+    if (!this.#isFull && this.#sizeBytes > this.#highWaterBytes) {
+      this.#isFull = true;
+      this.#flow.full();
+    }
+    this.#wake?.();
+  }
+
+  /** What was pushed before is still delivered. */
+  end(): void {
+    this.#ended = true;
+    this.#wake?.();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T> {
+    for (;;) {
+      const next = this.#items.shift();
+      if (next !== undefined) {
+        this.#sizeBytes -= next.sizeBytes;
+        if (this.#isFull && this.#sizeBytes < this.#highWaterBytes / 2) {
+          this.#isFull = false;
+          this.#flow.drained();
+        }
+        yield next.item;
+      } else if (this.#ended) {
+        return;
+      } else {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+        this.#wake = undefined;
+      }
+    }
+  }
+}
