@@ -1,0 +1,85 @@
+/** The client: one server, one key, its sandboxes. */
+import { InstaVMError } from './errors.ts';
+import { HttpClient } from './http.ts';
+import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
+
+export const DEFAULT_BASE_URL = 'http://127.0.0.1:8787';
+
+export type ClientOptions = {
+  /** Default: `INSTAVM_API_KEY`. */
+  readonly apiKey?: string | undefined;
+  /** Default: `INSTAVM_BASE_URL`, else `http://127.0.0.1:8787`. */
+  readonly baseUrl?: string | undefined;
+};
+
+export type CreateOptions = {
+  /** Rounded up to the next size the server has; never less than asked. */
+  readonly memoryMb?: number | undefined;
+  readonly vcpuCount?: 1 | 2 | 4 | 6 | 8 | undefined;
+  /** Lifetime, 20 to 86400 seconds; default 300. */
+  readonly ttlSeconds?: number | undefined;
+  readonly metadata?: Readonly<Record<string, unknown>> | undefined;
+  /** Environment of every command. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
+};
+
+export class InstaVM {
+  readonly sandboxes: Sandboxes;
+  readonly baseUrl: string;
+  readonly #http: HttpClient;
+
+  /** @throws InstaVMError `unauthenticated` when there is no key */
+  constructor(options: ClientOptions = {}) {
+    const apiKey = options.apiKey ?? process.env.INSTAVM_API_KEY;
+    if (!apiKey) {
+      throw new InstaVMError('unauthenticated', 'no API key: pass apiKey or set INSTAVM_API_KEY', {
+        hint: 'The daemon wrote one to admin.key in its data directory on its first start.',
+      });
+    }
+    this.baseUrl = options.baseUrl ?? process.env.INSTAVM_BASE_URL ?? DEFAULT_BASE_URL;
+    this.#http = new HttpClient(this.baseUrl, apiKey);
+    this.sandboxes = new Sandboxes(this.#http);
+  }
+
+  /** Closes idle connections. */
+  close(): void {
+    this.#http.close();
+  }
+}
+
+export class Sandboxes {
+  readonly #http: HttpClient;
+
+  constructor(http: HttpClient) {
+    this.#http = http;
+  }
+
+  /** Resolves when the sandbox runs. */
+  async create(options: CreateOptions = {}): Promise<Sandbox> {
+    const { memoryMb, vcpuCount, ttlSeconds, metadata, env } = options;
+    const json = { memory_mb: memoryMb, vcpu_count: vcpuCount, ttl_seconds: ttlSeconds, metadata, env };
+    const { id } = await this.#http.json<{ id: string }>({ method: 'POST', path: '/v2/sandboxes', json });
+    return new Sandbox(this.#http, id);
+  }
+
+  /** @throws InstaVMError `sandbox_not_found` */
+  async get(id: string): Promise<Sandbox> {
+    const sandbox = this.attach(id);
+    await sandbox.info();
+    return sandbox;
+  }
+
+  /** A handle without asking the server. */
+  attach(id: string): Sandbox {
+    return new Sandbox(this.#http, id);
+  }
+
+  /** Newest first. */
+  async list(): Promise<SandboxInfo[]> {
+    const { sandboxes } = await this.#http.json<{ sandboxes: Parameters<typeof sandboxInfo>[0][] }>({
+      method: 'GET',
+      path: '/v2/sandboxes',
+    });
+    return sandboxes.map(sandboxInfo);
+  }
+}

@@ -1,0 +1,12 @@
+export { type ClientOptions, type CreateOptions, DEFAULT_BASE_URL, InstaVM, type Sandboxes } from './client.ts';
+export { InstaVMError, type Retryable } from './errors.ts';
+export type { Command, Exec, ExecOptions, ExecResult } from './exec.ts';
+export type { Access, ChangeEvent, Contents, FileInfo, FileKind, Files, Ownership, WriteOptions } from './files.ts';
+export {
+  type EgressPolicy,
+  type RunResult,
+  Sandbox,
+  type SandboxInfo,
+  type SandboxState,
+  type SandboxStats,
+} from './sandbox.ts';

@@ -1,0 +1,173 @@
+/** A sandbox: a microVM's worth of computer, by its id. */
+import { Exec, type Command, type ExecOptions, type ExecResult } from './exec.ts';
+import { Files } from './files.ts';
+import type { HttpClient } from './http.ts';
+
+export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped' | 'failed';
+
+export type SandboxInfo = {
+  readonly id: string;
+  readonly state: SandboxState;
+  readonly stateReason: string | null;
+  /** The present or last microVM. */
+  readonly incarnationId: string | null;
+  readonly createdAt: Date;
+  readonly expiresAt: Date | null;
+  readonly memoryMb: number;
+  readonly vcpuCount: number;
+  readonly metadata: Readonly<Record<string, unknown>>;
+};
+
+export type SandboxStats = {
+  readonly memoryTotalBytes: number;
+  readonly memoryAvailableBytes: number;
+  readonly diskTotalBytes: number;
+  readonly diskFreeBytes: number;
+  readonly agentRssBytes: number;
+  readonly processes: number;
+  readonly uptimeMs: number;
+  readonly cpuTimeMs: number;
+};
+
+export type RunResult = ExecResult & {
+  readonly stdout: Uint8Array;
+  readonly stderr: Uint8Array;
+  readonly stdoutText: string;
+  readonly stderrText: string;
+};
+
+/** The five outbound switches of the contract. */
+export type EgressPolicy = {
+  readonly allowHttp: boolean;
+  readonly allowHttps: boolean;
+  readonly allowPackageManagers: boolean;
+  readonly allowedDomains: readonly string[];
+  readonly allowedCidrs: readonly string[];
+};
+
+export class Sandbox implements AsyncDisposable {
+  readonly id: string;
+  readonly files: Files;
+  readonly #http: HttpClient;
+
+  constructor(http: HttpClient, id: string) {
+    this.#http = http;
+    this.id = id;
+    this.files = new Files(http, id);
+  }
+
+  /** Starts a command; its streams are the caller's to read. */
+  exec(command: Command, options: ExecOptions & { readonly stdin?: boolean } = {}): Promise<Exec> {
+    return Exec.start(this.#http, this.id, command, options);
+  }
+
+  /** Runs a command to its end and collects its output. A non-zero exit code is a result, not an error. */
+  async run(
+    command: Command,
+    options: ExecOptions & { readonly input?: Uint8Array | string } = {},
+  ): Promise<RunResult> {
+    const { input, ...rest } = options;
+    const exec = await this.exec(command, { ...rest, stdin: input !== undefined });
+    const feed = async (): Promise<void> => {
+      if (input === undefined) return;
+      await exec.writeStdin(input);
+      exec.closeStdin();
+    };
+    const [stdout, stderr, result] = await Promise.all([
+      collect(exec.stdout),
+      collect(exec.stderr),
+      exec.wait(),
+      feed(),
+    ]);
+    return { ...result, stdout, stderr, stdoutText: stdout.toString('utf8'), stderrText: stderr.toString('utf8') };
+  }
+
+  async info(): Promise<SandboxInfo> {
+    return sandboxInfo(await this.#http.json({ method: 'GET', path: this.#path() }));
+  }
+
+  async stats(): Promise<SandboxStats> {
+    const stats = await this.#http.json<Record<string, number>>({ method: 'GET', path: this.#path('/stats') });
+    const number = (name: string): number => stats[name] ?? Number.NaN;
+    return {
+      memoryTotalBytes: number('memory_total_bytes'),
+      memoryAvailableBytes: number('memory_available_bytes'),
+      diskTotalBytes: number('disk_total_bytes'),
+      diskFreeBytes: number('disk_free_bytes'),
+      agentRssBytes: number('agent_rss_bytes'),
+      processes: number('processes'),
+      uptimeMs: number('uptime_ms'),
+      cpuTimeMs: number('cpu_time_ms'),
+    };
+  }
+
+  async setEgressPolicy(policy: EgressPolicy): Promise<void> {
+    const json = {
+      allow_http: policy.allowHttp,
+      allow_https: policy.allowHttps,
+      allow_public_repos: policy.allowPackageManagers,
+      allowed_domains: policy.allowedDomains,
+      allowed_cidrs: policy.allowedCidrs,
+    };
+    await this.#http.json({ method: 'POST', path: `/v1/egress/session/${encodeURIComponent(this.id)}`, json });
+  }
+
+  async getEgressPolicy(): Promise<EgressPolicy> {
+    const policy = await this.#http.json<Record<string, unknown>>({
+      method: 'GET',
+      path: `/v1/egress/session/${encodeURIComponent(this.id)}`,
+    });
+    return {
+      allowHttp: policy.allow_http === true,
+      allowHttps: policy.allow_https === true,
+      allowPackageManagers: policy.allow_public_repos === true,
+      allowedDomains: policy.allowed_domains as string[],
+      allowedCidrs: policy.allowed_cidrs as string[],
+    };
+  }
+
+  /** Ends the sandbox; success when it has ended already. */
+  async delete(): Promise<void> {
+    await this.#http.json({ method: 'DELETE', path: this.#path() });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.delete();
+  }
+
+  #path(rest = ''): string {
+    return `/v2/sandboxes/${encodeURIComponent(this.id)}${rest}`;
+  }
+}
+
+async function collect(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+type WireSandbox = {
+  id: string;
+  state: SandboxState;
+  state_reason: string | null;
+  incarnation_id: string | null;
+  created_at: string;
+  expires_at: string | null;
+  memory_mb: number;
+  vcpu_count: number;
+  metadata: Record<string, unknown>;
+};
+
+export function sandboxInfo(sandbox: WireSandbox): SandboxInfo {
+  return {
+    id: sandbox.id,
+    state: sandbox.state,
+    stateReason: sandbox.state_reason,
+    incarnationId: sandbox.incarnation_id,
+    createdAt: new Date(sandbox.created_at),
+    expiresAt: sandbox.expires_at === null ? null : new Date(sandbox.expires_at),
+    memoryMb: sandbox.memory_mb,
+    vcpuCount: sandbox.vcpu_count,
+    metadata: sandbox.metadata,
+  };
+}
