@@ -5,7 +5,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequ
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import { authenticate } from './auth.ts';
-import { answerErrors } from './errors.ts';
+import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import { accountRoutes } from './routes/account.ts';
@@ -53,7 +53,10 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     requestTimeout: 0,
     // Clients join a base URL with a trailing slash and a path.
     rewriteUrl: (request) => (request.url ?? '/').replace(/^\/{2,}/, '/'),
-    forceCloseConnections: true,
+    forceCloseConnections: 'idle',
+    // Refused before there is a route: a path that is no text, say.
+    frameworkErrors: (error, request, reply) => answerError(error, request, reply),
+    clientErrorHandler: refuseMalformed,
   });
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
@@ -61,7 +64,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   answerErrors(app);
   const executions = new Executions();
   app.addHook('onRequest', async (request: FastifyRequest) => {
-    if (request.routeOptions.config.isPublic || request.is404 || isDocumentation(request.url)) return;
+    if (request.routeOptions.config.isPublic || request.is404) return;
     request.account = await authenticate(services.accounts, request.headers['x-api-key']);
   });
   await openApi(app);
@@ -79,7 +82,3 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   serveWebSockets(app, services);
   return app;
 }
-
-/** The documentation page's own routes come from its plug-in, which cannot mark them. */
-const isDocumentation = (url: string): boolean =>
-  url === '/docs' || url.startsWith('/docs/') || url.startsWith('/docs?');

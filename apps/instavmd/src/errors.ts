@@ -1,43 +1,57 @@
 /** Every failure leaves as the catalog's JSON body; what nobody foresaw is logged and answered as `internal`. */
-
+import type { Socket } from 'node:net';
 import { AgentError } from '@instavm/agent-client';
 import { errorBody, InstaVMError } from '@instavm/wire';
-import type { FastifyError, FastifyInstance } from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { guestError } from './guest/errors.ts';
 
 type Field = { readonly path: string; readonly message: string };
 
 export function answerErrors(app: FastifyInstance): void {
-  app.setErrorHandler((error: FastifyError, request, reply) => {
-    const failure = asInstaVMError(error);
-    if (failure.status >= 500) request.log.error({ err: error, code: failure.code }, failure.message);
-    if (reply.sent) return;
-    return reply
-      .code(failure.status)
-      .type('application/json')
-      .send(JSON.stringify(errorBody(failure, request.id)));
-  });
+  app.setErrorHandler((error: FastifyError, request, reply) => answerError(error, request, reply));
   app.setNotFoundHandler((request, reply) => {
-    const failure = new InstaVMError(
-      'route_not_found',
-      `there is no route ${request.method} ${request.url.split('?', 1)[0]}`,
+    const path = request.url.split('?', 1)[0];
+    return answerError(
+      new InstaVMError('route_not_found', `there is no route ${request.method} ${path}`),
+      request,
+      reply,
     );
-    return reply
-      .code(404)
-      .type('application/json')
-      .send(JSON.stringify(errorBody(failure, request.id)));
   });
+}
+
+export function answerError(
+  error: unknown,
+  request: Pick<FastifyRequest, 'id' | 'log'>,
+  reply: Pick<FastifyReply, 'sent' | 'code' | 'type' | 'send'>,
+): void {
+  const failure = asInstaVMError(error);
+  if (failure.status >= 500) request.log.error({ err: error, code: failure.code }, failure.message);
+  if (reply.sent) return;
+  reply.code(failure.status);
+  reply.type('application/json');
+  reply.send(JSON.stringify(errorBody(failure, request.id)));
+}
+
+/** Answers what the HTTP parser could not read; there is no request to log. */
+export function refuseMalformed(error: Error, socket: Socket): void {
+  if (!socket.writable) return;
+  const failure = new InstaVMError('malformed_request', `this is not HTTP/1.1: ${error.message}`);
+  const body = JSON.stringify(errorBody(failure, crypto.randomUUID()));
+  socket.end(
+    `HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
+      `connection: close\r\n\r\n${body}`,
+  );
 }
 
 export function asInstaVMError(error: unknown): InstaVMError {
   if (error instanceof InstaVMError) return error;
   if (error instanceof AgentError) return guestError(error);
   if (hasZodFastifySchemaValidationErrors(error)) return invalidFields(error.validation.flatMap(fieldsOf));
-  const { code = '', message = '' } = error as Partial<FastifyError>;
-  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new InstaVMError('body_too_large', 'the request body is too large');
-  if (code.startsWith('FST_ERR_CTP_') || error instanceof SyntaxError)
-    return new InstaVMError('malformed_body', message);
+  const { statusCode = 500, message = '' } = error as Partial<FastifyError>;
+  if (statusCode === 413) return new InstaVMError('body_too_large', 'the request body is too large');
+  // What the HTTP layer itself refuses: a body that is no JSON, a content type nobody parses, a path that is no text.
+  if (statusCode >= 400 && statusCode < 500) return new InstaVMError('malformed_request', message);
   return new InstaVMError('internal', 'something went wrong on the server', { cause: error });
 }
 

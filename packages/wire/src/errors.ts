@@ -13,7 +13,7 @@ type Entry = { readonly status: number; readonly retryable: Retryable; readonly 
 const CATALOG = {
   // caller
   invalid_argument: { status: 422, retryable: 'no', hint: 'Correct the named field; GET /docs shows every route.' },
-  malformed_body: { status: 400, retryable: 'no', hint: 'Send a body of the content type that the route takes.' },
+  malformed_request: { status: 400, retryable: 'no', hint: 'GET /docs shows what each route takes.' },
   body_too_large: { status: 413, retryable: 'no', hint: 'Send large contents through the streaming file routes.' },
   unsupported: { status: 501, retryable: 'no', hint: 'See CHANGELOG.md for what this version offers.' },
   not_available: { status: 403, retryable: 'no', hint: 'This server does not offer the feature.' },

@@ -1,10 +1,22 @@
-/** The OpenAPI document, made from the schemas that validate, and a readable page of it. */
+/** The OpenAPI document, made from the schemas that validate, and a readable page of it that loads nothing from elsewhere. */
 import swagger from '@fastify/swagger';
-import scalar from '@scalar/fastify-api-reference';
-import type { FastifyInstance, FastifyPluginAsync } from 'fastify';
+import Fastify, { type FastifyInstance, type FastifyPluginAsync } from 'fastify';
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
 
+type Operation = { responses?: Record<string, unknown>; security?: unknown; requestBody?: unknown };
+type Document = { paths?: Record<string, Record<string, Operation>> };
+
+/** Every failure of every route has this one shape (`answerErrors`). */
+const FAILURE = {
+  description: 'Every failure; see docs/reference/errors.md for the codes.',
+  content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } },
+};
+
 export async function openApi(app: FastifyInstance): Promise<void> {
+  const publicRoutes = new Set<string>();
+  app.addHook('onRoute', ({ method, url, config }) => {
+    if (config?.isPublic) publicRoutes.add(`${String(method).toLowerCase()} ${url}`);
+  });
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -18,14 +30,44 @@ export async function openApi(app: FastifyInstance): Promise<void> {
       security: [{ apiKey: [] }],
     },
     transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
+    transformObject: (parts) => {
+      const document = jsonSchemaTransformObject(parts) as Document;
+      for (const [path, operations] of Object.entries(document.paths ?? {})) {
+        for (const [method, operation] of Object.entries(operations)) {
+          operation.responses = { ...operation.responses, default: FAILURE };
+          if (publicRoutes.has(`${method} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`)) operation.security = [];
+        }
+      }
+      return document as ReturnType<typeof jsonSchemaTransformObject>;
+    },
   });
 }
 
 export const documentationRoutes: FastifyPluginAsync = async (app) => {
   app.get('/openapi.json', { config: { isPublic: true }, schema: { hide: true } }, async () => app.swagger());
-  await app.register(scalar, {
+
+  // The page's code is 5 MB that few daemons are ever asked for: it is loaded with the first request.
+  let page: Promise<FastifyInstance> | undefined;
+  for (const url of ['/docs', '/docs/', '/docs/*']) {
+    app.get(url, { config: { isPublic: true }, schema: { hide: true } }, async (request, reply) => {
+      page ??= loadPage();
+      const answer = await (await page).inject({ method: 'GET', url: request.url });
+      for (const name of ['content-type', 'location']) {
+        const value = answer.headers[name];
+        if (value !== undefined) reply.header(name, value);
+      }
+      return reply.code(answer.statusCode).send(answer.rawPayload);
+    });
+  }
+};
+
+async function loadPage(): Promise<FastifyInstance> {
+  const { default: scalar } = await import('@scalar/fastify-api-reference');
+  const page = Fastify();
+  await page.register(scalar, {
     routePrefix: '/docs',
     configuration: { url: '/openapi.json', telemetry: false, withDefaultFonts: false, hideClientButton: true },
   });
-};
+  await page.ready();
+  return page;
+}

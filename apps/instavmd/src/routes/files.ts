@@ -153,11 +153,11 @@ export const fileRoutes =
     });
   };
 
-/** @throws malformed_body when the body was sent as JSON, which is parsed before anybody sees its bytes */
+/** @throws malformed_request when the body was sent as JSON, which is parsed before anybody sees its bytes */
 function bodyStream(body: unknown): AsyncIterable<Uint8Array> {
   if (body === undefined || body === null) return Readable.from([]);
   if (body instanceof Readable) return body;
-  throw new InstaVMError('malformed_body', 'send the contents as application/octet-stream');
+  throw new InstaVMError('malformed_request', 'send the contents as application/octet-stream');
 }
 
 const KIND_WORDS: Readonly<Record<WatchKind, string>> = {

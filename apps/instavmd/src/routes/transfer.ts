@@ -19,7 +19,7 @@ export const transferRoutes =
 
     app.post('/upload', async (request) => {
       const file = await request.file();
-      if (file === undefined) throw new InstaVMError('malformed_body', 'the form has no file part');
+      if (file === undefined) throw new InstaVMError('malformed_request', 'the form has no file part');
       // The fields stand before the file (contract §6), so they are known here.
       const field = (name: string): string => {
         const part = file.fields[name];

@@ -95,7 +95,7 @@ function parsed<T>(
   try {
     value = data === undefined ? undefined : JSON.parse(data.toString());
   } catch {
-    throw new InstaVMError('malformed_body', 'a text frame is not JSON');
+    throw new InstaVMError('malformed_request', 'a text frame is not JSON');
   }
   const result = schema.safeParse(value);
   if (result.success) return result.data;

@@ -1,0 +1,19 @@
+/** Prints the OpenAPI document of the public API: the routes as the daemon registers them, with nothing behind them. */
+import { pino } from 'pino';
+import { buildApp, type Services } from './app.ts';
+
+const nothing = (): never => {
+  throw new Error('the document is made without a daemon');
+};
+const refusing = new Proxy({}, { get: nothing });
+const services: Services = {
+  sandboxes: refusing as Services['sandboxes'],
+  accounts: refusing as Services['accounts'],
+  limits: { sandboxesPerAccount: 0 },
+  health: nothing,
+};
+
+const app = await buildApp(services, pino({ level: 'silent' }));
+await app.ready();
+process.stdout.write(`${JSON.stringify(app.swagger(), null, 2)}\n`);
+await app.close();
