@@ -58,8 +58,8 @@ export class Exec {
     const flow = { full: () => socket.pause(), drained: () => socket.resume() };
     const stdout = new ByteQueue(HIGH_WATER_BYTES, flow);
     const stderr = new ByteQueue(HIGH_WATER_BYTES, flow);
-    const started = Promise.withResolvers<void>();
-    const result = Promise.withResolvers<ExecResult>();
+    const started = deferred<void>();
+    const result = deferred<ExecResult>();
     // A caller that never waits must not end the process by an unhandled rejection.
     result.promise.catch(() => {});
     const fail = (error: Error): void => {
@@ -156,4 +156,15 @@ function exitOf(frame: Record<string, unknown>): ExecResult {
     wallTimeMs: number('wall_time_ms'),
     cpuTimeMs: number('cpu_time_ms'),
   };
+}
+
+/** `Promise.withResolvers`, which Node 20 does not have. */
+function deferred<T>(): { promise: Promise<T>; resolve(value: T): void; reject(error: Error): void } {
+  let resolve!: (value: T) => void;
+  let reject!: (error: Error) => void;
+  const promise = new Promise<T>((onValue, onError) => {
+    resolve = onValue;
+    reject = onError;
+  });
+  return { promise, resolve, reject };
 }

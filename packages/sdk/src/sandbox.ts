@@ -1,5 +1,5 @@
 /** A sandbox: a microVM's worth of computer, by its id. */
-import { Exec, type Command, type ExecOptions, type ExecResult } from './exec.ts';
+import { type Command, Exec, type ExecOptions, type ExecResult } from './exec.ts';
 import { Files } from './files.ts';
 import type { HttpClient } from './http.ts';
 

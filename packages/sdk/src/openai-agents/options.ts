@@ -1,0 +1,76 @@
+/** What a sandbox is made with: constructor defaults under per-run options. */
+import { SandboxConfigurationError } from '@openai/agents-core/sandbox';
+import type { EgressPolicy } from '../sandbox.ts';
+
+export type InstaVMSandboxClientOptions = {
+  /** Default: `INSTAVM_API_KEY`. */
+  apiKey?: string;
+  /** Default: `INSTAVM_BASE_URL`. */
+  baseUrl?: string;
+  memoryMb?: number;
+  cpuCount?: 1 | 2 | 4 | 6 | 8;
+  /** Lifetime of the sandbox in seconds; default 3600. */
+  timeout?: number;
+  /** Under the manifest's own environment. */
+  env?: Record<string, string>;
+  metadata?: Record<string, unknown>;
+  exposedPorts?: number[];
+  /** False: no way out but the listed domains and address ranges. */
+  allowInternetAccess?: boolean;
+  allowHttp?: boolean;
+  allowHttps?: boolean;
+  allowPackageManagers?: boolean;
+  allowedDomains?: string[];
+  allowedCidrs?: string[];
+};
+
+const KNOWN: Readonly<Record<keyof InstaVMSandboxClientOptions, true>> = {
+  apiKey: true,
+  baseUrl: true,
+  memoryMb: true,
+  cpuCount: true,
+  timeout: true,
+  env: true,
+  metadata: true,
+  exposedPorts: true,
+  allowInternetAccess: true,
+  allowHttp: true,
+  allowHttps: true,
+  allowPackageManagers: true,
+  allowedDomains: true,
+  allowedCidrs: true,
+};
+const NOT_YET = ['snapshotId', 'snapshotOnTerminate', 'snapshotName'];
+
+/** An agent thinks between its commands; the daemon's own default would end its sandbox under it. */
+export const DEFAULT_LIFETIME_SECONDS = 3600;
+
+/** @throws SandboxConfigurationError that names an option which does not exist, or not yet */
+export function mergeOptions(
+  defaults: InstaVMSandboxClientOptions,
+  options: InstaVMSandboxClientOptions | undefined,
+): InstaVMSandboxClientOptions {
+  const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined && value !== null);
+  const merged = { ...defaults, ...Object.fromEntries(given) } as InstaVMSandboxClientOptions;
+  for (const name of Object.keys(merged)) {
+    if (NOT_YET.includes(name))
+      throw new SandboxConfigurationError(`${name}: snapshots are not available on this server yet`);
+    if (!Object.hasOwn(KNOWN, name)) throw new SandboxConfigurationError(`InstaVMSandboxClient has no option ${name}`);
+  }
+  return merged;
+}
+
+/** The policy that the options ask for; undefined when none of them is about the network. */
+export function egressPolicy(options: InstaVMSandboxClientOptions): EgressPolicy | undefined {
+  const { allowInternetAccess, allowHttp, allowHttps, allowPackageManagers, allowedDomains, allowedCidrs } = options;
+  const asked = [allowInternetAccess, allowHttp, allowHttps, allowPackageManagers, allowedDomains, allowedCidrs];
+  if (asked.every((value) => value === undefined)) return undefined;
+  const internet = allowInternetAccess ?? true;
+  return {
+    allowHttp: internet && (allowHttp ?? true),
+    allowHttps: internet && (allowHttps ?? true),
+    allowPackageManagers: internet && (allowPackageManagers ?? true),
+    allowedDomains: allowedDomains ?? [],
+    allowedCidrs: allowedCidrs ?? [],
+  };
+}

@@ -1,0 +1,104 @@
+/**
+ * `npm run demo`: sets up, starts a daemon of its own, runs the announcement's example through the TypeScript and the Python
+ * provider, shows every tool call with its real output, says where the time went, and leaves nothing running.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startDemoDaemon } from './demo/daemon.ts';
+import { startModelEndpoint, type ToolEvent } from './demo/model-endpoint.ts';
+import { ROOT } from './steps/paths.ts';
+import { pythonPath } from './steps/python-environments.ts';
+import { setup } from './steps/setup.ts';
+
+const OPENAI_BASE_URL = 'https://api.openai.com/v1';
+
+type Example = { readonly title: string; readonly command: string; readonly args: readonly string[] };
+
+await setup({ python: true });
+
+const apiKey = process.env.OPENAI_API_KEY;
+const upstream = apiKey ? { baseUrl: process.env.OPENAI_BASE_URL ?? OPENAI_BASE_URL, apiKey } : undefined;
+const examples: Example[] = [
+  {
+    title: 'TypeScript: examples/data-analyst.ts',
+    command: process.execPath,
+    args: ['--conditions=instavm-source', 'examples/data-analyst.ts'],
+  },
+  { title: 'Python: examples/data_analyst.py', command: pythonPath('current'), args: ['examples/data_analyst.py'] },
+];
+
+const dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-demo-'));
+const running = new Set<ChildProcess>();
+let failed = false;
+console.log('Starting the daemon …');
+const daemon = await startDemoDaemon(dataDirectory);
+const model = await startModelEndpoint(upstream);
+process.on('SIGINT', () => {
+  failed = true;
+  for (const child of running) child.kill('SIGTERM');
+});
+try {
+  console.log(`Sandboxes: ${daemon.description}`);
+  console.log(
+    upstream === undefined
+      ? 'Model: SCRIPTED, because OPENAI_API_KEY is not set. It only chooses the next step; every tool call below does real work in the guest.'
+      : `Model: the real one, through ${upstream.baseUrl}`,
+  );
+  for (const example of examples) {
+    if (!failed) failed = !(await runExample(example));
+  }
+} finally {
+  await model.close();
+  await daemon.stop();
+  await rm(dataDirectory, { recursive: true, force: true });
+}
+console.log(failed ? '\nThe demo failed; see above.' : '\nNothing is left running. Next: npm start, and README.md.');
+process.exitCode = failed ? 1 : 0;
+
+async function runExample({ title, command, args }: Example): Promise<boolean> {
+  console.log(`\n━━ ${title} ${'━'.repeat(Math.max(0, 90 - title.length))}`);
+  daemon.timings.reset();
+  model.begin(show);
+  const started = performance.now();
+  const key = (await readFile(daemon.adminKeyPath, 'utf8')).trim();
+  const child = spawn(command, args, {
+    cwd: ROOT,
+    env: {
+      ...process.env,
+      INSTAVM_BASE_URL: daemon.url,
+      INSTAVM_API_KEY: key,
+      OPENAI_BASE_URL: model.url,
+      OPENAI_API_KEY: apiKey ?? 'scripted',
+      OPENAI_AGENTS_DISABLE_TRACING: '1',
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  running.add(child);
+  let answer = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    answer += text;
+  });
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  running.delete(child);
+  console.log(`\n  final answer\n${indented(answer.trimEnd())}`);
+  const total = performance.now() - started;
+  console.log(`\n  time  ${daemon.timings.describe(total)}`);
+  return code === 0;
+}
+
+function show(event: ToolEvent): void {
+  if (event.kind === 'call') console.log(`\n  ${event.name}\n${indented(event.text.trimEnd(), '  │ ')}`);
+  else console.log(indented(event.text.trimEnd() || '(no output)', '  → '));
+}
+
+function indented(text: string, prefix = '    '): string {
+  return text
+    .split('\n')
+    .map((line) => prefix + line)
+    .join('\n');
+}
