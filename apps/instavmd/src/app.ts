@@ -24,7 +24,6 @@ import { serveWebSockets } from './ws/upgrade.ts';
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
-  readonly limits: { readonly sandboxesPerAccount: number };
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
 };

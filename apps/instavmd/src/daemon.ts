@@ -1,16 +1,25 @@
 /** The daemon put together: the one place where adapters meet. */
-
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { DEFAULT_SIZE, type GuestImages, SandboxService, systemClock, Templates, type Vmm } from '@instavm/core';
+import {
+  CleanupStack,
+  DEFAULT_SIZE,
+  type GuestImages,
+  SandboxService,
+  systemClock,
+  Templates,
+  type Vmm,
+} from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import { Accounts, openDatabase, sandboxRecords } from '@instavm/store';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
+import { InstaVMError } from '@instavm/wire';
+import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
-import { guestConnector } from './guest/guest.ts';
+import { type Guest, guestConnector } from './guest/guest.ts';
 
 export type Daemon = {
   readonly url: string;
@@ -19,65 +28,73 @@ export type Daemon = {
   stop(): Promise<void>;
 };
 
-/** @throws ConfigError-like errors of the parts: what is missing, and the command that mends it */
+/** Answers of commands that the end of their sandbox has just cut short; after that their connections are cut too. */
+const LAST_ANSWERS_MS = 2_000;
+const RECORDS_KEPT_MS = 30 * 24 * 3_600_000;
+
+/** @throws InstaVMError, MissingGuestImages: what is missing, and the command that mends it */
 export async function startDaemon(config: Config, logger: Logger): Promise<Daemon> {
-  const data = openDataDirectory(config.INSTAVM_DATA_DIR);
+  const cleanup = new CleanupStack();
   try {
-    const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
-    const reaped = await vmm.reapLeftovers();
-    if (reaped > 0) logger.warn({ reaped }, 'removed what an earlier daemon left');
+    const data = openDataDirectory(config.INSTAVM_DATA_DIR);
+    cleanup.push(() => data.release());
     const database = await openDatabase(data.databasePath);
+    cleanup.push(() => database.destroy());
     const accounts = new Accounts(database);
     if (await createAdministrator(accounts, data.adminKeyPath)) {
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
-    const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
-    const records = sandboxRecords(database);
+    const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
+    const reaped = await vmm.reapLeftovers();
+    if (reaped > 0) logger.warn({ reaped }, 'removed what an earlier daemon left');
     const sandboxes = new SandboxService({
       vmm,
-      templates,
+      templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
       connector: guestConnector,
-      records,
+      records: sandboxRecords(database),
       clock: systemClock,
       log: logger,
+      maxAlivePerAccount: config.INSTAVM_MAX_SANDBOXES,
     });
-    const lost = await sandboxes.reconcile();
+    const { lost, pruned } = await sandboxes.reconcile(RECORDS_KEPT_MS);
     if (lost > 0) logger.warn({ lost }, 'sandboxes of an earlier daemon are marked as stopped');
-    // No request boots a guest: the default template is there before the first one is taken.
-    await templates.get(DEFAULT_SIZE);
+    if (pruned > 0) logger.info({ pruned }, 'forgot sandboxes that ended long ago');
+    // No request boots a guest of the default size: its template is there before the first request is taken.
+    await sandboxes.prepare(DEFAULT_SIZE);
     const health = (): Record<string, unknown> => ({ backend: vmm.backend, accelerator: vmm.accelerator });
-    const limits = { sandboxesPerAccount: config.INSTAVM_MAX_SANDBOXES };
-    const app = await buildApp({ sandboxes, accounts, limits, health }, logger);
-    await app.listen({ host: config.INSTAVM_LISTEN.host, port: config.INSTAVM_LISTEN.port });
-    const { port } = app.server.address() as AddressInfo;
-    const host = config.INSTAVM_LISTEN.host.includes(':')
-      ? `[${config.INSTAVM_LISTEN.host}]`
-      : config.INSTAVM_LISTEN.host;
-    let stopping: Promise<void> | undefined;
-    const stop = async (): Promise<void> => {
-      try {
-        await Promise.allSettled([app.close(), sandboxes.close()]).then(throwFirst);
-        await database.destroy();
-      } finally {
-        data.release();
-      }
-    };
-    return {
-      url: `http://${host}:${port}`,
-      adminKeyPath: data.adminKeyPath,
-      stop: () => {
-        stopping ??= stop();
-        return stopping;
-      },
-    };
+    const app = await buildApp({ sandboxes, accounts, health }, logger);
+    cleanup.push(() => stopServing(app, sandboxes));
+    const url = await listen(app, config.INSTAVM_LISTEN);
+    return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };
   } catch (error) {
-    data.release();
+    await cleanup.run().catch((cause: unknown) => logger.error({ err: cause }, 'clean-up after a failed start'));
     throw error;
   }
 }
 
-function throwFirst(results: readonly PromiseSettledResult<unknown>[]): void {
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+/** No new connections; sandboxes end, and with them the requests that use them, which still get their answer. */
+async function stopServing(app: FastifyInstance, sandboxes: SandboxService<Guest>): Promise<void> {
+  const closed = app.close();
+  const ended = sandboxes.close();
+  await ended.catch(() => {});
+  const cut = setTimeout(() => app.server.closeAllConnections(), LAST_ANSWERS_MS);
+  await closed.finally(() => clearTimeout(cut));
+  await ended;
+}
+
+async function listen(app: FastifyInstance, { host, port }: Config['INSTAVM_LISTEN']): Promise<string> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
+    throw new InstaVMError('conflict', `cannot listen on ${host}:${port} (${code})`, {
+      cause: error,
+      hint: 'Stop what listens there, or set INSTAVM_LISTEN to another host:port.',
+    });
+  }
+  const address = app.server.address() as AddressInfo;
+  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
 }
 
 async function chooseVmm(

@@ -11,23 +11,26 @@ const STOP_DEADLINE_MS = 20_000;
 try {
   const config = parseConfig(process.env);
   const logger = pino({ level: config.INSTAVM_LOG_LEVEL, serializers: { req: requestSerializer } });
-  const daemon = await startDaemon(config, logger);
-  logger.info({ url: daemon.url }, `listening on ${daemon.url}`);
+  const starting = startDaemon(config, logger);
   let asked = false;
   const stop = (signal: string): void => {
     if (asked) process.exit(1);
     asked = true;
     logger.info({ signal }, 'stopping; a second signal forces it');
     setTimeout(() => process.exit(1), STOP_DEADLINE_MS).unref();
-    daemon.stop().then(
-      () => process.exit(0),
-      (error: unknown) => {
-        logger.error({ err: error }, 'the daemon did not stop cleanly');
-        process.exit(1);
-      },
-    );
+    starting
+      .then((daemon) => daemon.stop())
+      .then(
+        () => process.exit(0),
+        (error: unknown) => {
+          logger.error({ err: error }, 'the daemon did not stop cleanly');
+          process.exit(1);
+        },
+      );
   };
   process.on('SIGTERM', stop).on('SIGINT', stop);
+  const { url } = await starting;
+  logger.info({ url }, `listening on ${url}`);
 } catch (error) {
   const isForPeople =
     error instanceof ConfigError || error instanceof InstaVMError || (error as Error).name === 'MissingGuestImages';

@@ -9,7 +9,6 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
-  limits: { sandboxesPerAccount: 0 },
   health: nothing,
 };
 

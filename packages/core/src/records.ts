@@ -13,8 +13,10 @@ export interface SandboxRecords {
   update(id: SandboxId, epoch: number, change: SandboxChange): Promise<boolean>;
   find(id: SandboxId): Promise<SandboxRecord | undefined>;
   findByIncarnation(id: IncarnationId): Promise<SandboxRecord | undefined>;
-  /** Newest first. */
-  list(accountId: AccountId, limit: number): Promise<SandboxRecord[]>;
+  /** Newest first; `alive` leaves out those without a microVM. */
+  list(accountId: AccountId, limit: number, alive?: boolean): Promise<SandboxRecord[]>;
+  /** Forgets those that ended before an instant. @returns how many */
+  prune(endedBefore: Date): Promise<number>;
   /** Those that a daemon of before left in a state that only a running daemon keeps. */
   listUnsettled(): Promise<SandboxRecord[]>;
 }

@@ -13,6 +13,9 @@ import type { MachineSize } from './vmm.ts';
 /** `creating` and `stopping` pass, with a deadline; the others rest. */
 export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped' | 'failed';
 
+/** What ended the latest incarnation: its owner, its lease, the daemon, or an accident. */
+export type EndCause = 'request' | 'expiry' | 'daemon' | 'loss';
+
 /** Outbound access as the wire has it. Kept for the sandbox; until there is an egress gateway no sandbox has any. */
 export type EgressPolicy = {
   readonly allowHttp: boolean;
@@ -28,6 +31,8 @@ export type SandboxRecord = {
   readonly state: SandboxState;
   /** Why it is stopped or failed; a sentence for people. */
   readonly stateReason: string | null;
+  /** Null while it runs. */
+  readonly endCause: EndCause | null;
   /** The latest incarnation, alive or not. */
   readonly incarnationId: IncarnationId | null;
   /** Grows with every incarnation; a late callback of an older one changes nothing. */
@@ -45,7 +50,8 @@ export type SandboxRecord = {
   readonly egress: EgressPolicy | null;
 };
 
-export type SandboxRequest = 'start' | 'end';
+/** `wake` is a start that nobody asked for by name: a command for a sandbox that has no microVM. */
+export type SandboxRequest = 'start' | 'wake' | 'end';
 
 export type Verdict =
   | { readonly kind: 'accept' }
@@ -56,19 +62,28 @@ const accept: Verdict = { kind: 'accept' };
 const alreadySo: Verdict = { kind: 'already_so' };
 const deny = (reason: string): Verdict => ({ kind: 'deny', reason });
 
+const BEING_ENDED = 'the sandbox is being ended; ask again when it has stopped';
+
 const POLICY: Readonly<Record<SandboxState, Readonly<Record<SandboxRequest, Verdict>>>> = {
-  creating: { start: alreadySo, end: accept },
-  running: { start: alreadySo, end: accept },
-  stopping: { start: deny('the sandbox is being ended; ask again when it has stopped'), end: alreadySo },
-  stopped: { start: accept, end: alreadySo },
-  failed: { start: accept, end: accept },
+  creating: { start: alreadySo, wake: alreadySo, end: accept },
+  running: { start: alreadySo, wake: alreadySo, end: accept },
+  stopping: { start: deny(BEING_ENDED), wake: deny(BEING_ENDED), end: alreadySo },
+  stopped: { start: accept, wake: accept, end: alreadySo },
+  failed: { start: accept, wake: accept, end: accept },
 };
 
-export const decide = (state: SandboxState, request: SandboxRequest): Verdict => POLICY[state][request];
+/** A sandbox that someone ended stays so until someone starts it: a late command must not bring it back. */
+export function decide(
+  { state, endCause }: Pick<SandboxRecord, 'state' | 'endCause'>,
+  request: SandboxRequest,
+): Verdict {
+  if (state === 'stopped' && endCause === 'request' && request === 'wake') return deny('the sandbox was ended');
+  return POLICY[state][request];
+}
 
 /** Which state may follow which. */
 export const TRANSITIONS: Readonly<Record<SandboxState, readonly SandboxState[]>> = {
-  creating: ['running', 'failed', 'stopping'],
+  creating: ['running', 'failed'],
   running: ['stopping', 'stopped', 'failed'],
   stopping: ['stopped', 'failed'],
   stopped: ['creating'],

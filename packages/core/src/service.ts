@@ -3,7 +3,7 @@ import { InstaVMError } from '@instavm/wire';
 import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
-import type { EgressPolicy, SandboxRecord } from './sandbox.ts';
+import type { EgressPolicy, SandboxRecord, SandboxState } from './sandbox.ts';
 import type { MachineSize } from './vmm.ts';
 
 export type NewSandbox = {
@@ -15,27 +15,37 @@ export type NewSandbox = {
   readonly egress: EgressPolicy | null;
 };
 
-/** Beyond this many, owners of ended sandboxes are forgotten. */
+const HOLDS_MICROVM: ReadonlySet<SandboxState> = new Set(['creating', 'running', 'stopping']);
+
+/** Beyond this many, owners of ended sandboxes that nobody asked for lately are forgotten. */
 const MAX_OWNERS = 256;
+const OWNER_IDLE_MS = 60_000;
+
+export type ServiceDependencies<Guest extends GuestLink> = Omit<OwnerDependencies<Guest>, 'admit'> & {
+  /** How many microVMs one account may have at once. */
+  readonly maxAlivePerAccount: number;
+};
 
 export class SandboxService<Guest extends GuestLink> {
   readonly #deps: OwnerDependencies<Guest>;
   /** Owners of sandboxes that were used in this daemon's life. */
-  readonly #owners = new Map<SandboxId, SandboxOwner<Guest>>();
+  readonly #owners = new Map<SandboxId, { readonly owner: SandboxOwner<Guest>; usedAt: number }>();
+  readonly #maxAlivePerAccount: number;
   #closing = false;
 
-  constructor(deps: OwnerDependencies<Guest>) {
-    this.#deps = deps;
+  constructor({ maxAlivePerAccount, ...deps }: ServiceDependencies<Guest>) {
+    this.#maxAlivePerAccount = maxAlivePerAccount;
+    this.#deps = { ...deps, admit: (accountId) => this.#admit(accountId) };
   }
 
-  /** Records a sandbox and starts it. @throws shutting_down, boot_failed, capacity_unavailable */
+  /** Records a sandbox and starts it. @throws shutting_down, quota_exceeded, boot_failed, capacity_unavailable */
   async create(wanted: NewSandbox): Promise<SandboxOwner<Guest>> {
-    if (this.#closing) throw new InstaVMError('shutting_down', 'the daemon is stopping');
     const record: SandboxRecord = {
       ...wanted,
       id: newSandboxId(),
       state: 'stopped',
       stateReason: null,
+      endCause: null,
       incarnationId: null,
       epoch: 0,
       createdAt: this.#deps.clock.now(),
@@ -43,15 +53,20 @@ export class SandboxService<Guest extends GuestLink> {
       startedAt: null,
       endedAt: null,
     };
-    await this.#deps.records.insert(record);
-    const owner = this.#own(record);
-    await owner.start();
+    const owner = this.#own(record, false);
+    try {
+      await owner.start();
+    } catch (error) {
+      // Refused before there was anything to record.
+      if (owner.record.epoch === 0) this.#owners.delete(record.id);
+      throw error;
+    }
     return owner;
   }
 
   /** @throws sandbox_not_found, also for another account's */
   async get(accountId: AccountId, id: SandboxId): Promise<SandboxOwner<Guest>> {
-    const owner = this.#owners.get(id) ?? this.#ownStored(await this.#deps.records.find(id));
+    const owner = this.#present(id) ?? this.#ownStored(await this.#deps.records.find(id));
     if (owner?.record.accountId !== accountId) throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
     return owner;
   }
@@ -63,58 +78,78 @@ export class SandboxService<Guest extends GuestLink> {
     return this.get(accountId, record.id);
   }
 
-  /** Newest first. */
-  list(accountId: AccountId, limit: number): Promise<SandboxRecord[]> {
-    return this.#deps.records.list(accountId, limit);
+  /** Newest first; `alive` leaves out those without a microVM. */
+  list(accountId: AccountId, limit: number, alive = false): Promise<SandboxRecord[]> {
+    return this.#deps.records.list(accountId, limit, alive);
   }
 
-  /** Sandboxes of the account that hold a microVM or are about to. */
-  countAlive(accountId: AccountId): number {
-    let count = 0;
-    for (const { record } of this.#owners.values()) {
-      if (record.accountId === accountId && (record.state === 'running' || record.state === 'creating')) count++;
+  #admit(accountId: AccountId): void {
+    if (this.#closing) throw new InstaVMError('shutting_down', 'the daemon is stopping');
+    let alive = 0;
+    for (const { owner } of this.#owners.values()) {
+      if (owner.record.accountId === accountId && HOLDS_MICROVM.has(owner.record.state)) alive++;
     }
-    return count;
+    if (alive >= this.#maxAlivePerAccount) {
+      throw new InstaVMError('quota_exceeded', `${alive} sandboxes are running; this account may run no more`);
+    }
   }
 
-  /** After a crash: no microVM survived (the caller reaped them), so no record may say so. @returns how many changed */
-  async reconcile(): Promise<number> {
+  /** Finds or makes the template of a size, so that no sandbox of it waits for one. @throws boot_failed */
+  async prepare(size: MachineSize): Promise<void> {
+    await this.#deps.templates.get(size);
+  }
+
+  /** After a start: no microVM survived (the caller reaped them), so no record may say so; and old records are forgotten. */
+  async reconcile(keptMs: number): Promise<{ lost: number; pruned: number }> {
     const lost = await this.#deps.records.listUnsettled();
     for (const record of lost) {
       const change = {
         state: 'stopped',
         stateReason: 'the daemon ended without stopping it',
+        endCause: 'daemon',
         expiresAt: null,
       } as const;
       await this.#deps.records.update(record.id, record.epoch, { ...change, endedAt: this.#deps.clock.now() });
     }
-    return lost.length;
+    const pruned = await this.#deps.records.prune(new Date(this.#now() - keptMs));
+    return { lost: lost.length, pruned };
   }
 
   /** Ends every sandbox. @throws AggregateError of those that could not be */
   async close(): Promise<void> {
     this.#closing = true;
-    const ends = await Promise.allSettled([...this.#owners.values()].map((owner) => owner.end('the daemon stopped')));
+    const ends = await Promise.allSettled(
+      [...this.#owners.values()].map(({ owner }) => owner.end('the daemon stopped', 'daemon')),
+    );
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as unknown] : []));
     if (failures.length > 0) throw new AggregateError(failures, 'some sandboxes could not be ended');
   }
 
   #ownStored(record: SandboxRecord | undefined): SandboxOwner<Guest> | undefined {
-    return record && (this.#owners.get(record.id) ?? this.#own(record));
+    return record && (this.#present(record.id) ?? this.#own(record, true));
   }
 
-  #own(record: SandboxRecord): SandboxOwner<Guest> {
-    if (this.#owners.size >= MAX_OWNERS) this.#forgetEnded();
-    const owner = new SandboxOwner(this.#deps, record);
-    this.#owners.set(record.id, owner);
+  #present(id: SandboxId): SandboxOwner<Guest> | undefined {
+    const entry = this.#owners.get(id);
+    if (entry !== undefined) entry.usedAt = this.#now();
+    return entry?.owner;
+  }
+
+  #own(record: SandboxRecord, isStored: boolean): SandboxOwner<Guest> {
+    if (this.#owners.size >= MAX_OWNERS) this.#forgetIdle();
+    const owner = new SandboxOwner(this.#deps, record, isStored);
+    this.#owners.set(record.id, { owner, usedAt: this.#now() });
     return owner;
   }
 
-  /** An owner of an ended sandbox holds nothing that the database does not. */
-  #forgetEnded(): void {
-    for (const [id, owner] of this.#owners) {
-      if (!owner.isAlive && (owner.record.state === 'stopped' || owner.record.state === 'failed'))
-        this.#owners.delete(id);
+  /** Never one that a request just asked for: two owners of one sandbox would be worse than a full map. */
+  #forgetIdle(): void {
+    for (const [id, { owner, usedAt }] of this.#owners) {
+      if (owner.isForgettable && this.#now() - usedAt > OWNER_IDLE_MS) this.#owners.delete(id);
     }
+  }
+
+  #now(): number {
+    return this.#deps.clock.now().getTime();
   }
 }

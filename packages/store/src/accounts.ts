@@ -30,29 +30,31 @@ export class Accounts {
     return Number(row.count);
   }
 
-  async create(email: string, name: string): Promise<Account> {
+  /**
+   * An account with its first key, or neither.
+   * @param keep is given the key, shown this once, before anything is stored; when it throws nothing is
+   */
+  async createWithKey(email: string, name: string, keyName: string, keep: (key: string) => void): Promise<Account> {
     const account = { id: newAccountId(), email, name, createdAt: new Date() };
-    const row = { id: account.id, email, name, created_at: account.createdAt.toISOString() };
-    await this.#database.insertInto('accounts').values(row).execute();
-    return account;
-  }
-
-  /** @returns the key, shown this once */
-  async createKey(accountId: AccountId, name: string): Promise<string> {
+    const createdAt = account.createdAt.toISOString();
     const key = KEY_PREFIX + randomBytes(32).toString('base64url');
-    await this.#database
-      .insertInto('api_keys')
-      .values({
-        account_id: accountId,
-        name,
-        prefix: key.slice(0, PREFIX_LENGTH),
-        sha256_hex: digest(key),
-        created_at: new Date().toISOString(),
-        last_used_at: null,
-        revoked_at: null,
-      })
-      .execute();
-    return key;
+    keep(key);
+    await this.#database.transaction().execute(async (transaction) => {
+      await transaction.insertInto('accounts').values({ id: account.id, email, name, created_at: createdAt }).execute();
+      await transaction
+        .insertInto('api_keys')
+        .values({
+          account_id: account.id,
+          name: keyName,
+          prefix: key.slice(0, PREFIX_LENGTH),
+          sha256_hex: digest(key),
+          created_at: createdAt,
+          last_used_at: null,
+          revoked_at: null,
+        })
+        .execute();
+    });
+    return account;
   }
 
   /** The account of a valid key. Looked up by digest, so the time taken tells nothing about the key. */

@@ -50,4 +50,9 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.createIndex('sandboxes_by_incarnation').on('sandboxes').column('incarnation_id').execute();
     },
   },
+  '0002_end_cause': {
+    async up(db: Kysely<unknown>) {
+      await db.schema.alterTable('sandboxes').addColumn('end_cause', 'text').execute();
+    },
+  },
 };

@@ -2,6 +2,7 @@
 import type {
   AccountId,
   EgressPolicy,
+  EndCause,
   IncarnationId,
   SandboxChange,
   SandboxId,
@@ -34,14 +35,23 @@ export function sandboxRecords(database: Database): SandboxRecords {
     async findByIncarnation(id) {
       return toRecord(await select().where('incarnation_id', '=', id).executeTakeFirst());
     },
-    async list(accountId, limit) {
+    async list(accountId, limit, alive = false) {
       const rows = await select()
         .where('account_id', '=', accountId)
+        .$if(alive, (query) => query.where('state', 'in', ['creating', 'running']))
         .orderBy('created_at', 'desc')
         .orderBy('id')
         .limit(limit)
         .execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
+    },
+    async prune(endedBefore) {
+      const result = await database
+        .deleteFrom('sandboxes')
+        .where('state', 'in', ['stopped', 'failed'])
+        .where('ended_at', '<', endedBefore.toISOString())
+        .executeTakeFirst();
+      return Number(result.numDeletedRows);
     },
     async listUnsettled() {
       const rows = await select().where('state', 'in', ['creating', 'running', 'stopping']).execute();
@@ -58,6 +68,7 @@ function toRecord(row: Selectable<Tables['sandboxes']> | undefined): SandboxReco
     accountId: row.account_id as AccountId,
     state: row.state as SandboxState,
     stateReason: row.state_reason,
+    endCause: row.end_cause as EndCause | null,
     incarnationId: row.incarnation_id as IncarnationId | null,
     epoch: row.epoch,
     size: { memoryMib: row.memory_mib, vcpus: row.vcpus },
@@ -83,6 +94,7 @@ function toColumns(change: SandboxChange): Updateable<Tables['sandboxes']> {
   const columns: Updateable<Tables['sandboxes']> = {};
   if (change.state !== undefined) columns.state = change.state;
   if (change.stateReason !== undefined) columns.state_reason = change.stateReason;
+  if (change.endCause !== undefined) columns.end_cause = change.endCause;
   if (change.incarnationId !== undefined) columns.incarnation_id = change.incarnationId;
   if (change.epoch !== undefined) columns.epoch = change.epoch;
   if (change.size !== undefined)

@@ -19,6 +19,7 @@ export type Tables = {
     account_id: string;
     state: string;
     state_reason: string | null;
+    end_cause: string | null;
     incarnation_id: string | null;
     epoch: number;
     memory_mib: number;

@@ -1,6 +1,6 @@
 /** Making a sandbox, for the three routes that do. */
 import { type AccountId, DEFAULT_SIZE, type EgressPolicy, memoryClass, type SandboxOwner } from '@instavm/core';
-import { type EgressPolicyBody, InstaVMError } from '@instavm/wire';
+import type { EgressPolicyBody } from '@instavm/wire';
 import type { Services } from '../app.ts';
 import type { Guest } from '../guest/guest.ts';
 
@@ -11,7 +11,7 @@ export type Wanted = {
   readonly env?: Record<string, string> | undefined;
 };
 
-/** @throws quota_exceeded, and what `SandboxService.create` throws */
+/** @throws as `SandboxService.create` */
 export async function createSandbox(
   services: Services,
   accountId: AccountId,
@@ -19,14 +19,6 @@ export async function createSandbox(
   ttlSeconds: number,
   egress: EgressPolicy | null = null,
 ): Promise<SandboxOwner<Guest>> {
-  const { sandboxesPerAccount } = services.limits;
-  const running = services.sandboxes.countAlive(accountId);
-  if (running >= sandboxesPerAccount) {
-    throw new InstaVMError(
-      'quota_exceeded',
-      `${running} sandboxes are running; this account may run ${sandboxesPerAccount}`,
-    );
-  }
   return services.sandboxes.create({
     accountId,
     size: {

@@ -40,7 +40,7 @@ export const executeRoutes =
 
 async function run(owner: SandboxOwner<Guest>, body: ExecuteRequest): Promise<RunResult> {
   const asked = Date.now();
-  const guest = await owner.guest();
+  const guest = await owner.wokenGuest();
   const leaseMs = (owner.record.expiresAt?.getTime() ?? asked) - asked;
   const patienceMs = body.timeout === undefined ? leaseMs : body.timeout * 1000;
   // Starting a microVM counts against the client's patience as well.

@@ -31,7 +31,7 @@ export const sandboxRoutes =
     );
     app.delete('/v2/sandboxes/:id', { schema: one }, async ({ account, params }) => {
       const owner = await ownerOf(services, account.id, params.id);
-      await owner.end('deleted by request');
+      await owner.end('deleted by request', 'request');
       return sandboxView(owner.record);
     });
 

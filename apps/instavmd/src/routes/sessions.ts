@@ -74,7 +74,7 @@ export const sessionRoutes =
 
     app.post('/kill', { schema: { body: KillRequest, response: { 200: KillResponse } } }, async ({ account, body }) => {
       try {
-        await (await ownerOf(services, account.id, body.session_id)).end('ended by request');
+        await (await ownerOf(services, account.id, body.session_id)).end('ended by request', 'request');
       } catch (error) {
         // The contract wants ending to be idempotent, for sessions that never were too.
         if (!(error instanceof InstaVMError) || error.code !== 'sandbox_not_found') throw error;

@@ -33,13 +33,15 @@ export const transferRoutes =
       };
       const owner = await ownerOf(services, request.account.id, field('session_id'));
       const target = { path: absolute(field('remote_path')) };
-      const info = fileInfoView(await writeFile(await owner.guest(), { target, parents: true }, file.file));
+      const info = fileInfoView(await writeFile(await owner.wokenGuest(), { target, parents: true }, file.file));
       return { success: true, remote_path: target.path, size: info.size_bytes };
     });
 
     app.post('/download', { schema: { body: DownloadRequest } }, async ({ account, body }, reply) => {
       const owner = await ownerOf(services, account.id, body.session_id);
-      const { info, contents } = await readFile(await owner.guest(), { target: { path: absolute(body.filename) } });
+      const { info, contents } = await readFile(await owner.wokenGuest(), {
+        target: { path: absolute(body.filename) },
+      });
       reply.type('application/json');
       return reply.send(Readable.from(downloadBody(fileInfoView(info).name, contents), { objectMode: false }));
     });

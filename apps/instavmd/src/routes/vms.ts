@@ -31,8 +31,8 @@ export const vmRoutes =
 
     const listed = { response: { 200: z.array(Vm) } };
     app.get('/v1/vms', { schema: listed }, async ({ account }) => {
-      const records = await services.sandboxes.list(account.id, LIST_LIMIT);
-      return records.filter(({ state }) => state === 'running' || state === 'creating').map(vmView);
+      const records = await services.sandboxes.list(account.id, LIST_LIMIT, true);
+      return records.map(vmView);
     });
     app.get('/v1/vms/', { schema: listed }, async ({ account }) => {
       const records = await services.sandboxes.list(account.id, LIST_LIMIT);
@@ -53,7 +53,7 @@ export const vmRoutes =
     });
     app.delete('/v1/vms/:vm', { schema: one }, async ({ account, params }) => {
       const owner = await ownerOfVm(services, account.id, params.vm);
-      await owner.end('deleted by request');
+      await owner.end('deleted by request', 'request');
       return vmView(owner.record);
     });
   };
