@@ -1,0 +1,35 @@
+"""Client of an InstaVM server. `instavm.integrations.openai_agents` is its provider for the OpenAI Agents SDK."""
+
+from ._client import (
+    DEFAULT_BASE_URL,
+    AsyncInstaVM,
+    AsyncSandbox,
+    EgressPolicy,
+    RunResult,
+    SandboxInfo,
+)
+from ._exec import AsyncExec, Command, ExecResult, Output
+from ._files import AsyncFiles, ChangeEvent, FileInfo
+from ._sync import Exec, Files, InstaVM, Sandbox
+from .errors import InstaVMError
+
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "AsyncExec",
+    "AsyncFiles",
+    "AsyncInstaVM",
+    "AsyncSandbox",
+    "ChangeEvent",
+    "Command",
+    "EgressPolicy",
+    "Exec",
+    "ExecResult",
+    "FileInfo",
+    "Files",
+    "InstaVM",
+    "InstaVMError",
+    "Output",
+    "RunResult",
+    "Sandbox",
+    "SandboxInfo",
+]

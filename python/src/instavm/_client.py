@@ -1,0 +1,221 @@
+"""The client: one server, one key, its sandboxes. Asynchronous; `_sync.py` has the blocking face of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ._exec import AsyncExec, Command, ExecResult
+from ._files import AsyncFiles
+from ._http import AsyncHttp
+from .errors import InstaVMError
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8787"
+
+
+@dataclass(frozen=True)
+class SandboxInfo:
+    id: str
+    #: "creating", "running", "stopping", "stopped" or "failed".
+    state: str
+    state_reason: str | None
+    #: The present or last microVM.
+    incarnation_id: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    memory_mb: int
+    vcpu_count: int
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult(ExecResult):
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def stdout_text(self) -> str:
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def stderr_text(self) -> str:
+        return self.stderr.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class EgressPolicy:
+    """The five outbound switches of the contract."""
+
+    allow_http: bool = True
+    allow_https: bool = True
+    allow_package_managers: bool = True
+    allowed_domains: Sequence[str] = ()
+    allowed_cidrs: Sequence[str] = ()
+
+
+class AsyncSandbox:
+    """A microVM's worth of computer, by its id."""
+
+    def __init__(self, http: AsyncHttp, sandbox_id: str) -> None:
+        self._http = http
+        self.id = sandbox_id
+        self.files = AsyncFiles(http, sandbox_id)
+
+    async def exec(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout_ms: int | None = None,
+        stdin: bool = False,
+    ) -> AsyncExec:
+        """Starts a command; its output is the caller's to read."""
+        return await AsyncExec.start(
+            self._http, self.id, command, cwd=cwd, env=env, user=user, timeout_ms=timeout_ms, stdin=stdin
+        )
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout_ms: int | None = None,
+        input: bytes | str | None = None,
+    ) -> RunResult:
+        """Runs a command to its end. A non-zero exit code is a result, not an error."""
+        exec_ = await self.exec(command, cwd=cwd, env=env, user=user, timeout_ms=timeout_ms, stdin=input is not None)
+        output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        try:
+            if input is not None:
+                await exec_.write_stdin(input)
+                await exec_.close_stdin()
+            async for chunk in exec_:
+                output[chunk.stream].append(chunk.data)
+        finally:
+            await exec_.aclose()
+        assert exec_.result is not None
+        return RunResult(
+            **exec_.result.__dict__, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"])
+        )
+
+    async def info(self) -> SandboxInfo:
+        return _sandbox_info(await self._http.json("GET", f"/v2/sandboxes/{self.id}"))
+
+    async def stats(self) -> dict[str, int]:
+        return dict(await self._http.json("GET", f"/v2/sandboxes/{self.id}/stats"))
+
+    async def set_egress_policy(self, policy: EgressPolicy) -> None:
+        body = {
+            "allow_http": policy.allow_http,
+            "allow_https": policy.allow_https,
+            "allow_public_repos": policy.allow_package_managers,
+            "allowed_domains": list(policy.allowed_domains),
+            "allowed_cidrs": list(policy.allowed_cidrs),
+        }
+        await self._http.json("POST", f"/v1/egress/session/{self.id}", json=body)
+
+    async def get_egress_policy(self) -> EgressPolicy:
+        policy = await self._http.json("GET", f"/v1/egress/session/{self.id}")
+        return EgressPolicy(
+            allow_http=policy["allow_http"],
+            allow_https=policy["allow_https"],
+            allow_package_managers=policy["allow_public_repos"],
+            allowed_domains=policy["allowed_domains"],
+            allowed_cidrs=policy["allowed_cidrs"],
+        )
+
+    async def delete(self) -> None:
+        """Ends the sandbox; success when it has ended already."""
+        await self._http.json("DELETE", f"/v2/sandboxes/{self.id}")
+
+    async def __aenter__(self) -> AsyncSandbox:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.delete()
+
+
+class AsyncSandboxes:
+    def __init__(self, http: AsyncHttp) -> None:
+        self._http = http
+
+    async def create(
+        self,
+        *,
+        memory_mb: int | None = None,
+        vcpu_count: int | None = None,
+        ttl_seconds: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AsyncSandbox:
+        """Returns when the sandbox runs. `ttl_seconds` is 20 to 86400, by default 300."""
+        fields = {
+            "memory_mb": memory_mb,
+            "vcpu_count": vcpu_count,
+            "ttl_seconds": ttl_seconds,
+            "metadata": metadata,
+            "env": env,
+        }
+        body = {name: value for name, value in fields.items() if value is not None}
+        return AsyncSandbox(self._http, (await self._http.json("POST", "/v2/sandboxes", json=body))["id"])
+
+    async def get(self, sandbox_id: str) -> AsyncSandbox:
+        sandbox = self.attach(sandbox_id)
+        await sandbox.info()
+        return sandbox
+
+    def attach(self, sandbox_id: str) -> AsyncSandbox:
+        """A handle without asking the server."""
+        return AsyncSandbox(self._http, sandbox_id)
+
+    async def list(self) -> list[SandboxInfo]:
+        """Newest first."""
+        answer = await self._http.json("GET", "/v2/sandboxes")
+        return [_sandbox_info(sandbox) for sandbox in answer["sandboxes"]]
+
+
+class AsyncInstaVM:
+    def __init__(self, api_key: str | None = None, base_url: str | None = None) -> None:
+        key = api_key or os.environ.get("INSTAVM_API_KEY")
+        if not key:
+            raise InstaVMError(
+                "unauthenticated",
+                "no API key: pass api_key or set INSTAVM_API_KEY",
+                hint="The daemon wrote one to admin.key in its data directory on its first start.",
+            )
+        self.base_url = base_url or os.environ.get("INSTAVM_BASE_URL") or DEFAULT_BASE_URL
+        self._http = AsyncHttp(self.base_url, key)
+        self.sandboxes = AsyncSandboxes(self._http)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncInstaVM:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _sandbox_info(sandbox: dict[str, Any]) -> SandboxInfo:
+    def instant(text: str) -> datetime:
+        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+    return SandboxInfo(
+        id=sandbox["id"],
+        state=sandbox["state"],
+        state_reason=sandbox["state_reason"],
+        incarnation_id=sandbox["incarnation_id"],
+        created_at=instant(sandbox["created_at"]),
+        expires_at=None if sandbox["expires_at"] is None else instant(sandbox["expires_at"]),
+        memory_mb=sandbox["memory_mb"],
+        vcpu_count=sandbox["vcpu_count"],
+        metadata=sandbox["metadata"],
+    )

@@ -1,0 +1,229 @@
+"""The blocking face: the asynchronous client, run on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo
+from ._exec import AsyncExec, Command, ExecResult, Output
+from ._files import ChangeEvent, FileInfo
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a daemon thread; calls from any thread are run there."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="instavm", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
+        """Steps an asynchronous iterator; breaking off closes it."""
+
+        async def step() -> tuple[bool, Any]:
+            try:
+                return True, await anext(iterator)
+            except StopAsyncIteration:
+                return False, None
+
+        try:
+            while True:
+                more, value = self.run(step())
+                if not more:
+                    return
+                yield value
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                self.run(close())
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Exec:
+    """A running command. Iterate over it for its output."""
+
+    def __init__(self, loop: _Loop, inner: AsyncExec) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    def __iter__(self) -> Iterator[Output]:
+        return self._loop.iterate(aiter(self._inner))
+
+    @property
+    def result(self) -> ExecResult | None:
+        return self._inner.result
+
+    def wait(self) -> ExecResult:
+        return self._loop.run(self._inner.wait())
+
+    def write_stdin(self, data: bytes | str) -> None:
+        self._loop.run(self._inner.write_stdin(data))
+
+    def close_stdin(self) -> None:
+        self._loop.run(self._inner.close_stdin())
+
+    def kill(self, signal: str = "SIGTERM") -> None:
+        self._loop.run(self._inner.kill(signal))
+
+    def close(self) -> None:
+        self._loop.run(self._inner.aclose())
+
+
+class Files:
+    """As `AsyncFiles`, whose methods have the full descriptions of every option."""
+
+    def __init__(self, loop: _Loop, sandbox: AsyncSandbox) -> None:
+        self._loop = loop
+        self._inner = sandbox.files
+
+    def read(self, path: str, **options: Any) -> bytes:
+        return self._loop.run(self._inner.read(path, **options))
+
+    def read_stream(self, path: str, **options: Any) -> Iterator[bytes]:
+        return self._loop.iterate(self._inner.read_stream(path, **options))
+
+    def write(self, path: str, contents: bytes | str, **options: Any) -> FileInfo:
+        return self._loop.run(self._inner.write(path, contents, **options))
+
+    def stat(self, path: str, **options: Any) -> FileInfo:
+        return self._loop.run(self._inner.stat(path, **options))
+
+    def list(self, path: str, **options: Any) -> list[FileInfo]:
+        return self._loop.run(self._inner.list(path, **options))
+
+    def mkdir(self, path: str, **options: Any) -> FileInfo:
+        return self._loop.run(self._inner.mkdir(path, **options))
+
+    def remove(self, path: str, **options: Any) -> None:
+        self._loop.run(self._inner.remove(path, **options))
+
+    def rename(self, source: str, target: str, **options: Any) -> FileInfo:
+        return self._loop.run(self._inner.rename(source, target, **options))
+
+    def watch(self, path: str, **options: Any) -> Iterator[ChangeEvent]:
+        return self._loop.iterate(self._inner.watch(path, **options))
+
+    def pack_tar(self, path: str, **options: Any) -> Iterator[bytes]:
+        return self._loop.iterate(self._inner.pack_tar(path, **options))
+
+    def unpack_tar(self, path: str, archive: bytes, **options: Any) -> int:
+        return self._loop.run(self._inner.unpack_tar(path, archive, **options))
+
+
+class Sandbox:
+    """A microVM's worth of computer, by its id."""
+
+    def __init__(self, loop: _Loop, inner: AsyncSandbox) -> None:
+        self._loop = loop
+        self._inner = inner
+        self.id = inner.id
+        self.files = Files(loop, inner)
+
+    def exec(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout_ms: int | None = None,
+        stdin: bool = False,
+    ) -> Exec:
+        inner = self._inner.exec(command, cwd=cwd, env=env, user=user, timeout_ms=timeout_ms, stdin=stdin)
+        return Exec(self._loop, self._loop.run(inner))
+
+    def run(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout_ms: int | None = None,
+        input: bytes | str | None = None,
+    ) -> RunResult:
+        """Runs a command to its end. A non-zero exit code is a result, not an error."""
+        return self._loop.run(
+            self._inner.run(command, cwd=cwd, env=env, user=user, timeout_ms=timeout_ms, input=input)
+        )
+
+    def info(self) -> SandboxInfo:
+        return self._loop.run(self._inner.info())
+
+    def stats(self) -> dict[str, int]:
+        return self._loop.run(self._inner.stats())
+
+    def set_egress_policy(self, policy: EgressPolicy) -> None:
+        self._loop.run(self._inner.set_egress_policy(policy))
+
+    def get_egress_policy(self) -> EgressPolicy:
+        return self._loop.run(self._inner.get_egress_policy())
+
+    def delete(self) -> None:
+        """Ends the sandbox; success when it has ended already."""
+        self._loop.run(self._inner.delete())
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.delete()
+
+
+class Sandboxes:
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.sandboxes
+
+    def create(
+        self,
+        *,
+        memory_mb: int | None = None,
+        vcpu_count: int | None = None,
+        ttl_seconds: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Sandbox:
+        """Returns when the sandbox runs. `ttl_seconds` is 20 to 86400, by default 300."""
+        inner = self._inner.create(
+            memory_mb=memory_mb, vcpu_count=vcpu_count, ttl_seconds=ttl_seconds, metadata=metadata, env=env
+        )
+        return Sandbox(self._loop, self._loop.run(inner))
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        return Sandbox(self._loop, self._loop.run(self._inner.get(sandbox_id)))
+
+    def list(self) -> Sequence[SandboxInfo]:
+        return self._loop.run(self._inner.list())
+
+
+class InstaVM:
+    """One server, one key. Close it, or use it as a context manager."""
+
+    def __init__(self, api_key: str | None = None, base_url: str | None = None) -> None:
+        self._inner = AsyncInstaVM(api_key, base_url)
+        self._loop = _Loop()
+        self.base_url = self._inner.base_url
+        self.sandboxes = Sandboxes(self._loop, self._inner)
+
+    def close(self) -> None:
+        self._loop.run(self._inner.aclose())
+        self._loop.close()
+
+    def __enter__(self) -> InstaVM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

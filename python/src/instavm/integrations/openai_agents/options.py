@@ -1,0 +1,62 @@
+"""What a sandbox is made with, and what identifies a session when it is stored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from agents.sandbox.session.sandbox_client import BaseSandboxClientOptions
+from agents.sandbox.session.sandbox_session_state import SandboxSessionState
+
+from ..._client import EgressPolicy
+
+BACKEND_ID = "instavm"
+
+#: An agent thinks between its commands; the daemon's own default would end its sandbox under it.
+DEFAULT_LIFETIME_SECONDS = 3600
+
+
+class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
+    """Named as in the official client; all of them are optional."""
+
+    type: Literal["instavm"] = BACKEND_ID
+    memory_mb: int | None = None
+    cpu_count: int | None = None
+    #: Lifetime of the sandbox in seconds.
+    timeout: int = DEFAULT_LIFETIME_SECONDS
+    #: Under the manifest's own environment.
+    env: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+    exposed_ports: tuple[int, ...] = ()
+    #: False: no way out but the listed domains and address ranges.
+    allow_internet_access: bool | None = None
+    allow_http: bool | None = None
+    allow_https: bool | None = None
+    allow_package_managers: bool | None = None
+    allowed_domains: list[str] | None = None
+    allowed_cidrs: list[str] | None = None
+    snapshot_id: str | None = None
+    snapshot_on_terminate: bool | None = None
+    snapshot_name: str | None = None
+
+    def egress_policy(self) -> EgressPolicy | None:
+        """The policy that the options ask for; None when none of them is about the network."""
+        flags = (self.allow_internet_access, self.allow_http, self.allow_https, self.allow_package_managers)
+        if all(value is None for value in (*flags, self.allowed_domains, self.allowed_cidrs)):
+            return None
+        internet = self.allow_internet_access is not False
+        return EgressPolicy(
+            allow_http=internet and self.allow_http is not False,
+            allow_https=internet and self.allow_https is not False,
+            allow_package_managers=internet and self.allow_package_managers is not False,
+            allowed_domains=self.allowed_domains or [],
+            allowed_cidrs=self.allowed_cidrs or [],
+        )
+
+
+class InstaVMSandboxSessionState(SandboxSessionState):
+    """Holds no key. `options` are what a sandbox is made again with."""
+
+    type: Literal["instavm"] = BACKEND_ID
+    sandbox_id: str
+    base_url: str
+    options: InstaVMSandboxClientOptions
