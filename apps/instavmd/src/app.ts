@@ -18,7 +18,9 @@ import { notYetRoutes } from './routes/not-yet.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { sessionRoutes } from './routes/sessions.ts';
 import { transferRoutes } from './routes/transfer.ts';
+import { uploadRoutes } from './routes/uploads.ts';
 import { vmRoutes } from './routes/vms.ts';
+import { watchRoutes } from './routes/watch.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
 
 export type Services = {
@@ -77,6 +79,8 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(egressRoutes(services));
   await app.register(sandboxRoutes(services));
   await app.register(fileRoutes(services));
+  await app.register(uploadRoutes(services));
+  await app.register(watchRoutes(services));
   await app.register(notYetRoutes);
   serveWebSockets(app, services);
   return app;

@@ -1,15 +1,19 @@
-/** Results of asynchronous executions: in memory, for an hour, a bounded number per account. */
+/** Results of asynchronous executions: in memory, for an hour, a bounded number and size of them. */
 import type { AccountId } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { OutputBudget } from './guest/output-budget.ts';
 import type { RunResult } from './guest/run.ts';
 
 const KEPT_MS = 3_600_000;
 const MAX_PER_ACCOUNT = 200;
+/** Results of one account beyond this make room for newer ones. */
+const MAX_KEPT_BYTES = 64 * 1024 * 1024;
 
 export type Execution = {
   readonly id: string;
   readonly accountId: AccountId;
   readonly createdAt: Date;
+  readonly budget: OutputBudget;
   /** Set when it ended; an error's sentence stands in for the output of one that could not run. */
   outcome?: RunResult | { readonly error: string };
 };
@@ -18,23 +22,30 @@ export class Executions {
   readonly #executions = new Map<string, Execution>();
 
   /** @throws too_many_execs */
-  start(accountId: AccountId, run: Promise<RunResult>): Execution {
+  start(accountId: AccountId, run: (budget: OutputBudget) => Promise<RunResult>): Execution {
     this.#forgetOld();
-    const own = [...this.#executions.values()].filter((execution) => execution.accountId === accountId);
+    const own = this.#of(accountId);
     if (own.length >= MAX_PER_ACCOUNT) {
       const ended = own.find((execution) => execution.outcome !== undefined);
       if (ended === undefined)
         throw new InstaVMError('too_many_execs', `${MAX_PER_ACCOUNT} executions are running already`);
-      this.#executions.delete(ended.id);
+      this.#forget(ended);
     }
-    const execution: Execution = { id: crypto.randomUUID(), accountId, createdAt: new Date() };
+    const execution: Execution = {
+      id: crypto.randomUUID(),
+      accountId,
+      createdAt: new Date(),
+      budget: new OutputBudget(),
+    };
     this.#executions.set(execution.id, execution);
-    run.then(
+    run(execution.budget).then(
       (result) => {
         execution.outcome = result;
+        this.#makeRoom(execution);
       },
       (error: unknown) => {
-        execution.outcome = { error: error instanceof Error ? error.message : String(error) };
+        execution.budget.release();
+        execution.outcome = { error: error instanceof InstaVMError ? error.message : 'the execution failed' };
       },
     );
     return execution;
@@ -42,14 +53,38 @@ export class Executions {
 
   /** @throws execution_not_found */
   get(accountId: AccountId, id: string): Execution {
+    this.#forgetOld();
     const execution = this.#executions.get(id);
     if (execution?.accountId !== accountId)
-      throw new InstaVMError('execution_not_found', `there is no execution ${id}`);
+      throw new InstaVMError('execution_not_found', `there is no execution ${id.slice(0, 80)}`);
     return execution;
+  }
+
+  #of(accountId: AccountId): Execution[] {
+    return [...this.#executions.values()].filter((execution) => execution.accountId === accountId);
+  }
+
+  /** Oldest first; the newest stays however large it is. */
+  #makeRoom(newest: Execution): void {
+    const ended = this.#of(newest.accountId).filter(({ outcome }) => outcome !== undefined);
+    let kept = ended.reduce((sum, { budget }) => sum + budget.takenBytes, 0);
+    for (const execution of ended) {
+      if (kept <= MAX_KEPT_BYTES) return;
+      if (execution === newest) continue;
+      kept -= execution.budget.takenBytes;
+      this.#forget(execution);
+    }
   }
 
   #forgetOld(): void {
     const before = Date.now() - KEPT_MS;
-    for (const [id, { createdAt }] of this.#executions) if (createdAt.getTime() < before) this.#executions.delete(id);
+    for (const execution of this.#executions.values()) {
+      if (execution.outcome !== undefined && execution.createdAt.getTime() < before) this.#forget(execution);
+    }
+  }
+
+  #forget(execution: Execution): void {
+    execution.budget.release();
+    this.#executions.delete(execution.id);
   }
 }

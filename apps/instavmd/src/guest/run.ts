@@ -1,39 +1,60 @@
-/** Runs a command or a Python cell to its end and collects what it wrote. */
+/** Runs a command or a Python cell to its end, or to a deadline, and collects what it wrote. */
 import type { ExecEvent, ExecExit } from '@instavm/agent-client';
 import { InstaVMError } from '@instavm/wire';
 import { guestError } from './errors.ts';
 import type { Guest } from './guest.ts';
+import type { OutputBudget } from './output-budget.ts';
 
-/** Output is collected in memory here; more than this belongs in a file or in a streaming exec. */
-export const MAX_COLLECTED_BYTES = 256 * 1024 * 1024;
+export type RunResult = {
+  readonly stdout: readonly Uint8Array[];
+  readonly stderr: readonly Uint8Array[];
+  readonly exit: Pick<ExecExit, 'code' | 'timedOut' | 'wallTimeUs' | 'cpuTimeUs'>;
+};
 
-export type RunResult = { readonly stdout: Buffer; readonly stderr: Buffer; readonly exit: ExecExit };
+export type RunRequest = {
+  readonly language: 'bash' | 'python';
+  readonly command: string;
+  /** The guest ends the command after this; a Python cell may take half a second to give way. */
+  readonly timeoutMs: number;
+  /** When the caller must have an answer, whatever the guest does. */
+  readonly answerWithinMs: number;
+  /** Nobody waits for the answer any more: the command is killed. */
+  readonly abandoned?: AbortSignal;
+};
 
-export type RunRequest = { readonly language: 'bash' | 'python'; readonly command: string; readonly timeoutMs: number };
+const TIMED_OUT = 124;
 
-/** @throws output_too_large, after ending the command; guest errors */
-export async function runToEnd(guest: Guest, request: RunRequest): Promise<RunResult> {
+/** @throws output_too_large, after ending the command; guest_unresponsive when it did not even begin; guest errors */
+export async function runToEnd(guest: Guest, request: RunRequest, budget: OutputBudget): Promise<RunResult> {
   const stop = new AbortController();
+  const startedAt = performance.now();
   const output = { stdout: [] as Uint8Array[], stderr: [] as Uint8Array[] };
-  let collected = 0;
+  let begun = false;
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    stop.abort();
+  }, request.answerWithinMs);
+  const abandon = (): void => stop.abort();
+  request.abandoned?.addEventListener('abort', abandon);
   try {
     for await (const { event } of start(guest, request, stop.signal)) {
+      begun = true;
       if (event.case === 'stdout' || event.case === 'stderr') {
-        collected += event.value.length;
-        if (collected > MAX_COLLECTED_BYTES) {
-          throw new InstaVMError(
-            'output_too_large',
-            `the command wrote more than ${MAX_COLLECTED_BYTES} bytes and was ended`,
-          );
-        }
+        budget.take(event.value.length);
         output[event.case].push(event.value);
       } else if (event.case === 'exit') {
-        return { stdout: Buffer.concat(output.stdout), stderr: Buffer.concat(output.stderr), exit: event.value };
+        return { ...output, exit: event.value };
       }
     }
   } catch (error) {
-    throw guestError(error);
+    if (!late) throw guestError(error);
+    if (!begun) throw new InstaVMError('guest_unresponsive', 'the sandbox did not begin the command in time');
+    const wallTimeUs = BigInt(Math.round((performance.now() - startedAt) * 1000));
+    return { ...output, exit: { code: TIMED_OUT, timedOut: true, wallTimeUs, cpuTimeUs: 0n } };
   } finally {
+    clearTimeout(timer);
+    request.abandoned?.removeEventListener('abort', abandon);
     stop.abort();
   }
   throw new InstaVMError('guest_protocol', 'the guest ended the answer without an exit status');

@@ -1,12 +1,14 @@
 /** Files between HTTP and the guest, as streams: what the slower side takes is what the faster side sends. */
 import type { FileInfo as AgentFileInfo, ReadRequest, TarInResponse, TarOutRequest } from '@instavm/agent-client';
 import { FileKind } from '@instavm/agent-client';
-import type { FileInfo } from '@instavm/wire';
+import { type FileInfo, InstaVMError } from '@instavm/wire';
 import { guestError } from './errors.ts';
 import type { Guest } from './guest.ts';
 
 /** One gRPC message to the guest; larger pieces of the request body are cut. */
 const CHUNK_BYTES = 256 * 1024;
+/** A healthy guest has opened a file long before; a hung one must not hold its reader for ever. */
+const FIRST_ANSWER_DEADLINE_MS = 60_000;
 
 export type Target = { path: string; user?: string | undefined; within?: string[] | undefined };
 
@@ -24,11 +26,12 @@ export type WriteOptions = {
 export async function writeFile(
   guest: Guest,
   options: WriteOptions,
-  contents: AsyncIterable<Uint8Array>,
+  contents: AsyncGenerator<Uint8Array>,
+  signal: AbortSignal,
 ): Promise<AgentFileInfo> {
   const { target, mode, parents = false, owner = '', group = '', append = false } = options;
   const open = { target: targetOf(target), parents, owner, group, append, ...(mode === undefined ? {} : { mode }) };
-  return await upload((messages, signal) => guest.agent.files.write(messages, { signal }), open, contents);
+  return await upload((messages, options) => guest.agent.files.write(messages, options), open, contents, signal);
 }
 
 export type UnpackOptions = {
@@ -42,20 +45,22 @@ export type UnpackOptions = {
 export function unpackTar(
   guest: Guest,
   options: UnpackOptions,
-  archive: AsyncIterable<Uint8Array>,
+  archive: AsyncGenerator<Uint8Array>,
+  signal: AbortSignal,
 ): Promise<TarInResponse> {
   const { target, owner = '', group = '', maxBytes = 0, maxEntries = 0 } = options;
   const open = { target: targetOf(target), owner, group, maxBytes: BigInt(maxBytes), maxEntries: BigInt(maxEntries) };
-  return upload((messages, signal) => guest.agent.files.tarIn(messages, { signal }), open, archive);
+  return upload((messages, options) => guest.agent.files.tarIn(messages, options), open, archive, signal);
 }
 
 type Message<Open> = { message: { case: 'open'; value: Open } | { case: 'data'; value: Uint8Array<ArrayBuffer> } };
 
-/** When the source fails the call is cancelled, so the guest discards what it has; the source's error is the one thrown. */
+/** When the source fails the call is cancelled, so the guest discards what it has. */
 async function upload<Open, Answer>(
-  call: (messages: AsyncIterable<Message<Open>>, signal: AbortSignal) => Promise<Answer>,
+  call: (messages: AsyncIterable<Message<Open>>, options: { signal: AbortSignal }) => Promise<Answer>,
   open: Open,
-  source: AsyncIterable<Uint8Array>,
+  source: AsyncGenerator<Uint8Array>,
+  signal: AbortSignal,
 ): Promise<Answer> {
   const stop = new AbortController();
   let sourceError: unknown;
@@ -74,16 +79,20 @@ async function upload<Open, Answer>(
     }
   }
   try {
-    return await call(messages(), stop.signal);
+    return await call(messages(), { signal: AbortSignal.any([stop.signal, signal]) });
   } catch (error) {
-    throw sourceError ?? guestError(error);
+    if (sourceError === undefined) throw guestError(error);
+    throw new InstaVMError('malformed_request', 'the body ended before it was complete', { cause: sourceError });
+  } finally {
+    // A guest that answered early leaves the rest unread.
+    source.return(undefined).catch(() => {});
   }
 }
 
 /** Opens a file for reading. The first answer has arrived when this resolves, so a missing file is an error here. */
 export async function readFile(
   guest: Guest,
-  request: { target: Target; offset?: number | undefined; length?: number | undefined },
+  request: { target: Target; offset?: number | undefined; length?: number | undefined; signal: AbortSignal },
 ): Promise<{ info: AgentFileInfo; contents: AsyncGenerator<Uint8Array> }> {
   const message: Pick<ReadRequest, 'offsetBytes' | 'lengthBytes'> = {
     offsetBytes: BigInt(request.offset ?? 0),
@@ -91,7 +100,7 @@ export async function readFile(
   };
   const stop = new AbortController();
   const answers = guest.agent.files
-    .read({ target: targetOf(request.target), ...message }, { signal: stop.signal })
+    .read({ target: targetOf(request.target), ...message }, { signal: AbortSignal.any([stop.signal, request.signal]) })
     [Symbol.asyncIterator]();
   const first = await firstOf(answers);
   async function* contents(): AsyncGenerator<Uint8Array> {
@@ -107,11 +116,16 @@ export async function readFile(
 }
 
 /** Packs a directory; a missing one is an error here, not in the middle of the stream. */
-export async function packTar(guest: Guest, target: Target, exclude: string[]): Promise<AsyncGenerator<Uint8Array>> {
+export async function packTar(
+  guest: Guest,
+  target: Target,
+  exclude: string[],
+  signal: AbortSignal,
+): Promise<AsyncGenerator<Uint8Array>> {
   const stop = new AbortController();
   const message: Pick<TarOutRequest, 'exclude'> = { exclude };
   const answers = guest.agent.files
-    .tarOut({ target: targetOf(target), ...message }, { signal: stop.signal })
+    .tarOut({ target: targetOf(target), ...message }, { signal: AbortSignal.any([stop.signal, signal]) })
     [Symbol.asyncIterator]();
   const first = await firstOf(answers);
   async function* archive(): AsyncGenerator<Uint8Array> {
@@ -125,13 +139,23 @@ export async function packTar(guest: Guest, target: Target, exclude: string[]): 
   return archive();
 }
 
-async function firstOf<T>(answers: AsyncIterator<T>): Promise<T> {
+/** @throws guest_unresponsive, guest errors */
+export async function firstOf<T>(answers: AsyncIterator<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(
+      () => reject(new InstaVMError('guest_unresponsive', 'the sandbox did not answer in time')),
+      FIRST_ANSWER_DEADLINE_MS,
+    );
+  });
   try {
-    const first = await answers.next();
-    if (first.done) throw new Error('the guest answered nothing');
+    const first = await Promise.race([answers.next(), late]);
+    if (first.done) throw new InstaVMError('guest_protocol', 'the guest answered nothing');
     return first.value;
   } catch (error) {
     throw guestError(error);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -1,16 +1,22 @@
 /** Execution of the contract (§5): a command or a Python cell, run to its end. */
+import { Readable } from 'node:stream';
 import type { SandboxOwner } from '@instavm/core';
 import { ExecuteAsyncResponse, ExecuteRequest, ExecuteResponse, ExecutionResponse, InstaVMError } from '@instavm/wire';
+import type { FastifyReply } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
 import type { Execution, Executions } from '../executions.ts';
 import type { Guest } from '../guest/guest.ts';
+import { OutputBudget } from '../guest/output-budget.ts';
 import { type RunResult, runToEnd } from '../guest/run.ts';
+import { jsonText } from '../json-text.ts';
 import { ownerOf } from './views.ts';
 
-/** The client stops reading at exactly its timeout: end the command this much sooner, and answer with what there is. */
-const ANSWER_MARGIN_MS = 500;
+/** The client stops reading at exactly its timeout: the command is ended this much sooner, and answered for with what there is. */
+const END_MARGIN_MS = 500;
+/** When a command does not give way by then, it is answered for without it. */
+const ANSWER_MARGIN_MS = 200;
 const SHORTEST_MS = 300;
 
 export const executeRoutes =
@@ -18,36 +24,73 @@ export const executeRoutes =
   async (app) => {
     app.post(
       '/execute',
-      { schema: { body: ExecuteRequest, response: { 200: ExecuteResponse } } },
-      async ({ account, body }) => {
-        const owner = await ownerOf(services, account.id, body.session_id);
+      {
+        schema: {
+          summary: 'Run a bash script or a Python cell to its end',
+          body: ExecuteRequest,
+          response: { 200: ExecuteResponse },
+        },
+      },
+      async ({ account, body }, reply) => {
         const createdAt = new Date();
-        return { ...resultView(await run(owner, body)), created_at: createdAt.toISOString() };
+        const owner = await ownerOf(services, account.id, body.session_id);
+        const budget = new OutputBudget();
+        const abandoned = new AbortController();
+        reply.raw.once('close', () => {
+          budget.release();
+          abandoned.abort();
+        });
+        const result = await run(owner, body, budget, abandoned.signal);
+        const parts = { stdout: result.stdout, stderr: result.stderr };
+        return sendStreamed(reply, { ...numbers(result), created_at: createdAt.toISOString() }, parts);
       },
     );
 
-    const started = { body: ExecuteRequest, response: { 200: ExecuteAsyncResponse } };
+    const started = {
+      summary: 'Run it in the background; poll /v1/executions/{task}',
+      body: ExecuteRequest,
+      response: { 200: ExecuteAsyncResponse },
+    };
     app.post('/execute_async', { schema: started }, async ({ account, body }) => {
       const owner = await ownerOf(services, account.id, body.session_id);
-      return { task_id: executions.start(account.id, run(owner, body)).id };
+      return { task_id: executions.start(account.id, (budget) => run(owner, body, budget)).id };
     });
 
-    const polled = { params: z.object({ task: z.string() }), response: { 200: ExecutionResponse } };
-    app.get('/v1/executions/:task', { schema: polled }, async ({ account, params }) =>
-      executionView(executions.get(account.id, params.task)),
-    );
+    const polled = {
+      summary: 'State and result of a background execution',
+      params: z.object({ task: z.string() }),
+      response: { 200: ExecutionResponse },
+    };
+    app.get('/v1/executions/:task', { schema: polled }, async ({ account, params }, reply) => {
+      const execution = executions.get(account.id, params.task);
+      const { outcome } = execution;
+      if (outcome === undefined || 'error' in outcome) return unfinishedView(execution);
+      const parts = { serialized_stdout: outcome.stdout, serialized_stderr: outcome.stderr };
+      return sendStreamed(reply, { ...common(execution), ...numbers(outcome) }, parts);
+    });
   };
 
-async function run(owner: SandboxOwner<Guest>, body: ExecuteRequest): Promise<RunResult> {
+async function run(
+  owner: SandboxOwner<Guest>,
+  body: ExecuteRequest,
+  budget: OutputBudget,
+  abandoned?: AbortSignal,
+): Promise<RunResult> {
   const asked = Date.now();
   const guest = await owner.wokenGuest();
-  const leaseMs = (owner.record.expiresAt?.getTime() ?? asked) - asked;
-  const patienceMs = body.timeout === undefined ? leaseMs : body.timeout * 1000;
   // Starting a microVM counts against the client's patience as well.
-  const timeoutMs = Math.max(SHORTEST_MS, patienceMs - ANSWER_MARGIN_MS - (Date.now() - asked));
-  const command = body.command ?? body.code ?? '';
+  const spentMs = Date.now() - asked;
+  const leaseMs = (owner.record.expiresAt?.getTime() ?? asked) - Date.now();
+  const patienceMs = body.timeout === undefined ? leaseMs : body.timeout * 1000 - spentMs;
+  const request = {
+    language: body.language,
+    command: body.command ?? body.code ?? '',
+    timeoutMs: Math.max(SHORTEST_MS, patienceMs - END_MARGIN_MS),
+    answerWithinMs: Math.max(SHORTEST_MS * 2, patienceMs - ANSWER_MARGIN_MS),
+    ...(abandoned === undefined ? {} : { abandoned }),
+  };
   try {
-    return await runToEnd(guest, { language: body.language, command, timeoutMs });
+    return await runToEnd(guest, request, budget);
   } catch (error) {
     // Ended under the command: the state says why, and the command is not run again by itself.
     if (error instanceof InstaVMError && error.code === 'guest_lost') {
@@ -60,27 +103,51 @@ async function run(owner: SandboxOwner<Guest>, body: ExecuteRequest): Promise<Ru
   }
 }
 
-function resultView({ stdout, stderr, exit }: RunResult) {
-  return {
-    stdout: stdout.toString('utf8'),
-    stderr: stderr.toString('utf8'),
-    exit_code: exit.code,
-    execution_time: Number(exit.wallTimeUs) / 1e6,
-    cpu_time: Number(exit.cpuTimeUs) / 1e6,
-  };
-}
+const numbers = ({ exit }: RunResult) => ({
+  exit_code: exit.code,
+  execution_time: Number(exit.wallTimeUs) / 1e6,
+  cpu_time: Number(exit.cpuTimeUs) / 1e6,
+});
 
-function executionView({ id, createdAt, outcome }: Execution) {
-  const common = { task_id: id, is_complete: outcome !== undefined, created_at: createdAt.toISOString() };
-  const nothing = {
-    serialized_stdout: null,
-    serialized_stderr: null,
+const common = ({ id, outcome, createdAt }: Execution) => ({
+  task_id: id,
+  is_complete: outcome !== undefined,
+  created_at: createdAt.toISOString(),
+});
+
+function unfinishedView(execution: Execution) {
+  const { outcome } = execution;
+  const failed = outcome !== undefined && 'error' in outcome;
+  return {
+    ...common(execution),
+    serialized_stdout: failed ? '' : null,
+    serialized_stderr: failed ? outcome.error : null,
     exit_code: null,
     execution_time: null,
     cpu_time: null,
   };
-  if (outcome === undefined) return { ...common, ...nothing };
-  if ('error' in outcome) return { ...common, ...nothing, serialized_stdout: '', serialized_stderr: outcome.error };
-  const { stdout, stderr, ...rest } = resultView(outcome);
-  return { ...common, ...rest, serialized_stdout: stdout, serialized_stderr: stderr };
 }
+
+/** Output as a JSON object that is made while it is sent: the text of a large output is never held beside its bytes. */
+function sendStreamed(
+  reply: FastifyReply,
+  fields: Record<string, unknown>,
+  texts: Record<string, readonly Uint8Array[]>,
+): FastifyReply {
+  function* body(): Generator<string> {
+    yield JSON.stringify(fields).slice(0, -1);
+    for (const [name, pieces] of Object.entries(texts)) {
+      yield `,${JSON.stringify(name)}:"`;
+      yield* jsonText(pieces);
+      yield '"';
+    }
+    yield '}';
+  }
+  const sizeBytes = Object.values(texts).reduce((sum, pieces) => sum + pieces.reduce((n, p) => n + p.length, 0), 0);
+  reply.type('application/json; charset=utf-8');
+  if (sizeBytes < SMALL_OUTPUT_BYTES) return reply.send([...body()].join(''));
+  return reply.send(Readable.from(body(), { objectMode: false }));
+}
+
+/** Sent in one piece. */
+const SMALL_OUTPUT_BYTES = 256 * 1024;

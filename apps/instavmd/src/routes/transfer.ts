@@ -1,12 +1,19 @@
 /** Upload and download of the contract (§6): one file in a form, one file as base64 in JSON. */
 import { Readable } from 'node:stream';
 import formbody from '@fastify/formbody';
-import multipart from '@fastify/multipart';
+import multipart, { type MultipartFile } from '@fastify/multipart';
 import { DownloadRequest, InstaVMError } from '@instavm/wire';
+import type { FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import type { Services } from '../app.ts';
+import { invalidFields } from '../errors.ts';
 import { fileInfoView, readFile, writeFile } from '../guest/transfer.ts';
+import { bodyPieces } from '../request-body.ts';
+import { untilClosed } from './until-closed.ts';
 import { ownerOf } from './views.ts';
+
+const MAX_PATH_LENGTH = 4096;
+const FORM_FIELDS = ['remote_path', 'session_id', 'recursive'];
 
 export const transferRoutes =
   (services: Services): FastifyPluginAsyncZod =>
@@ -17,35 +24,70 @@ export const transferRoutes =
       limits: { fileSize: Number.POSITIVE_INFINITY, fieldSize: 8192, fields: 16, files: 1 },
     });
 
-    app.post('/upload', async (request) => {
-      const file = await request.file();
-      if (file === undefined) throw new InstaVMError('malformed_request', 'the form has no file part');
-      // The fields stand before the file (contract §6), so they are known here.
-      const field = (name: string): string => {
-        const part = file.fields[name];
-        const value = part !== undefined && !Array.isArray(part) && part.type === 'field' ? part.value : undefined;
-        if (typeof value !== 'string') {
-          throw new InstaVMError('invalid_argument', `${name}: is required, before the file part`, {
-            details: { fields: [{ path: name, message: 'is required' }] },
-          });
-        }
-        return value;
-      };
-      const owner = await ownerOf(services, request.account.id, field('session_id'));
-      const target = { path: absolute(field('remote_path')) };
-      const info = fileInfoView(await writeFile(await owner.wokenGuest(), { target, parents: true }, file.file));
-      return { success: true, remote_path: target.path, size: info.size_bytes };
+    const uploaded = { summary: 'Upload one file, as a form', consumes: ['multipart/form-data'] };
+    app.post('/upload', { schema: uploaded }, async (request, reply) => {
+      const part = await filePart(request);
+      const contents = bodyPieces(part.file);
+      try {
+        const form = fieldsOf(part);
+        const owner = await ownerOf(services, request.account.id, form.sessionId);
+        const options = { target: { path: form.path }, parents: true };
+        const info = fileInfoView(await writeFile(await owner.wokenGuest(), options, contents, untilClosed(reply)));
+        return { success: true, remote_path: form.path, size: info.size_bytes };
+      } finally {
+        part.file.resume();
+      }
     });
 
-    app.post('/download', { schema: { body: DownloadRequest } }, async ({ account, body }, reply) => {
+    const downloaded = {
+      summary: 'Download one file, as base64 in JSON',
+      consumes: ['application/x-www-form-urlencoded', 'application/json'],
+      body: DownloadRequest,
+    };
+    app.post('/download', { schema: downloaded }, async ({ account, body }, reply) => {
       const owner = await ownerOf(services, account.id, body.session_id);
-      const { info, contents } = await readFile(await owner.wokenGuest(), {
-        target: { path: absolute(body.filename) },
-      });
+      const request = { target: { path: absolute(body.filename) }, signal: untilClosed(reply) };
+      const { info, contents } = await readFile(await owner.wokenGuest(), request);
       reply.type('application/json');
       return reply.send(Readable.from(downloadBody(fileInfoView(info).name, contents), { objectMode: false }));
     });
   };
+
+/** @throws malformed_request */
+async function filePart(request: FastifyRequest): Promise<MultipartFile> {
+  if (!request.isMultipart()) throw new InstaVMError('malformed_request', 'send the file as multipart/form-data');
+  let part: MultipartFile | undefined;
+  try {
+    part = await request.file();
+  } catch (error) {
+    throw new InstaVMError('malformed_request', `the form cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  if (part === undefined) throw new InstaVMError('malformed_request', 'the form has no file part');
+  return part;
+}
+
+/** The fields stand before the file (contract §6), so all are known here. @throws invalid_argument with every bad field */
+function fieldsOf({ fields, fieldname }: MultipartFile): { path: string; sessionId: string } {
+  const problems: { path: string; message: string }[] = [];
+  const text = (name: string): string => {
+    const part = fields[name];
+    const value = part !== undefined && !Array.isArray(part) && part.type === 'field' ? part.value : undefined;
+    if (typeof value === 'string' && value !== '') return value;
+    problems.push({ path: name, message: 'is required, once, before the file part' });
+    return '';
+  };
+  const path = absolute(text('remote_path'));
+  const sessionId = text('session_id');
+  if (path.includes('\0') || path.length > MAX_PATH_LENGTH)
+    problems.push({ path: 'remote_path', message: `must be a path of at most ${MAX_PATH_LENGTH} bytes without NUL` });
+  for (const name of Object.keys(fields)) {
+    if (name !== fieldname && !FORM_FIELDS.includes(name)) problems.push({ path: name, message: 'unknown field' });
+  }
+  if (problems.length > 0) throw invalidFields(problems);
+  return { path, sessionId };
+}
 
 /** Relative names of the contract start where commands do. */
 const absolute = (path: string): string => (path.startsWith('/') ? path : `/workspace/${path}`);

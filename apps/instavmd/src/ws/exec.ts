@@ -10,8 +10,11 @@ import { MessageQueue } from './message-queue.ts';
 
 /** A client that upgrades and then says nothing holds a socket no longer than this. */
 const START_DEADLINE_MS = 30_000;
+/** Output waiting for the client, beyond which the guest is not read. */
+const OUTPUT_HIGH_WATER_BYTES = 1024 * 1024;
 /** Stdin waiting for the guest, beyond which the socket is not read. */
 const STDIN_HIGH_WATER_BYTES = 1024 * 1024;
+/** Keeps idle connections open through proxies. */
 const PING_INTERVAL_MS = 20_000;
 const CLOSE_NORMAL = 1000;
 const CLOSE_FAILED = 4500;
@@ -30,51 +33,54 @@ export async function relayExec(socket: WebSocket, guest: Guest, log: FastifyBas
     full: () => socket.pause(),
     drained: () => socket.resume(),
   });
-  const stopPinging = keepAlive(socket);
+  const pinging = setInterval(() => socket.ping(), PING_INTERVAL_MS);
   socket.on('error', (error) => log.debug({ err: error }, 'exec socket'));
   socket.once('close', () => {
-    stopPinging();
+    clearInterval(pinging);
     input.end();
     stop.abort();
   });
   try {
-    const start = await firstFrame(socket);
-    const startedAt = performance.now();
-    input.push({ case: 'start', value: startMessage(start) }, 0);
-    socket.on('message', (data, isBinary) => {
-      try {
-        takeFrame(input, start, data, isBinary);
-      } catch (error) {
-        fail(socket, error);
-        stop.abort();
-      }
+    await started(socket, input, (error) => {
+      fail(socket, error);
+      stop.abort();
     });
     for await (const event of guest.agent.exec.run(wrapped(input), { signal: stop.signal })) {
       await send(socket, event);
     }
-    log.info({ ms: performance.now() - startedAt }, 'exec ended');
   } catch (error) {
     // After the client has gone nobody can be told, and the abort is our own.
     if (socket.readyState === socket.OPEN) fail(socket, guestError(error));
     return;
+  } finally {
+    input.discard();
   }
   socket.close(CLOSE_NORMAL);
 }
 
-function firstFrame(socket: WebSocket): Promise<ExecStart> {
+/**
+ * Reads every frame from the first on: a client may send the start, its input and more in one go. Resolves with the start.
+ * @param onBad for what is wrong in later frames
+ */
+function started(socket: WebSocket, input: MessageQueue<GuestMessage>, onBad: (error: unknown) => void): Promise<void> {
   return new Promise((resolve, reject) => {
+    let start: ExecStart | undefined;
     const late = (): void => reject(new InstaVMError('invalid_argument', 'no start frame came'));
     const timer = setTimeout(late, START_DEADLINE_MS);
     socket.once('close', () => {
       clearTimeout(timer);
       late();
     });
-    socket.once('message', (data, isBinary) => {
-      clearTimeout(timer);
+    socket.on('message', (data, isBinary) => {
       try {
-        resolve(parsed(ExecStart, isBinary ? undefined : data));
+        if (start !== undefined) return takeFrame(input, start, data, isBinary);
+        start = parsed(ExecStart, isBinary ? undefined : data);
+        clearTimeout(timer);
+        input.push({ case: 'start', value: startMessage(start) }, 0);
+        resolve();
       } catch (error) {
-        reject(error);
+        if (start === undefined) reject(error);
+        else onBad(error);
       }
     });
   });
@@ -127,8 +133,8 @@ async function* wrapped(input: MessageQueue<GuestMessage>) {
   for await (const message of input) yield { message };
 }
 
-/** Resolves when the socket took the frame, so a slow client slows the command. */
-function send(socket: WebSocket, { event }: ExecEvent): Promise<void> {
+/** A slow client slows the command. */
+function send(socket: WebSocket, { event }: ExecEvent): Promise<void> | undefined {
   switch (event.case) {
     case 'started':
       return sendFrame(socket, JSON.stringify({ type: 'started', pid: event.value.pid }));
@@ -146,9 +152,16 @@ function send(socket: WebSocket, { event }: ExecEvent): Promise<void> {
 const STDOUT_PREFIX = Buffer.of(STDOUT_FRAME);
 const STDERR_PREFIX = Buffer.of(STDERR_FRAME);
 
-function sendFrame(socket: WebSocket, frame: string | Buffer): Promise<void> {
+/** Waits only while much is on its way, so that the next piece is read while this one is sent. */
+function sendFrame(socket: WebSocket, frame: string | Buffer): Promise<void> | undefined {
+  const options = { binary: typeof frame !== 'string' };
+  if (socket.bufferedAmount < OUTPUT_HIGH_WATER_BYTES) {
+    // A socket that failed says so by closing.
+    socket.send(frame, options, () => {});
+    return undefined;
+  }
   return new Promise((resolve, reject) => {
-    socket.send(frame, { binary: typeof frame !== 'string' }, (error) => (error ? reject(error) : resolve()));
+    socket.send(frame, options, (error) => (error ? reject(error) : resolve()));
   });
 }
 
@@ -165,18 +178,4 @@ function fail(socket: WebSocket, error: unknown): void {
   const body = errorBody(guestError(error), crypto.randomUUID());
   socket.send(JSON.stringify({ type: 'error', ...body }));
   socket.close(CLOSE_FAILED, body.code);
-}
-
-/** Ends the connection of a client that no longer answers; a command that runs for hours stays reachable through proxies. */
-function keepAlive(socket: WebSocket): () => void {
-  let answered = true;
-  socket.on('pong', () => {
-    answered = true;
-  });
-  const timer = setInterval(() => {
-    if (!answered) return socket.terminate();
-    answered = false;
-    socket.ping();
-  }, PING_INTERVAL_MS);
-  return () => clearInterval(timer);
 }

@@ -6,6 +6,7 @@ export class MessageQueue<T> implements AsyncIterable<T> {
   #sizeBytes = 0;
   #isFull = false;
   #ended = false;
+  #discarding = false;
   #wake: (() => void) | undefined;
 
   constructor(highWaterBytes: number, flow: { full(): void; drained(): void }) {
@@ -14,6 +15,7 @@ export class MessageQueue<T> implements AsyncIterable<T> {
   }
 
   push(item: T, sizeBytes: number): void {
+    if (this.#discarding) return;
     this.#items.push({ item, sizeBytes });
     this.#sizeBytes += sizeBytes;
     if (!this.#isFull && this.#sizeBytes > this.#highWaterBytes) {
@@ -27,6 +29,15 @@ export class MessageQueue<T> implements AsyncIterable<T> {
   end(): void {
     this.#ended = true;
     this.#wake?.();
+  }
+
+  /** Nobody takes anything any more: what waits and what still comes is dropped, and the socket flows. */
+  discard(): void {
+    this.#discarding = true;
+    this.#items.length = 0;
+    this.end();
+    if (this.#isFull) this.#flow.drained();
+    this.#isFull = false;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<T> {

@@ -1,5 +1,6 @@
 /** WebSocket upgrades: authenticated and refused as ordinary HTTP, then handed to the relay of the route. */
 import type { IncomingMessage } from 'node:http';
+import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { errorBody, InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
@@ -11,6 +12,9 @@ import { ownerOf } from '../routes/views.ts';
 import { relayExec } from './exec.ts';
 
 const EXEC_ROUTE = /^\/v2\/sandboxes\/([^/]+)\/exec$/;
+const TERMINAL_ROUTE = /^\/v1\/(sessions|vms)\/[^/]+\/pty\/[^/]+\/connect$/;
+/** A client that is gone is noticed by its host, not by its silence: one that reads slowly is silent too. */
+const TCP_KEEPALIVE_MS = 30_000;
 /** The largest frame of a client: a script in the start frame. */
 const MAX_FRAME_BYTES = 16 * 1024 * 1024;
 
@@ -19,6 +23,8 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
 
   const accept = async (request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> => {
     const [path = ''] = (request.url ?? '/').replace(/^\/{2,}/, '/').split('?', 1);
+    if (TERMINAL_ROUTE.test(path))
+      throw new InstaVMError('not_available', 'terminals are not available on this server');
     const id = EXEC_ROUTE.exec(path)?.[1];
     if (id === undefined) throw new InstaVMError('route_not_found', `there is no WebSocket at ${path}`);
     const account = await authenticate(services.accounts, request.headers['x-api-key']);
@@ -34,6 +40,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
 
   app.server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on('error', () => socket.destroy());
+    if (socket instanceof Socket) socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
     accept(request, socket, head).catch((error: unknown) => {
       const failure = asInstaVMError(error);
       const requestId = crypto.randomUUID();
