@@ -37,7 +37,13 @@ export async function startModelEndpoint(
     for (const output of outputs.slice(seenOutputs)) onEvent({ kind: 'output', text: commandOutput(output.text) });
     seenOutputs = outputs.length;
     if (upstream === undefined) {
-      const items = [nextStep(outputs)];
+      const tools = Array.isArray(body.tools) ? (body.tools as Json[]) : [];
+      const items = [
+        nextStep(
+          outputs,
+          tools.some((tool) => tool.type === 'apply_patch'),
+        ),
+      ];
       for (const item of items) announce(item, onEvent);
       return respond(response, 200, scriptedResponse(body.model, items));
     }
@@ -87,10 +93,12 @@ async function readBody(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
+const OUTPUT_TYPES = new Set(['function_call_output', 'apply_patch_call_output', 'custom_tool_call_output']);
+
 function toolOutputs(input: unknown): ToolOutput[] {
   if (!Array.isArray(input)) return [];
   return (input as Json[])
-    .filter((item) => item.type === 'function_call_output' || item.type === 'apply_patch_call_output')
+    .filter((item) => OUTPUT_TYPES.has(String(item.type)))
     .map((item) => ({
       callId: String(item.call_id),
       text: typeof item.output === 'string' ? item.output : JSON.stringify(item.output ?? item.status),
@@ -105,6 +113,8 @@ function announce(item: Json, onEvent: (event: ToolEvent) => void): void {
       name: String(item.name),
       text: typeof args.cmd === 'string' ? args.cmd : JSON.stringify(args),
     });
+  } else if (item.type === 'custom_tool_call') {
+    onEvent({ kind: 'call', name: String(item.name), text: String(item.input) });
   } else if (item.type === 'apply_patch_call') {
     const operation = item.operation as Json;
     onEvent({

@@ -27,13 +27,21 @@ const execCommand = (callId: string, cmd: string): OutputItem => ({
   status: 'completed',
 });
 
-const createFile = (callId: string, path: string, lines: readonly string[]): OutputItem => ({
-  type: 'apply_patch_call',
-  id: `apc_${callId}`,
-  call_id: callId,
-  status: 'completed',
-  operation: { type: 'create_file', path, diff: lines.map((line) => `+${line}\n`).join('') },
-});
+/** The patch tool in the form in which the SDK of this run offers it: the hosted type, or a custom tool with a text. */
+const createFile = (
+  callId: string,
+  path: string,
+  lines: readonly string[],
+  hasHostedPatchTool: boolean,
+): OutputItem => {
+  const added = lines.map((line) => `+${line}\n`).join('');
+  const common = { id: `apc_${callId}`, call_id: callId, status: 'completed' };
+  if (hasHostedPatchTool) {
+    return { type: 'apply_patch_call', ...common, operation: { type: 'create_file', path, diff: added } };
+  }
+  const input = `*** Begin Patch\n*** Add File: ${path}\n${added}*** End Patch\n`;
+  return { type: 'custom_tool_call', ...common, name: 'apply_patch', input };
+};
 
 const message = (text: string): OutputItem => ({
   type: 'message',
@@ -54,7 +62,7 @@ export function commandOutput(toolText: string): string {
  * The next step, from the outputs so far: look at the file, compute the outliers there, write a report with a patch, read it
  * back, answer.
  */
-export function nextStep(outputs: readonly ToolOutput[]): OutputItem {
+export function nextStep(outputs: readonly ToolOutput[], hasHostedPatchTool: boolean): OutputItem {
   const analysis = commandOutput(outputs[1]?.text ?? '');
   const outliers = analysis.split('\n').filter((line) => line.endsWith('OUTLIER'));
   switch (outputs.length) {
@@ -63,7 +71,12 @@ export function nextStep(outputs: readonly ToolOutput[]): OutputItem {
     case 1:
       return execCommand('analyse', ANALYSIS);
     case 2:
-      return createFile('report', 'report.md', ['# Outliers in sales.csv', '', ...outliers.map((line) => `- ${line}`)]);
+      return createFile(
+        'report',
+        'report.md',
+        ['# Outliers in sales.csv', '', ...outliers.map((line) => `- ${line}`)],
+        hasHostedPatchTool,
+      );
     case 3:
       return execCommand('verify', 'uname -sr && cat report.md');
     default:

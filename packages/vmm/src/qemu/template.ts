@@ -19,7 +19,7 @@ const MANIFEST = 'template.json';
 /** Boot, warm and freeze under emulation on a busy machine; three seconds with KVM. */
 const BOOT_DEADLINE_MS = 120_000;
 /** Each costs about a second when it fails. */
-const BOOT_ATTEMPTS = 12;
+const BOOT_ATTEMPTS = 40;
 const WARM_DEADLINE_MS = 180_000;
 const FREEZE_DEADLINE_MS = 60_000;
 const SOCKET_DEADLINE_MS = 20_000;
