@@ -101,11 +101,11 @@ export class SandboxOwner<Guest extends GuestLink> {
 
   /** Like `guest`, but a sandbox that lost its microVM gets a fresh one, unless it was ended by request. @throws as `start` */
   async wokenGuest(): Promise<Guest> {
-    if (this.#record.state !== 'running') {
-      await this.#queue.run(async () => {
-        if (this.#request('wake')) await this.#makeIncarnation();
-      });
-    }
+    await this.#incarnation?.reattaching;
+    // Behind everything that is under way: news of a loss may be.
+    await this.#queue.run(async () => {
+      if (this.#record.state !== 'running' && this.#request('wake')) await this.#makeIncarnation();
+    });
     return this.guest();
   }
 

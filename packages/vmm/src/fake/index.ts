@@ -1,0 +1,88 @@
+/**
+ * The fake backend: the Vmm port without a guest. Commands run on the host, as the daemon's user, in a temporary directory that stands
+ * for the guest's disk, behind the same handshake, gRPC services and error words as the real agent's. It isolates nothing: for tests.
+ */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { duplexPair } from 'node:stream';
+import type { Channel, GuestImages, MachineSize, MicroVm, Template, TemplateKey, Vmm, VmmExit } from '@instavm/core';
+import { InstaVMError } from '@instavm/wire';
+import { FakeGuest } from './guest.ts';
+
+/** There are none; the digest is part of template keys. */
+export const fakeImages: GuestImages = {
+  kernelPath: '/nonexistent/kernel',
+  initramfsPath: '/nonexistent/initramfs',
+  basePath: '/nonexistent/base',
+  blankOverlayPath: '/nonexistent/overlay',
+  digest: 'fake',
+};
+
+const DIRECTORY_PREFIX = 'instavm-fake-';
+
+export function createFakeVmm(): Vmm {
+  const templates = new Map<TemplateKey, Template>();
+  const templateKey = (images: GuestImages, { memoryMib, vcpus }: MachineSize): TemplateKey =>
+    `${images.digest}-${memoryMib}-${vcpus}` as TemplateKey;
+  return {
+    backend: 'fake',
+    accelerator: 'none',
+    templateKey,
+    findTemplate: async (key) => templates.get(key),
+    buildTemplate: async (images, size, progress) => {
+      const key = templateKey(images, size);
+      progress('pretending to boot');
+      const template: Template = { key, directory: '/nonexistent', size, backend: 'fake', accelerator: 'none' };
+      templates.set(key, template);
+      return template;
+    },
+    restore: async (template, incarnationId) => {
+      if (template.backend !== 'fake') throw new InstaVMError('boot_failed', 'this is no template of the fake backend');
+      const directory = await mkdtemp(join(tmpdir(), DIRECTORY_PREFIX));
+      for (const name of ['root', 'tmp', 'workspace']) await mkdir(join(directory, name));
+      return microVm(incarnationId, directory, template.size);
+    },
+    // Its guests end with the process that made them.
+    reapLeftovers: async () => 0,
+  };
+}
+
+function microVm(incarnationId: MicroVm['incarnationId'], directory: string, size: MachineSize): MicroVm {
+  const streams = new Map<Channel, Duplex>();
+  let finish: (exit: VmmExit) => void = () => {};
+  const exited = new Promise<VmmExit>((resolve) => {
+    finish = resolve;
+  });
+  let killed: Promise<void> | undefined;
+  let gone = false;
+  const end = async (requested: boolean): Promise<void> => {
+    gone = true;
+    await guest.close();
+    for (const stream of streams.values()) stream.destroy();
+    await rm(directory, { recursive: true, force: true });
+    finish({ code: 0, signal: null, requested, diagnostics: '' });
+  };
+  const guest = new FakeGuest(directory, size, () => {
+    killed ??= end(false);
+  });
+  return {
+    incarnationId,
+    accelerator: 'none',
+    pid: undefined,
+    exited,
+    connect: async (channel) => {
+      if (gone) throw new InstaVMError('boot_failed', 'the microVM has ended');
+      streams.get(channel)?.destroy();
+      const [host, inside] = duplexPair();
+      streams.set(channel, host);
+      if (channel === 'control') guest.accept(inside);
+      return host;
+    },
+    kill: () => {
+      killed ??= end(true);
+      return killed;
+    },
+  };
+}
