@@ -94,8 +94,8 @@ async function run(
   } catch (error) {
     // Ended under the command: the state says why, and the command is not run again by itself.
     if (error instanceof InstaVMError && error.code === 'guest_lost') {
-      const reason = owner.record.stateReason;
-      throw new InstaVMError('guest_lost', reason === null ? error.message : `the sandbox ended: ${reason}`, {
+      const fate: unknown = await owner.guest().catch((reason: unknown) => reason);
+      throw new InstaVMError('guest_lost', fate instanceof InstaVMError ? fate.message : error.message, {
         cause: error,
       });
     }

@@ -1,0 +1,2 @@
+export { assertNothingLeft, type Leftovers, leftoversOf } from './leftovers.ts';
+export { startTestDaemon, type TestDaemon, type TestDaemonOptions } from './test-daemon.ts';
