@@ -30,6 +30,7 @@ export default defineConfig({
         ...shared,
         test: {
           name: 'vm',
+          globalSetup: ['tests/vm-images.ts'],
           include: [`${roots}/**/*.vm.test.ts`],
           exclude: ['**/node_modules/**', '**/dist/**'],
           testTimeout: 120_000,

@@ -1,0 +1,181 @@
+/** What every backend of the Vmm port does. The backends' own tests call this with a way to make one. */
+import { randomBytes } from 'node:crypto';
+import { AgentClient } from '@instavm/agent-client';
+import {
+  type GuestImages,
+  type MachineSize,
+  type MicroVm,
+  newIncarnationId,
+  type Template,
+  type Vmm,
+} from '@instavm/core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+export type VmmUnderTest = {
+  readonly vmm: Vmm;
+  readonly images: GuestImages;
+  readonly size: MachineSize;
+  /** What is left of the microVMs: processes, sockets, files. Empty when all are gone. */
+  leftovers(): Promise<string[]>;
+  close(): Promise<void>;
+};
+
+const ATTACH_MS = 60_000;
+/** Every clone is told its name through the environment, which each backend's guest has. */
+const WHO = 'printenv CLONE_NAME';
+
+export function describeVmmContract(name: string, make: () => Promise<VmmUnderTest>): void {
+  describe(`the VMM contract, kept by ${name}`, () => {
+    let under: VmmUnderTest;
+    let template: Template;
+
+    beforeAll(async () => {
+      under = await make();
+      const key = under.vmm.templateKey(under.images, under.size);
+      template =
+        (await under.vmm.findTemplate(key)) ?? (await under.vmm.buildTemplate(under.images, under.size, () => {}));
+    });
+    afterAll(async () => {
+      expect(await under.leftovers()).toEqual([]);
+      await under.close();
+    });
+
+    /** A clone with its guest attached and personalized; both end with the test body. */
+    const withClone = async <T>(
+      hostname: string,
+      body: (agent: AgentClient, vm: MicroVm) => Promise<T>,
+    ): Promise<T> => {
+      const vm = await under.vmm.restore(template, newIncarnationId());
+      try {
+        const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
+        await personalize(agent, hostname);
+        return await body(agent, vm);
+      } finally {
+        await vm.kill();
+      }
+    };
+
+    it('finds a finished template again under its key, and none under another', async () => {
+      expect((await under.vmm.findTemplate(template.key))?.directory).toBe(template.directory);
+      const other = under.vmm.templateKey({ ...under.images, digest: 'other' }, under.size);
+      expect(other).not.toBe(template.key);
+      expect(await under.vmm.findTemplate(other)).toBeUndefined();
+    });
+
+    it('restores a clone whose guest answers, runs a command and tells its exit code', async () => {
+      await withClone('one', async (agent) => {
+        expect(await run(agent, 'echo hello')).toEqual({ stdout: 'hello\n', code: 0 });
+        expect((await run(agent, 'exit 7')).code).toBe(7);
+      });
+    });
+
+    it('keeps clones apart: names and files of one are not in the other', async () => {
+      await withClone('left', (left) =>
+        withClone('right', async (right) => {
+          expect((await run(left, WHO)).stdout).toBe('left\n');
+          expect((await run(right, WHO)).stdout).toBe('right\n');
+          await write(left, '/root/secret', 'left');
+          await expect(right.files.stat({ target: { path: '/root/secret' } })).rejects.toMatchObject({
+            reason: 'not_found',
+          });
+        }),
+      );
+    });
+
+    it('restores several clones at once', async () => {
+      const names = ['a', 'b', 'c', 'd'];
+      const answers = await Promise.all(names.map((name) => withClone(name, (agent) => run(agent, WHO))));
+      expect(answers.map(({ stdout }) => stdout)).toEqual(names.map((name) => `${name}\n`));
+    });
+
+    it('attaches again after the control stream was dropped', async () => {
+      await withClone('again', async (agent, vm) => {
+        agent.close();
+        await agent.closed;
+        const second = await attachAgain(vm);
+        expect((await run(second, WHO)).stdout).toBe('again\n');
+      });
+    });
+
+    it('carries files in both directions unchanged', async () => {
+      await withClone('files', async (agent) => {
+        const text = randomBytes(300_000).toString('base64');
+        await write(agent, '/root/big', text);
+        let back = '';
+        for await (const { data } of agent.files.read({ target: { path: '/root/big' } }))
+          back += Buffer.from(data).toString('latin1');
+        expect(back).toBe(text);
+      });
+    });
+
+    it('tells of an end that was asked for, and ends only once', async () => {
+      const vm = await under.vmm.restore(template, newIncarnationId());
+      await Promise.all([vm.kill(), vm.kill()]);
+      expect((await vm.exited).requested).toBe(true);
+      await vm.kill();
+    });
+
+    it('tells of a guest that ended by itself, and loses its channel', async () => {
+      const vm = await under.vmm.restore(template, newIncarnationId());
+      try {
+        const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
+        await agent.lifecycle.powerOff({ graceMs: 0 }).catch(() => {});
+        expect((await vm.exited).requested).toBe(false);
+        await agent.closed;
+      } finally {
+        await vm.kill();
+      }
+    });
+
+    it('refuses a template of another backend', async () => {
+      const foreign = { ...template, backend: 'another' };
+      await expect(under.vmm.restore(foreign, newIncarnationId())).rejects.toMatchObject({ code: 'boot_failed' });
+    });
+
+    it('finds nothing to reap when everything was ended', async () => {
+      expect(await under.vmm.reapLeftovers()).toBe(0);
+    });
+  });
+}
+
+async function personalize(agent: AgentClient, hostname: string): Promise<void> {
+  await agent.lifecycle.personalize({
+    unixTimeNs: BigInt(Date.now()) * 1_000_000n,
+    entropy: randomBytes(64),
+    hostname,
+    env: { CLONE_NAME: hostname },
+    machineId: randomBytes(16).toString('hex'),
+  });
+}
+
+/** A guest that has not seen the hang-up yet answers the next attempt (spec/agent.proto). */
+async function attachAgain(vm: MicroVm): Promise<AgentClient> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await AgentClient.open(await vm.connect('control'), 3_000);
+    } catch (error) {
+      if (attempt === 5) throw error;
+    }
+  }
+}
+
+async function run(agent: AgentClient, script: string): Promise<{ stdout: string; code: number | undefined }> {
+  async function* messages() {
+    yield { message: { case: 'start', value: { command: { case: 'script', value: script } } } } as const;
+  }
+  let stdout = '';
+  let code: number | undefined;
+  for await (const { event } of agent.exec.run(messages())) {
+    if (event.case === 'stdout') stdout += Buffer.from(event.value).toString();
+    if (event.case === 'exit') code = event.value.code;
+  }
+  return { stdout, code };
+}
+
+async function write(agent: AgentClient, path: string, text: string): Promise<void> {
+  async function* messages() {
+    yield { message: { case: 'open', value: { target: { path } } } } as const;
+    yield { message: { case: 'data', value: new TextEncoder().encode(text) } } as const;
+  }
+  await agent.files.write(messages());
+}

@@ -1,0 +1,105 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { AgentClient } from '@instavm/agent-client';
+import type { GuestImages, TemplateKey } from '@instavm/core';
+import { newIncarnationId, type Vmm } from '@instavm/core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describeVmmContract } from '../contract/suite.ts';
+import { createQemuVmm, probeKvm, qemuVersion } from './index.ts';
+import { findTemplate } from './template.ts';
+
+/** Setup leaves the images where it says; the test takes what it is told, because this package may not import the one that builds them. */
+const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
+const cacheDirectory = process.env.INSTAVM_TEST_CACHE_DIR ?? '';
+
+const SIZE = { memoryMib: 512, vcpus: 2 };
+
+async function qemuIn(runDirectory: string): Promise<{ vmm: Vmm; images: GuestImages }> {
+  if (images === null) throw new Error('INSTAVM_TEST_IMAGES is not set; run: npm test');
+  const accelerator = (await probeKvm(images, cacheDirectory, () => {})).usable ? 'kvm' : 'tcg';
+  const templatesDirectory = join(cacheDirectory, 'templates');
+  const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version: await qemuVersion() });
+  return { vmm, images };
+}
+
+describeVmmContract('the QEMU backend', async () => {
+  const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+  return {
+    ...(await qemuIn(runDirectory)),
+    size: SIZE,
+    leftovers: () => readdir(runDirectory),
+    close: () => rm(runDirectory, { recursive: true, force: true }),
+  };
+});
+
+describe('clones of one template', () => {
+  it('have their own hostname, machine-id and random numbers, and the right time', async () => {
+    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+    const { vmm, images: guest } = await qemuIn(runDirectory);
+    const key = vmm.templateKey(guest, SIZE);
+    const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
+    const describeClone = async (hostname: string): Promise<string[]> => {
+      const vm = await vmm.restore(template, newIncarnationId());
+      try {
+        const agent = await AgentClient.open(await vm.connect('control'), 60_000);
+        const machineId = randomBytes(16).toString('hex');
+        const unixTimeNs = BigInt(Date.now()) * 1_000_000n;
+        await agent.lifecycle.personalize({ unixTimeNs, entropy: randomBytes(64), hostname, machineId });
+        async function* script() {
+          const value = 'hostname; cat /etc/machine-id; head -c 16 /dev/urandom | base64; date +%s';
+          yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
+        }
+        let text = '';
+        for await (const { event } of agent.exec.run(script()))
+          if (event.case === 'stdout') text += Buffer.from(event.value).toString();
+        const [name = '', id = '', random = '', seconds = ''] = text.trim().split('\n');
+        expect([name, id]).toEqual([hostname, machineId]);
+        expect(Math.abs(Number(seconds) - Date.now() / 1000)).toBeLessThan(30);
+        return [name, id, random];
+      } finally {
+        await vm.kill();
+      }
+    };
+    const [one, two] = [await describeClone('one'), await describeClone('two')];
+    for (const [index, value] of one.entries()) expect(two[index]).not.toBe(value);
+    expect(await readdir(runDirectory)).toEqual([]);
+    await rm(runDirectory, { recursive: true });
+  });
+
+  it('left by a dead daemon are found by their directory and ended', async () => {
+    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+    const { vmm, images: guest } = await qemuIn(runDirectory);
+    const key = vmm.templateKey(guest, SIZE);
+    const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
+    const vm = await vmm.restore(template, newIncarnationId());
+    const { vmm: next } = await qemuIn(runDirectory);
+    expect(await next.reapLeftovers()).toBe(1);
+    expect((await vm.exited).requested).toBe(false);
+    expect(await readdir(runDirectory)).toEqual([]);
+    await rm(runDirectory, { recursive: true });
+  });
+});
+
+describe('a template on disk', () => {
+  let directory: string;
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'instavm-templates-'));
+  });
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+
+  it('is not there while half of it is', async () => {
+    const key = 'half' as TemplateKey;
+    await mkdir(join(directory, key));
+    await writeFile(join(directory, key, 'memory'), 'x');
+    expect(await findTemplate(directory, key)).toBeUndefined();
+  });
+
+  it('is not there when its manifest is damaged', async () => {
+    const key = 'damaged' as TemplateKey;
+    await mkdir(join(directory, key));
+    await writeFile(join(directory, key, 'template.json'), '{"key":');
+    expect(await findTemplate(directory, key)).toBeUndefined();
+  });
+});
