@@ -61,7 +61,7 @@ const UNAVAILABLE: readonly string[] = [
   '/api/cli-auth/exchange',
 ];
 
-const METHODS = ['DELETE', 'GET', 'PATCH', 'POST', 'PUT'] as const;
+const METHODS = ['DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH', 'POST', 'PUT'] as const;
 
 export const notYetRoutes: FastifyPluginAsync = async (app) => {
   const refuse = async (): Promise<never> => {
@@ -70,7 +70,7 @@ export const notYetRoutes: FastifyPluginAsync = async (app) => {
   const hide = { hide: true };
   for (const [url, body] of Object.entries(EMPTY_LISTS)) {
     app.get(url, { schema: hide, config: { isPublic: PUBLIC_LISTS.has(url) } }, async () => body);
-    app.route({ method: METHODS.filter((method) => method !== 'GET'), url, schema: hide, handler: refuse });
+    app.route({ method: METHODS.filter((method) => method !== 'GET' && method !== 'HEAD'), url, schema: hide, handler: refuse });
   }
   for (const url of UNAVAILABLE) {
     app.route({
