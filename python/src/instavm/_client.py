@@ -101,9 +101,7 @@ class AsyncSandbox:
         finally:
             await exec_.aclose()
         assert exec_.result is not None
-        return RunResult(
-            **exec_.result.__dict__, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"])
-        )
+        return RunResult(**exec_.result.__dict__, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"]))
 
     async def info(self) -> SandboxInfo:
         return _sandbox_info(await self._http.json("GET", f"/v2/sandboxes/{self.id}"))

@@ -132,9 +132,7 @@ class AsyncFiles:
         body = {"from": source, "to": target} | _given(user=user, within=within)
         return _file_info(await self._http.json("POST", f"{self._base}/files/rename", json=body))
 
-    async def watch(
-        self, path: str, *, recursive: bool = False, user: str | None = None
-    ) -> AsyncIterator[ChangeEvent]:
+    async def watch(self, path: str, *, recursive: bool = False, user: str | None = None) -> AsyncIterator[ChangeEvent]:
         """Changes below a directory, until the iteration is ended; the first event is `ready`."""
         query = {"path": path, "recursive": recursive, "user": user}
         async with self._http.stream("GET", f"{self._base}/files/watch", query=query) as answer:

@@ -67,7 +67,9 @@ class AsyncHttp:
             raise InstaVMError("connection_failed", message, retryable="unknown", hint=hint) from error
         try:
             if not answer.is_success:
-                raise error_from_body(answer.status_code, (await answer.aread())[:_MAX_ERROR_BYTES].decode("utf-8", "replace"))
+                raise error_from_body(
+                    answer.status_code, (await answer.aread())[:_MAX_ERROR_BYTES].decode("utf-8", "replace")
+                )
             yield answer
         except httpx.TransportError as error:
             raise InstaVMError("connection_lost", f"the answer broke off: {error}", retryable="unknown") from error

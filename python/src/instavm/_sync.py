@@ -155,9 +155,7 @@ class Sandbox:
         input: bytes | str | None = None,
     ) -> RunResult:
         """Runs a command to its end. A non-zero exit code is a result, not an error."""
-        return self._loop.run(
-            self._inner.run(command, cwd=cwd, env=env, user=user, timeout_ms=timeout_ms, input=input)
-        )
+        return self._loop.run(self._inner.run(command, cwd=cwd, env=env, user=user, timeout_ms=timeout_ms, input=input))
 
     def info(self) -> SandboxInfo:
         return self._loop.run(self._inner.info())

@@ -101,9 +101,7 @@ def test_a_wrong_key_is_an_authentication_error(daemon: Daemon) -> None:
         InstaVM(api_key="wrong", base_url=daemon.base_url, auto_start_session=False).get_current_user()
 
 
-def test_an_unknown_session_and_a_bad_size_are_session_errors(
-    client: InstaVM, connect: Callable[..., InstaVM]
-) -> None:
+def test_an_unknown_session_and_a_bad_size_are_session_errors(client: InstaVM, connect: Callable[..., InstaVM]) -> None:
     with pytest.raises(SessionError):
         client.get_session_info(str(uuid.uuid4()))
     with pytest.raises(SessionError):

@@ -1,0 +1,225 @@
+"""The provider, driven as the Agents SDK drives it, with a model that follows a script."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import ModelResponse, Runner, Usage, set_tracing_disabled
+from agents.models.interface import Model
+from agents.run import RunConfig
+from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
+from agents.sandbox.entries import Dir, File, LocalDir, LocalFile
+from agents.sandbox.errors import ExecTimeoutError, ExposedPortUnavailableError, WorkspaceReadNotFoundError
+from daemon import Daemon
+from openai.types.responses import (
+    ResponseCustomToolCall,
+    ResponseFunctionToolCall,
+    ResponseOutputMessage,
+    ResponseOutputText,
+)
+
+from instavm import AsyncInstaVM
+from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
+
+set_tracing_disabled(True)
+
+
+@pytest.fixture
+def provider(daemon: Daemon) -> InstaVMSandboxClient:
+    return InstaVMSandboxClient(daemon.api_key, daemon.base_url)
+
+
+@pytest.fixture
+async def session(provider: InstaVMSandboxClient) -> AsyncIterator[Any]:
+    manifest = Manifest(
+        entries={
+            "a.txt": File(content=b"alpha"),
+            "d": Dir(children={"b.txt": File(content=b"beta")}),
+            "out": Dir(),
+        },
+        environment={"value": {"MODE": "manifest"}},
+    )
+    session = await provider.create(manifest=manifest, options=InstaVMSandboxClientOptions(env={"MODE": "option"}))
+    async with session:
+        yield session
+    await provider.delete(session)
+
+
+async def test_a_manifest_is_there_when_the_session_starts(session: Any) -> None:
+    assert (await session.read(Path("d/b.txt"))).read() == b"beta"
+    listing = await session.exec("ls")
+    assert listing.stdout.split() == [b"a.txt", b"d", b"out"]
+
+
+async def test_the_manifests_environment_stands_over_the_options(session: Any) -> None:
+    assert (await session.exec("printf $MODE")).stdout == b"manifest"
+
+
+async def test_commands_tell_their_code_and_keep_bytes(session: Any) -> None:
+    result = await session.exec("printf '\\377'; exit 3")
+    assert (result.stdout, result.exit_code) == (b"\xff", 3)
+    with pytest.raises(ExecTimeoutError):
+        await session.exec("sleep 30", timeout=0.5)
+
+
+async def test_files_are_written_and_missing_ones_are_named(session: Any) -> None:
+    await session.write(Path("new/deep.bin"), io.BytesIO(b"\x00" * 300_000))
+    assert len((await session.read(Path("new/deep.bin"))).read()) == 300_000
+    with pytest.raises(WorkspaceReadNotFoundError):
+        await session.read(Path("missing"))
+
+
+async def test_a_link_out_of_the_workspace_is_not_followed(session: Any) -> None:
+    await session.exec("ln -s /etc/passwd leak")
+    with pytest.raises(Exception, match="escape"):
+        await session.read(Path("leak"))
+
+
+async def test_a_long_command_yields_and_is_polled_to_its_end(session: Any) -> None:
+    first = await session.pty_exec_start("echo begun; sleep 2; echo done; exit 4", yield_time_s=0.3)
+    assert first.process_id is not None and first.exit_code is None
+    second = await session.pty_write_stdin(session_id=first.process_id, chars="", yield_time_s=10)
+    assert (first.output + second.output, second.exit_code, second.process_id) == (b"begun\ndone\n", 4, None)
+
+
+async def test_a_terminal_takes_input_and_ends_with_the_commands_code(session: Any) -> None:
+    first = await session.pty_exec_start(
+        "test -t 0 && read -p 'name? ' n && echo hi $n && exit 5", tty=True, yield_time_s=1
+    )
+    assert b"name?" in first.output and first.process_id is not None
+    second = await session.pty_write_stdin(session_id=first.process_id, chars="Ada\n", yield_time_s=5)
+    assert b"hi Ada" in second.output and second.exit_code == 5
+
+
+async def test_a_user_of_the_sandbox_can_be_acted_as(session: Any) -> None:
+    assert (await session.exec("useradd -m ada && install -d -o ada shared")).exit_code == 0
+    assert (await session.exec("id -un", user="ada")).stdout == b"ada\n"
+    await session.write(Path("shared/mine"), io.BytesIO(b"x"), user="ada")
+    assert (await session.exec("stat -c %U shared/mine")).stdout == b"ada\n"
+
+
+async def test_the_workspace_goes_out_and_in(session: Any) -> None:
+    archive = await session.persist_workspace()
+    await session.exec("rm -rf a.txt d && mkdir restored")
+    await session.hydrate_workspace(archive)
+    assert (await session.read(Path("a.txt"))).read() == b"alpha"
+
+
+async def test_a_state_resumes_the_living_sandbox_and_replaces_a_lost_one(
+    provider: InstaVMSandboxClient, daemon: Daemon
+) -> None:
+    session = await provider.create(manifest=Manifest(entries={"a.txt": File(content=b"alpha")}), options=None)
+    await session.start()
+    await session.exec("echo kept > kept.txt")
+    stored = json.dumps(provider.serialize_session_state(session._inner.state))
+    assert daemon.api_key not in stored
+    state = provider.deserialize_session_state(json.loads(stored))
+    again = await provider.resume(state)
+    await again.start()
+    assert (await again.exec("cat kept.txt")).stdout == b"kept\n"
+    async with AsyncInstaVM(daemon.api_key, daemon.base_url) as client:
+        await client.sandboxes.attach(state.sandbox_id).delete()  # type: ignore[attr-defined]
+    fresh = await provider.resume(provider.deserialize_session_state(json.loads(stored)))
+    await fresh.start()
+    assert (await fresh.exec("ls")).stdout == b"a.txt\n"
+    await provider.delete(fresh)
+    await provider.delete(fresh)
+
+
+async def test_local_files_reach_the_sandbox(provider: InstaVMSandboxClient, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/f").write_text("in tree")
+    (tmp_path / "one").write_text("alone")
+    manifest = Manifest(entries={"l": LocalFile(src=Path("one")), "t": LocalDir(src=Path("tree"))})
+    session = await provider.create(manifest=manifest, options=None)
+    async with session:
+        assert (await session.exec("cat l t/f")).stdout == b"alonein tree"
+    await provider.delete(session)
+
+
+async def test_what_is_not_there_yet_says_so(provider: InstaVMSandboxClient, session: Any) -> None:
+    with pytest.raises(Exception, match="snapshots are not available"):
+        await provider.create(options=InstaVMSandboxClientOptions(snapshot_id="s"))
+    ports = await provider.create(options=InstaVMSandboxClientOptions(exposed_ports=(8000,)))
+    with pytest.raises(ExposedPortUnavailableError):
+        await ports.resolve_exposed_port(8000)
+    await provider.delete(ports)
+
+
+class ScriptedModel(Model):
+    """Answers with one prepared step after another, each made from what the tools said so far."""
+
+    def __init__(self, steps: list[Callable[[list[Any]], list[Any]]]) -> None:
+        self._steps = steps
+
+    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
+        outputs = [item for item in input if isinstance(item, dict) and str(item.get("type", "")).endswith("_output")]
+        return ModelResponse(output=self._steps.pop(0)(outputs), usage=Usage(), response_id=None)
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the script is not streamed")
+
+
+def call(name: str, call_id: str, **arguments: Any) -> ResponseFunctionToolCall:
+    return ResponseFunctionToolCall(
+        type="function_call", id=call_id, call_id=call_id, name=name, arguments=json.dumps(arguments)
+    )
+
+
+def say(text: str) -> ResponseOutputMessage:
+    content = ResponseOutputText(type="output_text", text=text, annotations=[])
+    return ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[content])
+
+
+async def test_an_agent_runs_commands_patches_files_and_looks_at_images(provider: InstaVMSandboxClient) -> None:
+    def patch(text: str) -> ResponseCustomToolCall:
+        return ResponseCustomToolCall(type="custom_tool_call", id="p", call_id="p", name="apply_patch", input=text)
+
+    update = "*** Begin Patch\n*** Update File: a.txt\n@@\n-alpha\n+omega\n*** End Patch\n"
+    draw = f"echo {base64.b64encode(png()).decode()} | base64 -d > dot.png; echo two; exit 2"
+    seen: list[Any] = []
+
+    def finish(outputs: list[Any]) -> list[Any]:
+        seen.extend(outputs)
+        return [say(f"done: {len(outputs)} tools answered")]
+
+    model = ScriptedModel(
+        [
+            lambda _: [call("exec_command", "c1", cmd="cat a.txt"), call("exec_command", "c2", cmd=draw)],
+            lambda _: [patch(update)],
+            lambda _: [call("exec_command", "c3", cmd="cat a.txt"), call("view_image", "i1", path="dot.png")],
+            finish,
+        ]
+    )
+    agent = SandboxAgent(
+        name="A",
+        model=model,
+        instructions="Follow the script.",
+        # The SDK cannot store a manifest whose file contents are not text, so the image is made by a command.
+        default_manifest=Manifest(entries={"a.txt": File(content=b"alpha\n")}),
+    )
+    config = RunConfig(sandbox=SandboxRunConfig(client=provider))
+    result = await Runner.run(agent, "go", run_config=config)
+    assert result.final_output == "done: 5 tools answered"
+    texts = {item["call_id"]: json.dumps(item["output"]) for item in seen}
+    assert "alpha" in texts["c1"] and "exited with code 2" in texts["c2"]
+    assert "omega" in texts["c3"] and "data:image/png;base64" in texts["i1"]
+
+
+def png() -> bytes:
+    """One black pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
