@@ -29,6 +29,10 @@ def test_a_script_has_many_lines_an_empty_stdin_and_a_shell_of_its_own(client: I
     assert bash(client, 'echo "<$LEFT>"')["stdout"] == "<>\n"
 
 
+def test_a_command_starts_in_the_workspace_as_root(client: InstaVM) -> None:
+    assert bash(client, "pwd; id -un")["stdout"] == "/workspace\nroot\n"
+
+
 def test_files_stay_from_one_command_to_the_next(client: InstaVM) -> None:
     bash(client, "echo kept > /root/kept")
     assert bash(client, "cat /root/kept")["stdout"] == "kept\n"
@@ -71,6 +75,12 @@ def test_a_python_error_is_a_result(client: InstaVM) -> None:
     assert result["exit_code"] != 0
     assert "ZeroDivisionError" in result["stdout"] + result["stderr"]
     assert client.execute("print('still here')")["stdout"] == "still here\n"
+
+
+def test_a_python_cell_out_of_time_keeps_what_it_printed_and_the_session_goes_on(client: InstaVM) -> None:
+    result = client.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)", timeout=5)
+    assert (result["exit_code"], result["stdout"]) == (124, "begun\n")
+    assert client.execute("print('on')")["stdout"] == "on\n"
 
 
 def test_commands_of_one_session_run_at_the_same_time(client: InstaVM) -> None:

@@ -94,6 +94,12 @@ def test_a_policy_is_accepted_before_the_vm_has_done_anything(connect: Callable[
     client.kill()
 
 
+def test_a_trailing_slash_in_the_address_does_no_harm(daemon: Daemon, connect: Callable[..., InstaVM]) -> None:
+    client = connect(base_url=f"{daemon.base_url}/")
+    assert client.execute("echo here", language="bash")["stdout"] == "here\n"
+    client.kill()
+
+
 def test_a_wrong_key_is_an_authentication_error(daemon: Daemon) -> None:
     with pytest.raises(AuthenticationError):
         InstaVM(api_key="wrong", base_url=daemon.base_url)

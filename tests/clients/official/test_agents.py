@@ -1,0 +1,96 @@
+"""The official client's Agents SDK provider, unmodified, on the one pairing of versions in which it works."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from agents import ModelResponse, Runner, Usage, set_tracing_disabled
+from agents.models.interface import Model
+from agents.run import RunConfig
+from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
+from agents.sandbox.entries import Dir, File
+from daemon import Daemon
+from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+
+set_tracing_disabled(True)
+
+
+def provider_of(daemon: Daemon) -> InstaVMSandboxClient:
+    return InstaVMSandboxClient(api_key=daemon.api_key, base_url=daemon.base_url)
+
+
+async def test_a_session_is_made_filled_used_and_ended(daemon: Daemon) -> None:
+    provider = provider_of(daemon)
+    manifest = Manifest(entries={"a.txt": File(content=b"alpha"), "d": Dir(children={"b": File(content=b"beta")})})
+    session = await provider.create(manifest=manifest, options=InstaVMSandboxClientOptions())
+    await session.start()
+    assert (await session.exec("cat a.txt d/b")).stdout == b"alphabeta"
+    assert (await session.exec("exit 9")).exit_code == 9
+    data = bytes(range(256)) * 600
+    await session.write(Path("big.bin"), io.BytesIO(data))
+    assert (await session.read(Path("big.bin"))).read() == data
+    await session.mkdir(Path("made/deep"), parents=True)
+    assert {entry.path.rsplit("/", 1)[-1] for entry in await session.ls(Path("."))} >= {"a.txt", "d", "big.bin", "made"}
+    await session.rm(Path("made"), recursive=True)
+    assert await session.running() is True
+    await session.stop()
+    await session.shutdown()
+    await provider.delete(session)
+    assert await session.running() is False
+
+
+async def test_a_stored_session_finds_its_living_sandbox(daemon: Daemon) -> None:
+    provider = provider_of(daemon)
+    session = await provider.create(manifest=Manifest(), options=InstaVMSandboxClientOptions())
+    await session.start()
+    await session.exec("echo kept > kept")
+    stored = json.loads(json.dumps(provider.serialize_session_state(session._inner.state)))
+    again = await provider.resume(provider.deserialize_session_state(stored))
+    await again.start()
+    assert (await again.exec("cat kept")).stdout == b"kept\n"
+    await provider.delete(again)
+
+
+async def test_a_restricted_session_is_accepted(daemon: Daemon) -> None:
+    provider = provider_of(daemon)
+    options = InstaVMSandboxClientOptions(allow_internet_access=False, allowed_domains=["example.org"])
+    session = await provider.create(manifest=Manifest(), options=options)
+    await session.start()
+    assert (await session.exec("true")).exit_code == 0
+    await provider.delete(session)
+
+
+class ScriptedModel(Model):
+    def __init__(self, steps: list[Any]) -> None:
+        self._steps = steps
+
+    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
+        return ModelResponse(output=[self._steps.pop(0)(input)], usage=Usage(), response_id=None)
+
+    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the script is not streamed")
+
+
+async def test_a_whole_run_with_the_announcements_manifest(daemon: Daemon) -> None:
+    def command(_: Any) -> ResponseFunctionToolCall:
+        arguments = json.dumps({"cmd": "awk -F, '$2 > 500 {print $1}' /workspace/sales.csv"})
+        return ResponseFunctionToolCall(type="function_call", id="c", call_id="c", name="exec_command", arguments=arguments)
+
+    def answer(items: Any) -> ResponseOutputMessage:
+        output = next(item["output"] for item in items if isinstance(item, dict) and item.get("type") == "function_call_output")
+        text = ResponseOutputText(type="output_text", text=f"outlier: {output.split('Output:')[-1].strip()}", annotations=[])
+        return ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[text])
+
+    agent = SandboxAgent(
+        name="Data analyst",
+        model=ScriptedModel([command, answer]),
+        instructions="Inspect sales.csv and summarize the outliers.",
+        default_manifest=Manifest(entries={"sales.csv": File(content=b"region,revenue\nus,120\nin,980\nuk,140\n")}),
+    )
+    sandbox = SandboxRunConfig(client=provider_of(daemon), options=InstaVMSandboxClientOptions())
+    result = await Runner.run(agent, "Analyze the dataset.", run_config=RunConfig(sandbox=sandbox))
+    assert result.final_output.startswith("outlier: ") and "in" in result.final_output
