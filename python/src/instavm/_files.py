@@ -33,7 +33,7 @@ class ChangeEvent:
 
 
 class AsyncFiles:
-    """`user` acts with that user's rights; with `within` the path, links resolved, must lie in one of the directories."""
+    """`user` acts with that user's rights; `within` names directories in which the path, links resolved, must lie."""
 
     def __init__(self, http: AsyncHttp, sandbox_id: str) -> None:
         self._http = http

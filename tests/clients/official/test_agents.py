@@ -13,8 +13,9 @@ from agents.run import RunConfig
 from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
 from agents.sandbox.entries import Dir, File
 from daemon import Daemon
-from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+
+from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
 
 set_tracing_disabled(True)
 
@@ -78,11 +79,17 @@ class ScriptedModel(Model):
 async def test_a_whole_run_with_the_announcements_manifest(daemon: Daemon) -> None:
     def command(_: Any) -> ResponseFunctionToolCall:
         arguments = json.dumps({"cmd": "awk -F, '$2 > 500 {print $1}' /workspace/sales.csv"})
-        return ResponseFunctionToolCall(type="function_call", id="c", call_id="c", name="exec_command", arguments=arguments)
+        return ResponseFunctionToolCall(
+            type="function_call", id="c", call_id="c", name="exec_command", arguments=arguments
+        )
 
     def answer(items: Any) -> ResponseOutputMessage:
-        output = next(item["output"] for item in items if isinstance(item, dict) and item.get("type") == "function_call_output")
-        text = ResponseOutputText(type="output_text", text=f"outlier: {output.split('Output:')[-1].strip()}", annotations=[])
+        output = next(
+            item["output"] for item in items if isinstance(item, dict) and item.get("type") == "function_call_output"
+        )
+        text = ResponseOutputText(
+            type="output_text", text=f"outlier: {output.split('Output:')[-1].strip()}", annotations=[]
+        )
         return ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[text])
 
     agent = SandboxAgent(

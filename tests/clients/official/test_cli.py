@@ -64,7 +64,7 @@ def test_a_policy_is_set_and_read_back(cli: Cli) -> None:
     session = answer(cli("exec", "--language", "bash", "--cmd", "true", "--json"))["session_id"]
     cli("egress", "set", "--session", session, "--deny-http", "--no-allow-package-managers", "--domain", "example.org")
     policy = answer(cli("egress", "get", "--session", session, "--json"))
-    assert (policy["allow_http"], policy["allow_https"], policy["allow_public_repos"]) == (False, True, False)
+    assert (policy["allow_http"], policy["allow_https"], policy["allow_package_managers"]) == (False, True, False)
     assert policy["allowed_domains"] == ["example.org"]
 
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from instavm.exceptions import ExecutionError, InstaVMError
 
 from instavm import InstaVM
-from instavm.exceptions import ExecutionError, InstaVMError
 
 
 def bash(client: InstaVM, command: str, timeout: int | None = None) -> dict:

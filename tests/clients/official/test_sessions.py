@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 from daemon import Daemon
+from instavm.exceptions import AuthenticationError, InstaVMError, SessionError
 
 from instavm import InstaVM
-from instavm.exceptions import AuthenticationError, InstaVMError, SessionError
 
 
 def test_a_session_is_a_uuid_and_its_vm_is_not(client: InstaVM) -> None:
@@ -31,10 +31,11 @@ def test_a_session_tells_its_details_and_its_usage(client: InstaVM) -> None:
 
 
 def test_the_size_the_environment_and_the_metadata_are_those_asked_for(connect: Callable[..., InstaVM]) -> None:
-    client = connect(memory_mb=512, cpu_count=1, env={"GREETING": "hello"}, metadata={"team": "blue"})
+    label = {"run": str(uuid.uuid4())}
+    client = connect(memory_mb=512, cpu_count=1, env={"GREETING": "hello"}, metadata=label)
     assert client.execute('printf "$GREETING"; nproc', language="bash")["stdout"] == "hello1\n"
-    assert [vm["session_id"] for vm in client.list_sandboxes(metadata={"team": "blue"})] == [client.session_id]
-    assert client.list_sandboxes(metadata={"team": "red"}) == []
+    assert [vm["session_id"] for vm in client.list_sandboxes(metadata=label)] == [client.session_id]
+    assert client.list_sandboxes(metadata={"run": "another"}) == []
     client.kill()
 
 
