@@ -14,7 +14,11 @@ export function apiOf(daemon: TestDaemon) {
     const response = await fetch(daemon.baseUrl + path, { redirect: 'manual', ...init, method, headers });
     const text = await response.text();
     const isJson = response.headers.get('content-type')?.startsWith('application/json') ?? false;
-    return { status: response.status, body: isJson ? JSON.parse(text) : text, headers: response.headers };
+    return {
+      status: response.status,
+      body: isJson && text !== '' ? JSON.parse(text) : text,
+      headers: response.headers,
+    };
   };
   const json = (method: string, path: string, body: unknown): Promise<Answer> =>
     request(method, path, { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } });

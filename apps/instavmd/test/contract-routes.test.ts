@@ -118,7 +118,11 @@ describe('routes of the contract that this version does not offer', () => {
     api = apiOf(daemon);
     const sid = await api.createSession();
     const vm = (await api.request('GET', `/v1/sessions/status/${sid}`)).body.vm_id;
-    fill = (path) => path.replace('{sid}', sid).replace('{vm}', vm).replaceAll(/\{\w+\}/g, 'x1');
+    fill = (path) =>
+      path
+        .replace('{sid}', sid)
+        .replace('{vm}', vm)
+        .replaceAll(/\{\w+\}/g, 'x1');
   });
   afterAll(() => daemon.stop());
 

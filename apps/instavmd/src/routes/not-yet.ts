@@ -70,7 +70,12 @@ export const notYetRoutes: FastifyPluginAsync = async (app) => {
   const hide = { hide: true };
   for (const [url, body] of Object.entries(EMPTY_LISTS)) {
     app.get(url, { schema: hide, config: { isPublic: PUBLIC_LISTS.has(url) } }, async () => body);
-    app.route({ method: METHODS.filter((method) => method !== 'GET' && method !== 'HEAD'), url, schema: hide, handler: refuse });
+    app.route({
+      method: METHODS.filter((method) => method !== 'GET' && method !== 'HEAD'),
+      url,
+      schema: hide,
+      handler: refuse,
+    });
   }
   for (const url of UNAVAILABLE) {
     app.route({

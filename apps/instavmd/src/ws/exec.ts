@@ -46,6 +46,8 @@ export async function relayExec(socket: WebSocket, guest: Guest, log: FastifyBas
       stop.abort();
     });
     for await (const event of guest.agent.exec.run(wrapped(input), { signal: stop.signal })) {
+      // The guest keeps the call open until its input ends, so that nothing that is still unread is cut off.
+      if (event.event.case === 'exit') input.end();
       await send(socket, event);
     }
   } catch (error) {

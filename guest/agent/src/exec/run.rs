@@ -20,6 +20,8 @@ use crate::reaper::Ended;
 const KILL_GRACE: Duration = Duration::from_millis(200);
 /// Chunks of stdin that may wait for the command.
 const STDIN_QUEUE: usize = 4;
+/// How long the request stream of a command that has ended is kept for a reader of its answer; a lost connection ends it sooner.
+const READER_PATIENCE: Duration = Duration::from_secs(3600);
 /// The exit code of a command that ran out of time, as timeout(1) has it.
 pub const TIMED_OUT_CODE: i32 = 124;
 
@@ -54,17 +56,20 @@ where
         events,
         _script: spawned.script,
     };
-    let feeder = tokio::spawn(feed(input, stdin, signal_sender));
+    let mut feeder = tokio::spawn(feed(input, stdin, signal_sender));
     tokio::spawn(async move {
         command.carry().await;
-        feeder.abort();
+        // HTTP/2 has one reset for both directions: to drop the request now would cancel what a slow reader has not yet read.
+        if tokio::time::timeout(READER_PATIENCE, &mut feeder).await.is_err() {
+            feeder.abort();
+        }
     });
     Ok(())
 }
 
 /// Moves stdin and signals from the request stream; stdin is closed when the stream says so or ends. A few chunks of stdin may wait for
 /// the command, so that a signal behind them is not held up by a command that does not read.
-async fn feed<S>(mut input: S, stdin: Option<pipe::Sender>, signals: mpsc::Sender<i32>)
+async fn feed<S>(mut input: S, stdin: Option<pipe::Sender>, signals: mpsc::Sender<i32>) -> mpsc::Sender<i32>
 where
     S: Stream<Item = std::result::Result<ExecRequest, Status>> + Unpin,
 {
@@ -82,16 +87,14 @@ where
                 }
                 Some(exec_request::Message::StdinEnd(_)) => chunks = None,
                 Some(exec_request::Message::Signal(signal)) => {
-                    if signals.send(signal).await.is_err() {
-                        return;
-                    }
+                    // Too late for a command that has ended.
+                    let _ = signals.send(signal).await;
                 }
                 Some(exec_request::Message::Start(_)) | None => {}
             }
         }
-        drop(chunks);
-        // Keep the signal channel open: its end would look like one more event to the carrier.
-        std::future::pending::<()>().await;
+        // The signal channel stays open in the result: its end would look like one more event to the carrier.
+        signals
     };
     let write = async move {
         let Some(mut pipe) = stdin else { return };
@@ -102,7 +105,7 @@ where
             }
         }
     };
-    tokio::join!(read, write);
+    tokio::join!(read, write).0
 }
 
 struct Running {

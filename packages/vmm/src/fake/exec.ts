@@ -91,10 +91,10 @@ async function spawned(
     env: { PATH: path, HOME: join(root, 'root'), LANG: 'C.UTF-8', ...env },
     stdio: [start.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe'],
   });
-  const error = await Promise.race([
-    once(child, 'spawn').then(() => undefined),
-    once(child, 'error').then(([e]) => e as Error),
-  ]);
+  const error = await new Promise<Error | undefined>((resolve) => {
+    child.once('spawn', () => resolve(undefined));
+    child.on('error', resolve);
+  });
   if (error !== undefined) throw failure('command_not_found', error.message);
   return child;
 }

@@ -6,10 +6,10 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { duplexPair } from 'node:stream';
 import type { Channel, GuestImages, MachineSize, MicroVm, Template, TemplateKey, Vmm, VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { FakeGuest } from './guest.ts';
+import { streamPair } from './stream-pair.ts';
 
 /** There are none; the digest is part of template keys. */
 export const fakeImages: GuestImages = {
@@ -75,7 +75,7 @@ function microVm(incarnationId: MicroVm['incarnationId'], directory: string, siz
     connect: async (channel) => {
       if (gone) throw new InstaVMError('boot_failed', 'the microVM has ended');
       streams.get(channel)?.destroy();
-      const [host, inside] = duplexPair();
+      const [host, inside] = streamPair();
       streams.set(channel, host);
       if (channel === 'control') guest.accept(inside);
       return host;
