@@ -66,16 +66,18 @@ async function upload<Open, Answer>(
   let sourceError: unknown;
   async function* messages(): AsyncGenerator<Message<Open>> {
     yield { message: { case: 'open', value: open } };
-    try {
-      for await (const piece of source) {
-        for (let at = 0; at < piece.length; at += CHUNK_BYTES) {
-          yield { message: { case: 'data', value: piece.subarray(at, at + CHUNK_BYTES) as Uint8Array<ArrayBuffer> } };
-        }
+    // Only what the source throws is its failure: a call that the guest ended early throws into this generator too.
+    for (;;) {
+      const piece = await source.next().catch((error: unknown) => {
+        sourceError = error;
+        stop.abort();
+        throw error;
+      });
+      if (piece.done) return;
+      for (let at = 0; at < piece.value.length; at += CHUNK_BYTES) {
+        const value = piece.value.subarray(at, at + CHUNK_BYTES) as Uint8Array<ArrayBuffer>;
+        yield { message: { case: 'data', value } };
       }
-    } catch (error) {
-      sourceError = error;
-      stop.abort();
-      throw error;
     }
   }
   try {

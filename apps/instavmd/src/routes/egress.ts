@@ -3,7 +3,7 @@
  * sandbox has no way out at all, so every policy is held by more than it asks.
  */
 import type { EgressPolicy, SandboxOwner } from '@instavm/core';
-import { EgressPolicyBody } from '@instavm/wire';
+import { EgressPolicyBody, EgressPolicyResponse } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
@@ -11,7 +11,7 @@ import type { Guest } from '../guest/guest.ts';
 import { egressFromBody } from './create.ts';
 import { ownerOf, ownerOfVm } from './views.ts';
 
-const response = { 200: EgressPolicyBody.extend({ status: z.string() }) };
+const response = { 200: EgressPolicyResponse };
 const NOTHING: EgressPolicy = {
   allowHttp: false,
   allowHttps: false,
