@@ -13,19 +13,32 @@ export const ErrorResponse = z
   .meta({ id: 'Error', description: 'Every failure. `detail` is for people, `code` for programs.' });
 
 const MAX_ENV_ENTRIES = 256;
+/** A quarter of what execve(2) takes at most, so that a command has room for its own. */
+const MAX_ENV_LENGTH = 512 * 1024;
 const MAX_METADATA_BYTES = 16 * 1024;
 
 /** Values are data: any text without NUL. */
 export const Env = z
   .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'not an environment variable name'), noNul(64 * 1024))
-  .refine((env) => Object.keys(env).length <= MAX_ENV_ENTRIES, `at most ${MAX_ENV_ENTRIES} variables`);
+  .refine((env) => Object.keys(env).length <= MAX_ENV_ENTRIES, `at most ${MAX_ENV_ENTRIES} variables`)
+  .refine(
+    (env) => Object.entries(env).reduce((sum, [name, value]) => sum + name.length + value.length, 0) <= MAX_ENV_LENGTH,
+    `at most ${MAX_ENV_LENGTH} characters in all`,
+  );
 
 export const Metadata = z
   .record(z.string(), z.unknown())
-  .refine(
-    (metadata) => JSON.stringify(metadata).length <= MAX_METADATA_BYTES,
-    `at most ${MAX_METADATA_BYTES} bytes of JSON`,
-  );
+  .refine((metadata) => jsonBytes(metadata) <= MAX_METADATA_BYTES, `at most ${MAX_METADATA_BYTES} bytes of JSON`);
+
+/** Infinite for what is nested so deep that it cannot be written. */
+function jsonBytes(value: unknown): number {
+  try {
+    return new TextEncoder().encode(JSON.stringify(value)).length;
+  } catch (error) {
+    if (error instanceof RangeError) return Number.POSITIVE_INFINITY;
+    throw error;
+  }
+}
 
 export const LifetimeSeconds = z.number().int().min(20).max(86_400);
 export const MemoryMb = z.number().int().min(128).max(8192);

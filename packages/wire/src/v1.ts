@@ -78,15 +78,17 @@ export const ExecutionResponse = z.object({
   created_at: z.string(),
 });
 
-export const DownloadRequest = z.object({ filename: noNul(4096).min(1), session_id: z.string() });
+export const DownloadRequest = z.strictObject({ filename: noNul(4096).min(1), session_id: z.string() });
 
-export const EgressPolicyBody = z.object({
+const egressPolicy = {
   allow_http: z.boolean().default(true),
   allow_https: z.boolean().default(true),
   allow_public_repos: z.boolean().default(true),
   allowed_domains: z.array(noNul(253)).max(1000).default([]),
   allowed_cidrs: z.array(noNul(64)).max(1000).default([]),
-});
+};
+export const EgressPolicyBody = z.strictObject(egressPolicy);
+export const EgressPolicyResponse = z.object({ ...egressPolicy, status: z.string() });
 export type EgressPolicyBody = z.infer<typeof EgressPolicyBody>;
 
 /** Unknown fields are part of the contract here: clients forward arbitrary keywords. */
@@ -97,7 +99,7 @@ export const CreateVmRequest = z.looseObject({
   vcpu_count: VcpuCount.optional(),
   metadata: Metadata.optional(),
   env: Env.optional(),
-  egress_policy: EgressPolicyBody.optional(),
+  egress_policy: z.looseObject(egressPolicy).optional(),
   snapshot_id: z.string().nullish(),
   image_variant: z.string().nullish(),
 });

@@ -25,8 +25,9 @@ export function filesService(root: string): ServiceImpl<typeof Files> {
     stat: ({ target, follow }) => named(async () => infoOf(await at(target, follow), follow)),
     async *list({ target }) {
       const directory = await at(target);
-      const names = (await named(() => fs.readdir(directory))).sort();
-      yield { entries: await Promise.all(names.map((name) => infoOf(join(directory, name), false))) };
+      const names = (await named(() => fs.readdir(directory, { encoding: 'buffer' }))).sort(Buffer.compare);
+      const inside = (name: Buffer): Buffer => Buffer.concat([Buffer.from(`${directory}/`), name]);
+      yield { entries: await Promise.all(names.map((name) => infoOf(inside(name), false, name))) };
     },
     async *read({ target, offsetBytes, lengthBytes }) {
       const path = await at(target);
@@ -111,10 +112,10 @@ async function named<T>(operation: () => Promise<T>): Promise<T> {
   }
 }
 
-async function infoOf(path: string, follow: boolean) {
+async function infoOf(path: string | Buffer, follow: boolean, name = Buffer.from(basename(String(path)))) {
   const stats = await (follow ? fs.stat(path) : fs.lstat(path));
   return {
-    name: Buffer.from(basename(path)),
+    name,
     kind: kindOf(stats),
     sizeBytes: BigInt(stats.size),
     mode: stats.mode & 0o7777,
