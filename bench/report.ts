@@ -1,0 +1,24 @@
+/** Rows of the benchmark as a table for people. */
+export type Row = {
+  readonly name: string;
+  readonly measured: string;
+  readonly floor: string;
+  readonly ratio: string;
+  readonly target: string;
+};
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+}
+
+/** Markdown, so that it can be pasted into SPECIFICATION.md. */
+export function table(rows: readonly Row[]): string {
+  const header: Row = { name: 'figure', measured: 'measured', floor: 'floor', ratio: 'ratio', target: 'target' };
+  const columns = ['name', 'measured', 'floor', 'ratio', 'target'] as const;
+  const widths = columns.map((column) => Math.max(...[header, ...rows].map((row) => row[column].length), 3));
+  const line = (row: Row): string =>
+    `| ${columns.map((column, index) => row[column].padEnd(widths[index] ?? 0)).join(' | ')} |`;
+  const rule = `| ${widths.map((width) => '-'.repeat(width)).join(' | ')} |`;
+  return [line(header), rule, ...rows.map(line)].join('\n');
+}

@@ -1,0 +1,187 @@
+/** The whole benchmark: each figure is measured through the SDK and, interleaved, against a floor of its own. */
+import { readFile } from 'node:fs/promises';
+import { cpus, totalmem } from 'node:os';
+import { startTestDaemon } from '@instavm/testing';
+import { InstaVM } from 'instavm';
+import { Floor } from './floor.ts';
+import { median, type Row, table } from './report.ts';
+
+const CREATE_ROUNDS = 15;
+const EXEC_ROUNDS = 60;
+const BULK_ROUNDS = 3;
+const BULK_BYTES = 100 * 1024 * 1024;
+const CHUNK = Buffer.alloc(256 * 1024);
+const FLEET = 20;
+
+export async function runBench({ json }: { readonly json: boolean }): Promise<void> {
+  const progress = (what: string): void => console.error(`… ${what}`);
+  const daemon = await startTestDaemon({ vmm: 'qemu' });
+  const client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
+  const floor = await Floor.open();
+  try {
+    const rows: Row[] = [];
+    progress('create to first exec');
+    rows.push(await createToFirstExec(client, floor));
+    progress('exec round trip');
+    rows.push(await execRoundTrip(client, floor));
+    progress('upload and download');
+    rows.push(...(await bulk(client, floor, daemon.pid)));
+    progress(`${FLEET} sandboxes at once`);
+    rows.push(...(await fleet(client, daemon.pid)));
+    progress('many execs in one sandbox');
+    rows.push(...(await manyExecs(client)));
+    const host = {
+      cpus: cpus().length,
+      cpu: cpus()[0]?.model ?? '',
+      memoryGib: Math.round(totalmem() / 2 ** 30),
+      accelerator: floor.accelerator,
+    };
+    if (json) console.log(JSON.stringify({ host, rows }, null, 2));
+    else
+      console.log(
+        `${table(rows)}\n\nHost: ${host.cpus} × ${host.cpu}, ${host.memoryGib} GiB, guests by ${host.accelerator}.\n\n${JSON.stringify({ host, rows })}`,
+      );
+  } finally {
+    await floor.close();
+    client.close();
+    await daemon.stop();
+  }
+}
+
+const timed = async (work: () => Promise<unknown>): Promise<number> => {
+  const started = performance.now();
+  await work();
+  return performance.now() - started;
+};
+
+async function createToFirstExec(client: InstaVM, floor: Floor): Promise<Row> {
+  const [ours, theirs]: [number[], number[]] = [[], []];
+  for (let round = 0; round < CREATE_ROUNDS; round++) {
+    theirs.push(await floor.restoreToFirstExec());
+    const started = performance.now();
+    const sandbox = await client.sandboxes.create();
+    await sandbox.run('true');
+    ours.push(performance.now() - started);
+    await sandbox.delete();
+  }
+  return ratio('create → first exec answered', median(ours), median(theirs), 'ms', 1.5);
+}
+
+async function execRoundTrip(client: InstaVM, floor: Floor): Promise<Row> {
+  const sandbox = await client.sandboxes.create();
+  const direct = await floor.clone();
+  const [ours, theirs]: [number[], number[]] = [[], []];
+  for (let round = 0; round < EXEC_ROUNDS; round++) {
+    theirs.push(await timed(() => direct.run('true')));
+    ours.push(await timed(() => sandbox.run('true')));
+  }
+  await direct.end();
+  await sandbox.delete();
+  return ratio('exec round trip of true', median(ours), median(theirs), 'ms', 1.5);
+}
+
+async function bulk(client: InstaVM, floor: Floor, daemonPid: number): Promise<Row[]> {
+  const sandbox = await client.sandboxes.create();
+  const direct = await floor.clone();
+  const rates = { up: [] as number[], down: [] as number[], rawUp: [] as number[], rawDown: [] as number[] };
+  const rate = (ms: number): number => BULK_BYTES / 1e6 / (ms / 1000);
+  const before = await rssMib(daemonPid);
+  let peak = before;
+  const watch = setInterval(() => void rssMib(daemonPid).then((now) => (peak = Math.max(peak, now))), 50);
+  async function* contents() {
+    for (let sent = 0; sent < BULK_BYTES; sent += CHUNK.length) yield CHUNK;
+  }
+  for (let round = 0; round < BULK_ROUNDS; round++) {
+    rates.rawUp.push(rate(await direct.rawUpload(BULK_BYTES)));
+    rates.up.push(rate(await timed(() => sandbox.files.write('/root/bulk', contents()))));
+    rates.rawDown.push(rate(await direct.rawDownload(BULK_BYTES)));
+    rates.down.push(
+      rate(
+        await timed(async () => {
+          let size = 0;
+          for await (const chunk of sandbox.files.readStream('/root/bulk')) size += chunk.length;
+          if (size !== BULK_BYTES) throw new Error(`the download has ${size} bytes`);
+        }),
+      ),
+    );
+  }
+  clearInterval(watch);
+  await direct.end();
+  await sandbox.delete();
+  return [
+    share('upload of 100 MB', median(rates.up), median(rates.rawUp)),
+    share('download of 100 MB', median(rates.down), median(rates.rawDown)),
+    {
+      name: 'daemon memory grown by transfers',
+      measured: `${Math.round(peak - before)} MiB`,
+      floor: '',
+      ratio: '',
+      target: 'constant',
+    },
+  ];
+}
+
+async function fleet(client: InstaVM, daemonPid: number): Promise<Row[]> {
+  const started = performance.now();
+  const made = await Promise.allSettled(Array.from({ length: FLEET }, () => client.sandboxes.create()));
+  const ms = Math.round(performance.now() - started);
+  const sandboxes = made.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const answers = await Promise.all(sandboxes.map((sandbox) => sandbox.run('true')));
+  const rss = await rssMib(daemonPid);
+  await Promise.all(sandboxes.map((sandbox) => sandbox.delete()));
+  const right = answers.filter(({ exitCode }) => exitCode === 0).length;
+  return [
+    {
+      name: `${FLEET} creates at once`,
+      measured: `${right} of ${FLEET}, ${ms} ms`,
+      floor: '',
+      ratio: '',
+      target: 'all',
+    },
+    {
+      name: `daemon RSS with ${FLEET} sandboxes`,
+      measured: `${Math.round(rss)} MiB`,
+      floor: '',
+      ratio: '',
+      target: '≤ 150 MiB',
+    },
+  ];
+}
+
+async function manyExecs(client: InstaVM): Promise<Row[]> {
+  const sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
+  const ask = async (n: number): Promise<boolean> => (await sandbox.run(['echo', String(n)])).stdoutText === `${n}\n`;
+  let sequential = 0;
+  for (let n = 0; n < 200; n++) if (await ask(n)) sequential++;
+  const parallel = (await Promise.all(Array.from({ length: 50 }, (_, n) => ask(n)))).filter(Boolean).length;
+  await sandbox.delete();
+  const row = (name: string, right: number, of: number): Row => ({
+    name,
+    measured: `${right} of ${of} right`,
+    floor: '',
+    ratio: '',
+    target: 'all',
+  });
+  return [row('200 sequential execs', sequential, 200), row('50 parallel execs', parallel, 50)];
+}
+
+const ratio = (name: string, ours: number, floor: number, unit: string, target: number): Row => ({
+  name,
+  measured: `${ours.toFixed(1)} ${unit}`,
+  floor: `${floor.toFixed(1)} ${unit}`,
+  ratio: (ours / floor).toFixed(2),
+  target: `≤ ${target} × floor`,
+});
+
+const share = (name: string, ours: number, raw: number): Row => ({
+  name,
+  measured: `${ours.toFixed(0)} MB/s`,
+  floor: `${raw.toFixed(0)} MB/s raw`,
+  ratio: (ours / raw).toFixed(2),
+  target: '≥ 0.6 of raw',
+});
+
+async function rssMib(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024;
+}
