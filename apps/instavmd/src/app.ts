@@ -61,6 +61,12 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
+  // Some clients announce JSON on every request, also on one that has no body.
+  const parseJson = app.getDefaultJsonParser('error', 'error');
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined);
+    else parseJson(request, body as string, done);
+  });
   app.decorateRequest('account', null as unknown as Account);
   answerErrors(app);
   const executions = new Executions();
