@@ -76,7 +76,7 @@ describe('bad input', () => {
 
   it.each([
     ['text that is no JSON', '{"a":', 400],
-    ['no body', '', 400],
+    ['no body', '', 422],
     ['a list', '[]', 422],
     ['null', 'null', 422],
     ['a prototype', '{"__proto__":{"a":1}}', 400],

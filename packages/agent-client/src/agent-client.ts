@@ -43,6 +43,7 @@ export class AgentClient {
         readMaxBytes: READ_MAX_BYTES,
         acceptCompression: [],
       }),
+      () => session.destroyed || session.closed,
     );
     this.lifecycle = createClient(Lifecycle, transport);
     this.exec = createClient(Exec, transport);
@@ -104,9 +105,13 @@ function resetBeforeEnd(stream: ClientHttp2Stream): ClientHttp2Stream {
 }
 
 /** Errors of calls, and of the streams they answer with, carry the guest's reason. */
-function withNamedErrors(transport: Transport): Transport {
+function withNamedErrors(transport: Transport, isLost: () => boolean): Transport {
   const named = (error: unknown): never => {
-    throw AgentError.from(error);
+    const failure = AgentError.from(error);
+    // An answer that was cut off by the loss of the channel is no fault of the guest's.
+    if (failure.reason === 'protocol' && isLost())
+      throw new AgentError('channel_lost', 'the channel to the guest was lost', { cause: error });
+    throw failure;
   };
   return {
     unary: (...call) => transport.unary(...call).catch(named),
