@@ -16,8 +16,27 @@ from agents import ModelResponse, Runner, Usage, set_tracing_disabled
 from agents.models.interface import Model
 from agents.run import RunConfig
 from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
-from agents.sandbox.entries import Dir, File, LocalDir, LocalFile
-from agents.sandbox.errors import ExecTimeoutError, ExposedPortUnavailableError, WorkspaceReadNotFoundError
+from agents.sandbox.entries import (
+    Dir,
+    File,
+    InContainerMountStrategy,
+    LocalDir,
+    LocalFile,
+    RcloneMountPattern,
+    S3Mount,
+)
+from agents.sandbox.errors import (
+    ExecTimeoutError,
+    ExecTransportError,
+    ExposedPortUnavailableError,
+    MountConfigError,
+    WorkspaceArchiveReadError,
+    WorkspaceArchiveWriteError,
+    WorkspaceReadNotFoundError,
+    WorkspaceStartError,
+)
+from agents.sandbox.snapshot import LocalSnapshotSpec
+from agents.sandbox.types import Group, Permissions, User
 from daemon import Daemon
 from openai.types.responses import (
     ResponseCustomToolCall,
@@ -144,6 +163,69 @@ async def test_local_files_reach_the_sandbox(provider: InstaVMSandboxClient, tmp
     async with session:
         assert (await session.exec("cat l t/f")).stdout == b"alonein tree"
     await provider.delete(session)
+
+
+async def test_a_snapshot_brings_the_workspace_back_in_another_sandbox(
+    provider: InstaVMSandboxClient, tmp_path: Path
+) -> None:
+    manifest = Manifest(entries={"a.txt": File(content=b"alpha"), "temp": File(content=b"gone", ephemeral=True)})
+    session = await provider.create(manifest=manifest, snapshot=LocalSnapshotSpec(base_path=tmp_path))
+    await session.start()
+    await session.exec("rm a.txt; mkdir -m 700 d; echo kept > d/kept; ln -s d/kept link; echo changed > temp")
+    await session.stop()
+    stored = json.dumps(provider.serialize_session_state(session._inner.state))
+    await provider.delete(session)
+    again = await provider.resume(provider.deserialize_session_state(json.loads(stored)))
+    await again.start()
+    # What is ephemeral is made anew from the manifest, everything else is as it was left.
+    assert (await again.exec("ls; cat temp; stat -c ' %a' d; cat link")).stdout == b"d\nlink\ntemp\ngone 700\nkept\n"
+    await provider.delete(again)
+
+
+async def test_a_manifests_users_and_groups_own_and_are_kept_out(provider: InstaVMSandboxClient) -> None:
+    ada, bob = User(name="ada"), User(name="bob")
+    devs = Group(name="devs", users=[ada])
+    secret = File(content=b"for devs", permissions=Permissions.from_mode(0o640), group=devs)
+    manifest = Manifest(users=[ada, bob], groups=[devs], entries={"secret": secret})
+    session = await provider.create(manifest=manifest)
+    async with session:
+        assert (await session.exec("stat -c '%a %G' secret; id -nG ada")).stdout == b"640 devs\nada devs\n"
+        assert (await session.read(Path("secret"), user=ada)).read() == b"for devs"
+        with pytest.raises(WorkspaceArchiveReadError):
+            await session.read(Path("secret"), user=bob)
+        with pytest.raises(WorkspaceArchiveWriteError):
+            await session.write(Path("new"), io.BytesIO(b""), user=bob)
+    await provider.delete(session)
+
+
+async def test_an_ended_sandbox_is_not_running_and_is_not_replaced_in_silence(
+    provider: InstaVMSandboxClient, daemon: Daemon
+) -> None:
+    session = await provider.create()
+    await session.start()
+    async with AsyncInstaVM(daemon.api_key, daemon.base_url) as client:
+        await client.sandboxes.attach(session._inner.state.sandbox_id).delete()
+    assert await session.running() is False
+    with pytest.raises(ExecTransportError):
+        await session.exec("true")
+    with pytest.raises(WorkspaceStartError) as refused:
+        await session.start()
+    assert "stopped" in str(refused.value.context)
+    await provider.delete(session)
+    assert await session.running() is False
+
+
+async def test_an_option_that_is_not_known_and_a_mount_are_refused_before_a_sandbox_is_made(
+    provider: InstaVMSandboxClient, daemon: Daemon
+) -> None:
+    with pytest.raises(ValueError, match="memory"):
+        InstaVMSandboxClientOptions(memory=512)  # type: ignore[call-arg]
+    mount = S3Mount(bucket="b", mount_strategy=InContainerMountStrategy(pattern=RcloneMountPattern()))
+    async with AsyncInstaVM(daemon.api_key, daemon.base_url) as client:
+        before = len(await client.sandboxes.list())
+        with pytest.raises(MountConfigError, match="d/bucket: mounts are not available"):
+            await provider.create(manifest=Manifest(entries={"d": Dir(children={"bucket": mount})}))
+        assert len(await client.sandboxes.list()) == before
 
 
 async def test_what_is_not_there_yet_says_so(provider: InstaVMSandboxClient, session: Any) -> None:

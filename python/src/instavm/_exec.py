@@ -70,6 +70,8 @@ class AsyncExec:
                 max_size=_MAX_FRAME_BYTES,
                 max_queue=_MAX_QUEUE,
                 open_timeout=_OPEN_TIMEOUT_SECONDS,
+                # The answers to pings queue behind output: whoever pauses reading would be taken for lost.
+                ping_timeout=None,
                 # The server is on the address that was given; a proxy for the web has no part in it.
                 **_no_proxy(),
             )

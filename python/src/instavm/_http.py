@@ -59,6 +59,8 @@ class AsyncHttp:
         request = self._client.build_request(
             method, path, params=_parameters(query), json=json, content=content, headers=headers
         )
+        if self._client.is_closed:
+            raise InstaVMError("client_closed", "this client has been closed", hint="Make another one.")
         try:
             answer = await self._client.send(request, stream=True)
         except httpx.TransportError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from agents.sandbox.errors import ConfigurationError, ErrorCode
+from agents.sandbox.entries import Mount
+from agents.sandbox.errors import ConfigurationError, ErrorCode, MountConfigError
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.session.dependencies import Dependencies
 from agents.sandbox.session.manager import Instrumentation
@@ -50,6 +51,7 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
         options = options or InstaVMSandboxClientOptions()
         manifest = manifest or Manifest()
         _refuse_unavailable(options)
+        self._check(manifest)
         client = self._client()
         try:
             sandbox = await _make_sandbox(client, options)
@@ -97,6 +99,17 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
         if parse is not None:
             return parse(payload, InstaVMSandboxSessionState)
         return InstaVMSandboxSessionState.model_validate(payload)
+
+    def _check(self, manifest: Manifest) -> None:
+        """Refuses before a sandbox is made for it."""
+        for path, entry in manifest.iter_entries():
+            if isinstance(entry, Mount):
+                message = f"{path}: mounts are not available on this server yet"
+                raise MountConfigError(message=message, context={"backend": BACKEND_ID, "path": str(path)})
+        # The SDK's own checks, in those versions that have them.
+        check = getattr(self, "_validate_manifest_for_create", None)
+        if check is not None:
+            check(manifest)
 
     def _client(self, base_url: str | None = None) -> AsyncInstaVM:
         return AsyncInstaVM(self._api_key, base_url or self._base_url)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from agents.sandbox.session.sandbox_client import BaseSandboxClientOptions
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
+from pydantic import ConfigDict
 
 from ..._client import EgressPolicy
 
@@ -16,7 +17,9 @@ DEFAULT_LIFETIME_SECONDS = 3600
 
 
 class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
-    """Named as in the official client; all of them are optional."""
+    """Named and ordered as in the official client; all of them are optional."""
+
+    model_config = ConfigDict(extra="forbid")
 
     type: Literal["instavm"] = BACKEND_ID
     memory_mb: int | None = None
@@ -26,7 +29,10 @@ class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
     #: Under the manifest's own environment.
     env: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
+    snapshot_id: str | None = None
     exposed_ports: tuple[int, ...] = ()
+    snapshot_on_terminate: bool | None = None
+    snapshot_name: str | None = None
     #: False: no way out but the listed domains and address ranges.
     allow_internet_access: bool | None = None
     allow_http: bool | None = None
@@ -34,9 +40,6 @@ class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
     allow_package_managers: bool | None = None
     allowed_domains: list[str] | None = None
     allowed_cidrs: list[str] | None = None
-    snapshot_id: str | None = None
-    snapshot_on_terminate: bool | None = None
-    snapshot_name: str | None = None
 
     def egress_policy(self) -> EgressPolicy | None:
         """The policy that the options ask for; None when none of them is about the network."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import io
 from pathlib import Path
@@ -14,6 +15,7 @@ from agents.sandbox.errors import (
     WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError,
     WorkspaceReadNotFoundError,
+    WorkspaceStartError,
     WorkspaceWriteTypeError,
 )
 from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
@@ -40,6 +42,7 @@ class InstaVMSandboxSession(BaseSandboxSession):
         self._client = client
         self.sandbox: AsyncSandbox = client.sandboxes.attach(state.sandbox_id)
         self._processes = Processes(self.sandbox)
+        self._ending = asyncio.Lock()
         self._ended = False
 
     # ------------------------------------------------------------------------------------------- lifecycle
@@ -51,20 +54,24 @@ class InstaVMSandboxSession(BaseSandboxSession):
             return False
 
     async def _prepare_backend_workspace(self) -> None:
-        await self.sandbox.files.mkdir(self.state.manifest.root, parents=True)
+        root = Path(self.state.manifest.root)
+        try:
+            await self.sandbox.files.mkdir(str(root), parents=True)
+        except InstaVMError as error:
+            # A sandbox that has ended stays ended: another one in its place would lose the agent's work in silence.
+            raise WorkspaceStartError(path=root, context=_context(error), cause=error) from error
 
     async def _shutdown_backend(self) -> None:
         """Ends the sandbox, once; one that is gone already is ended."""
-        if self._ended:
-            return
-        self._ended = True
-        try:
-            await self.sandbox.delete()
-        except InstaVMError as error:
-            if error.status not in (404, 410):
-                self._ended = False
-                raise
-        finally:
+        async with self._ending:
+            if self._ended:
+                return
+            try:
+                await self.sandbox.delete()
+            except InstaVMError as error:
+                if error.status not in (404, 410):
+                    raise
+            self._ended = True
             await self._client.aclose()
 
     # -------------------------------------------------------------------------------------------- commands
