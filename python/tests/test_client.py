@@ -132,6 +132,34 @@ def test_the_blocking_client_does_the_same(daemon: Daemon) -> None:
         events.close()
 
 
+async def test_a_command_does_not_outlive_the_block_of_its_exec(sandbox: AsyncSandbox) -> None:
+    async with await sandbox.exec("exec sleep 4711") as exec_:
+        assert exec_.result is None
+    gone = "for i in $(seq 100); do pgrep -f '[s]leep 4711' >/dev/null || exit 0; sleep 0.1; done; exit 1"
+    assert (await sandbox.run(gone)).exit_code == 0
+
+
+async def test_an_id_from_outside_reaches_no_other_route(client: AsyncInstaVM) -> None:
+    for id_ in ("../../v1/users/me", "x/../y", "a?b#c", "%2e%2e"):
+        with pytest.raises(InstaVMError) as unknown:
+            await client.sandboxes.get(id_)
+        assert unknown.value.code == "sandbox_not_found"
+    with pytest.raises(InstaVMError, match="is not an id"):
+        client.sandboxes.attach("..")
+
+
+def test_a_closed_client_says_so_and_closes_what_was_left_open(daemon: Daemon) -> None:
+    client = InstaVM(daemon.api_key, daemon.base_url)
+    with client.sandboxes.create() as sandbox:
+        for _ in sandbox.exec("yes"):
+            break
+    client.close()
+    client.close()
+    with pytest.raises(InstaVMError) as closed:
+        client.sandboxes.list()
+    assert closed.value.code == "client_closed"
+
+
 def test_no_key_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("INSTAVM_API_KEY", raising=False)
     with pytest.raises(InstaVMError, match="INSTAVM_API_KEY"):

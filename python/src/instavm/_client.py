@@ -10,7 +10,7 @@ from typing import Any
 
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
-from ._http import AsyncHttp
+from ._http import AsyncHttp, path_segment
 from .errors import InstaVMError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8787"
@@ -61,6 +61,7 @@ class AsyncSandbox:
 
     def __init__(self, http: AsyncHttp, sandbox_id: str) -> None:
         self._http = http
+        self._path = f"/v2/sandboxes/{path_segment(sandbox_id)}"
         self.id = sandbox_id
         self.files = AsyncFiles(http, sandbox_id)
 
@@ -104,10 +105,10 @@ class AsyncSandbox:
         return RunResult(**exec_.result.__dict__, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"]))
 
     async def info(self) -> SandboxInfo:
-        return _sandbox_info(await self._http.json("GET", f"/v2/sandboxes/{self.id}"))
+        return _sandbox_info(await self._http.json("GET", self._path))
 
     async def stats(self) -> dict[str, int]:
-        return dict(await self._http.json("GET", f"/v2/sandboxes/{self.id}/stats"))
+        return dict(await self._http.json("GET", f"{self._path}/stats"))
 
     async def set_egress_policy(self, policy: EgressPolicy) -> None:
         body = {
@@ -117,10 +118,10 @@ class AsyncSandbox:
             "allowed_domains": list(policy.allowed_domains),
             "allowed_cidrs": list(policy.allowed_cidrs),
         }
-        await self._http.json("POST", f"/v1/egress/session/{self.id}", json=body)
+        await self._http.json("POST", f"/v1/egress/session/{path_segment(self.id)}", json=body)
 
     async def get_egress_policy(self) -> EgressPolicy:
-        policy = await self._http.json("GET", f"/v1/egress/session/{self.id}")
+        policy = await self._http.json("GET", f"/v1/egress/session/{path_segment(self.id)}")
         return EgressPolicy(
             allow_http=policy["allow_http"],
             allow_https=policy["allow_https"],
@@ -131,7 +132,7 @@ class AsyncSandbox:
 
     async def delete(self) -> None:
         """Ends the sandbox; success when it has ended already."""
-        await self._http.json("DELETE", f"/v2/sandboxes/{self.id}")
+        await self._http.json("DELETE", self._path)
 
     async def __aenter__(self) -> AsyncSandbox:
         return self

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from ._http import AsyncHttp
+from ._http import AsyncHttp, path_segment
 from .errors import InstaVMError, error_from_body
 
 #: A program with its arguments, or a bash script of any length.
@@ -41,7 +41,10 @@ class Output:
 
 
 class AsyncExec:
-    """A running command. Iterate over it for its output; a command that nobody reads waits."""
+    """A running command. Iterate over it for its output; a command that nobody reads waits.
+
+    As a context manager it does not outlive its block: what still runs then is killed.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -61,7 +64,7 @@ class AsyncExec:
         timeout_ms: int | None = None,
         stdin: bool = False,
     ) -> AsyncExec:
-        url = http.web_socket_url(f"/v2/sandboxes/{sandbox_id}/exec")
+        url = http.web_socket_url(f"/v2/sandboxes/{path_segment(sandbox_id)}/exec")
         try:
             socket = await connect(
                 url,
@@ -118,6 +121,12 @@ class AsyncExec:
     async def aclose(self) -> None:
         """Drops the connection; a command still running is killed."""
         self._socket.transport.abort()
+
+    async def __aenter__(self) -> AsyncExec:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def _send(self, frame: bytes | str) -> None:
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ._http import AsyncHttp
+from ._http import AsyncHttp, path_segment
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AsyncFiles:
 
     def __init__(self, http: AsyncHttp, sandbox_id: str) -> None:
         self._http = http
-        self._base = f"/v2/sandboxes/{sandbox_id}"
+        self._base = f"/v2/sandboxes/{path_segment(sandbox_id)}"
 
     async def read(
         self, path: str, *, max_bytes: int | None = None, user: str | None = None, within: Sequence[str] | None = None

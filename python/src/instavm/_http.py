@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -15,6 +16,13 @@ Query = Mapping[str, str | int | bool | Sequence[str] | None]
 #: Creating a sandbox of a new size builds its template first; reading a stream waits for the guest.
 _TIMEOUT = httpx.Timeout(connect=15, read=600, write=600, pool=60)
 _MAX_ERROR_BYTES = 64 * 1024
+
+
+def path_segment(text: str) -> str:
+    """One segment of a path, whatever is in it; an id may come from outside and must not reach another route."""
+    if text in ("", ".", ".."):
+        raise InstaVMError("invalid_argument", f"{text!r} is not an id")
+    return quote(text, safe="")
 
 
 class AsyncHttp:

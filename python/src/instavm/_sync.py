@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
+from .errors import InstaVMError
 
 T = TypeVar("T")
 
@@ -23,7 +24,14 @@ class _Loop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            coroutine.close()
+            raise InstaVMError("client_closed", "this client has been closed", hint="Make another one.")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._loop.is_closed()
 
     def iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
         """Steps an asynchronous iterator; breaking off closes it."""
@@ -46,13 +54,24 @@ class _Loop:
                 self.run(close())
 
     def close(self) -> None:
+        """Idempotent. What is still under way is cancelled."""
+        if self._loop.is_closed():
+            return
+
+        async def cancel_all() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        self.run(cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
 class Exec:
-    """A running command. Iterate over it for its output."""
+    """A running command; iterate over it for its output. At the end of a `with` block what still runs is killed."""
 
     def __init__(self, loop: _Loop, inner: AsyncExec) -> None:
         self._loop = loop
@@ -78,7 +97,14 @@ class Exec:
         self._loop.run(self._inner.kill(signal))
 
     def close(self) -> None:
+        """Drops the connection; a command still running is killed."""
         self._loop.run(self._inner.aclose())
+
+    def __enter__(self) -> Exec:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Files:
@@ -217,8 +243,10 @@ class InstaVM:
         self.sandboxes = Sandboxes(self._loop, self._inner)
 
     def close(self) -> None:
-        self._loop.run(self._inner.aclose())
-        self._loop.close()
+        """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""
+        if not self._loop.is_closed:
+            self._loop.run(self._inner.aclose())
+            self._loop.close()
 
     def __enter__(self) -> InstaVM:
         return self
