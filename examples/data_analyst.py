@@ -15,13 +15,7 @@ async def main():
         name="Data analyst",
         model="gpt-4.1",
         instructions="Inspect sales.csv and summarize the outliers.",
-        default_manifest=Manifest(
-            entries={
-                "sales.csv": File(
-                    content=b"region,revenue\nus,120\nin,980\nuk,140\n"
-                )
-            }
-        ),
+        default_manifest=Manifest(entries={"sales.csv": File(content=b"region,revenue\nus,120\nin,980\nuk,140\n")}),
     )
 
     result = await Runner.run(

@@ -85,7 +85,10 @@ function installUnderLock() {
 
 function install() {
   console.log('Installing npm dependencies (npm ci) …');
-  const { status, error } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: ROOT, stdio: 'inherit' });
+  const { status, error } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+    cwd: ROOT,
+    stdio: 'inherit',
+  });
   if (error) fail([`npm could not be started: ${error.message}`]);
   return status ?? 1;
 }

@@ -1,6 +1,7 @@
 /** The daemon's configuration: every setting, read once. Nothing else reads the environment. docs/reference/configuration.md lists the same set. */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { defaultCacheDirectory } from '@instavm/images';
 import { z } from 'zod';
 
 const LISTEN = /^(\[[0-9a-fA-F:]+\]|[^:[\]]+):(\d{1,5})$/;
@@ -20,10 +21,7 @@ export const SETTINGS = {
     .string()
     .min(1)
     .default(join(homedir(), '.local', 'share', 'instavm')),
-  INSTAVM_CACHE_DIR: z
-    .string()
-    .min(1)
-    .default(join(homedir(), '.cache', 'instavm')),
+  INSTAVM_CACHE_DIR: z.string().min(1).optional(),
   INSTAVM_LISTEN: Listen.prefault('127.0.0.1:8787'),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
@@ -37,7 +35,7 @@ export const SETTINGS = {
 /** Settings of our clients and tools, which may stand in the same environment. */
 const FOREIGN = /^INSTAVM_(API_KEY|BASE_URL|SSH_HOST|COOKBOOKS_\w+|TEST_\w+|TAPES_\w+|API_BASE|DEMO_\w+)$/;
 
-export type Config = z.infer<z.ZodObject<typeof SETTINGS>>;
+export type Config = z.infer<z.ZodObject<typeof SETTINGS>> & { readonly INSTAVM_CACHE_DIR: string };
 
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
@@ -47,7 +45,8 @@ export class ConfigError extends Error {
 export function parseConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const own = Object.entries(env).filter(([name]) => name.startsWith('INSTAVM_') && !FOREIGN.test(name));
   const parsed = z.strictObject(SETTINGS).safeParse(Object.fromEntries(own));
-  if (parsed.success) return parsed.data;
+  // Where setup leaves the images: the same rule for both.
+  if (parsed.success) return { ...parsed.data, INSTAVM_CACHE_DIR: defaultCacheDirectory(env) };
   const problems = parsed.error.issues.map((issue) =>
     issue.code === 'unrecognized_keys'
       ? `${issue.keys.join(', ')}: no such setting`

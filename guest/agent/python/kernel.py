@@ -93,7 +93,7 @@ def send(channel, message):
 
 
 class SandboxEnvironment:
-    """The environment that the host gives the sandbox, over the kernel's own; a cell's changes last until the host's change."""
+    """What the host gives the sandbox, over the kernel's own; a cell's changes last until the host's change."""
 
     def __init__(self):
         self.base = dict(os.environ)

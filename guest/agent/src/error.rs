@@ -78,3 +78,19 @@ impl From<AgentError> for Status {
         status
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_page_lists_exactly_these_reasons() {
+        let page = include_str!("../../../docs/reference/agent-errors.md");
+        let mut listed: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        listed.sort_unstable();
+        let mut ours: Vec<&str> = REASONS.iter().map(|(word, _)| *word).collect();
+        ours.sort_unstable();
+        assert_eq!(listed, ours);
+    }
+}

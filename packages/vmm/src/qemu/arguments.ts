@@ -1,6 +1,8 @@
 /** QEMU's command lines for the `microvm` machine: one to make a template, one to clone it. Pure. */
 import type { Accelerator, GuestImages, MachineSize } from '@instavm/core';
 
+export const QEMU_BINARY = 'qemu-system-x86_64';
+
 /** Changes whenever a template made by older code could not be restored by this one. */
 export const TEMPLATE_FORMAT = 1;
 

@@ -16,7 +16,7 @@ import type {
   Vmm,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import { cloneArguments, cpuModel, FILES, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
+import { cloneArguments, cpuModel, FILES, QEMU_BINARY, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
 import { copySparse } from './overlay.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -77,8 +77,6 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     reapLeftovers: () => reapDirectory(runDirectory),
   };
 }
-
-export const QEMU_BINARY = 'qemu-system-x86_64';
 
 async function restore(
   binary: string,

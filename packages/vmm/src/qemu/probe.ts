@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import type { GuestImages, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { QEMU_BINARY } from './index.ts';
+import { QEMU_BINARY } from './arguments.ts';
 import { buildTemplate } from './template.ts';
 
 /** A guest under working KVM answers within two seconds. */

@@ -1,0 +1,38 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ERROR_CATALOG } from '@instavm/wire';
+import { describe, expect, it } from 'vitest';
+import { ConfigError, parseConfig, SETTINGS } from '../src/config.ts';
+
+const reference = (name: string): Promise<string> =>
+  readFile(join(import.meta.dirname, '../../../docs/reference', name), 'utf8');
+const firstCells = (page: string): string[] =>
+  Array.from(page.matchAll(/^\| `([^`]+)` \|/gm), (match) => match[1] ?? '');
+
+describe('the configuration', () => {
+  it('has defaults for everything and parses an address', () => {
+    expect(parseConfig({}).INSTAVM_LISTEN).toEqual({ host: '127.0.0.1', port: 8787 });
+    expect(parseConfig({ INSTAVM_LISTEN: '[::1]:0' }).INSTAVM_LISTEN).toEqual({ host: '::1', port: 0 });
+  });
+
+  it('names every problem at once', () => {
+    const bad = { INSTAVM_LISTEN: 'here', INSTAVM_LISTNE: 'x', INSTAVM_LOG_LEVEL: 'loud' };
+    expect(() => parseConfig(bad)).toThrow(ConfigError);
+    expect(() => parseConfig(bad)).toThrow(/INSTAVM_LISTNE[\s\S]*|INSTAVM_LISTEN/);
+    for (const name of Object.keys(bad)) expect(() => parseConfig(bad)).toThrow(name);
+  });
+
+  it('lets the settings of clients stand in the same environment', () => {
+    expect(() => parseConfig({ INSTAVM_API_KEY: 'k', INSTAVM_BASE_URL: 'http://h', HOME: '/root' })).not.toThrow();
+  });
+
+  it('is the one that the reference describes', async () => {
+    expect(firstCells(await reference('configuration.md')).sort()).toEqual(Object.keys(SETTINGS).sort());
+  });
+});
+
+describe('the error catalog', () => {
+  it('is the one that the reference describes', async () => {
+    expect(firstCells(await reference('errors.md')).sort()).toEqual(Object.keys(ERROR_CATALOG).sort());
+  });
+});
