@@ -40,7 +40,7 @@ export class InstaVMSandboxClient implements SandboxClient<InstaVMSandboxClientO
     }
     assertSupported(manifest);
     return withSandboxSpan('sandbox.start', { backend_id: BACKEND_ID }, async () => {
-      const environment = await manifest.resolveEnvironment(merged.env ?? {});
+      const environment = { ...merged.env, ...(await manifest.resolveEnvironment()) };
       const client = this.#client(merged);
       const sandbox = await makeSandbox(client, manifest, merged);
       const { apiKey: _apiKey, baseUrl: _baseUrl, ...kept } = merged;

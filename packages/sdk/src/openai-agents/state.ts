@@ -42,7 +42,7 @@ export async function deserializeState(record: Record<string, unknown>): Promise
     baseUrl,
     manifest,
     options: (typeof record.options === 'object' && record.options !== null ? record.options : {}) as StoredOptions,
-    environment: await manifest.resolveEnvironment(kept),
+    environment: { ...kept, ...(await manifest.resolveEnvironment()) },
     workspaceReady: record.workspaceReady === true,
   };
 }
