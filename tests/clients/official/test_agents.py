@@ -7,13 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agents import ModelResponse, Runner, Usage, set_tracing_disabled
 from agents.models.interface import Model
 from agents.run import RunConfig
 from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
 from agents.sandbox.entries import Dir, File
+from agents.sandbox.snapshot import LocalSnapshotSpec
+from agents.sandbox.types import Permissions, User
 from daemon import Daemon
-from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+from openai.types.responses import (
+    ResponseCustomToolCall,
+    ResponseFunctionToolCall,
+    ResponseOutputMessage,
+    ResponseOutputText,
+)
 
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
 
@@ -65,6 +73,38 @@ async def test_a_restricted_session_is_accepted(daemon: Daemon) -> None:
     await provider.delete(session)
 
 
+async def test_a_workspace_comes_back_in_another_sandbox_through_a_tar(daemon: Daemon, tmp_path: Path) -> None:
+    provider = provider_of(daemon)
+    manifest = Manifest(entries={"a.txt": File(content=b"alpha")})
+    snapshot = LocalSnapshotSpec(base_path=tmp_path)
+    session = await provider.create(manifest=manifest, options=InstaVMSandboxClientOptions(), snapshot=snapshot)
+    await session.start()
+    await session.exec("cd /workspace && rm a.txt && mkdir d && head -c 300000 /dev/urandom > d/data && cp d/data /tmp")
+    digest = (await session.exec("sha256sum < /workspace/d/data")).stdout
+    await session.stop()
+    stored = json.loads(json.dumps(provider.serialize_session_state(session._inner.state)))
+    await provider.delete(session)
+    again = await provider.resume(provider.deserialize_session_state(stored))
+    await again.start()
+    assert again._inner.state.instavm_session_id != stored["instavm_session_id"]
+    assert (await again.exec("ls /workspace; sha256sum < /workspace/d/data")).stdout == b"d\n" + digest
+    await provider.delete(again)
+
+
+async def test_users_act_with_their_own_rights_and_links_out_are_refused(daemon: Daemon) -> None:
+    provider = provider_of(daemon)
+    secret = File(content=b"root's", permissions=Permissions.from_mode(0o600))
+    manifest = Manifest(users=[User(name="ada")], entries={"secret": secret})
+    session = await provider.create(manifest=manifest, options=InstaVMSandboxClientOptions())
+    await session.start()
+    assert (await session.exec("id -un", user="ada")).stdout == b"ada\n"
+    assert (await session.exec("cat /workspace/secret", user="ada")).exit_code != 0
+    await session.exec("ln -s /etc/passwd /workspace/leak")
+    with pytest.raises(Exception, match="escape"):
+        await session.read(Path("leak"))
+    await provider.delete(session)
+
+
 class ScriptedModel(Model):
     def __init__(self, steps: list[Any]) -> None:
         self._steps = steps
@@ -74,6 +114,46 @@ class ScriptedModel(Model):
 
     def stream_response(self, *args: Any, **kwargs: Any) -> Any:
         raise AssertionError("the script is not streamed")
+
+
+async def test_a_run_patches_a_file_sees_an_image_and_polls_a_slow_command(daemon: Daemon) -> None:
+    outputs: dict[str, Any] = {}
+
+    def call(name: str, call_id: str, **arguments: Any) -> ResponseFunctionToolCall:
+        return ResponseFunctionToolCall(
+            type="function_call", id=call_id, call_id=call_id, name=name, arguments=json.dumps(arguments)
+        )
+
+    def patch(_: Any) -> ResponseCustomToolCall:
+        text = "*** Begin Patch\n*** Update File: a.txt\n@@\n-alpha\n+omega\n*** End Patch\n"
+        return ResponseCustomToolCall(type="custom_tool_call", id="p", call_id="p", name="apply_patch", input=text)
+
+    def slow(_: Any) -> ResponseFunctionToolCall:
+        return call("exec_command", "slow", cmd="sleep 2; cat /workspace/a.txt", yield_time_ms=250)
+
+    def poll(items: Any) -> ResponseFunctionToolCall:
+        text = next(item["output"] for item in items if isinstance(item, dict) and item.get("call_id") == "slow")
+        session_id = int(text.split("session ID ")[1].split()[0])
+        return call("write_stdin", "poll", session_id=session_id, chars="", yield_time_ms=10_000)
+
+    def finish(items: Any) -> ResponseOutputMessage:
+        outputs.update((i["call_id"], json.dumps(i["output"])) for i in items if isinstance(i, dict) and "output" in i)
+        text = ResponseOutputText(type="output_text", text="done", annotations=[])
+        return ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[text])
+
+    # This version of the SDK cannot store a manifest with binary contents, so the image is made in the sandbox.
+    gif = "echo R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7 | base64 -d > /workspace/dot.gif"
+    draw, look = call("exec_command", "draw", cmd=gif), call("view_image", "image", path="dot.gif")
+    agent = SandboxAgent(
+        name="A",
+        model=ScriptedModel([patch, lambda _: draw, lambda _: look, slow, poll, finish]),
+        instructions="Follow the script.",
+        default_manifest=Manifest(entries={"a.txt": File(content=b"alpha\n")}),
+    )
+    sandbox = SandboxRunConfig(client=provider_of(daemon), options=InstaVMSandboxClientOptions())
+    assert (await Runner.run(agent, "go", run_config=RunConfig(sandbox=sandbox))).final_output == "done"
+    assert "data:image/gif;base64" in outputs["image"]
+    assert "running with session ID" in outputs["slow"] and "omega" in outputs["poll"]
 
 
 async def test_a_whole_run_with_the_announcements_manifest(daemon: Daemon) -> None:
