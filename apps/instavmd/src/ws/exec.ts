@@ -33,6 +33,7 @@ export async function relayExec(socket: WebSocket, guest: Guest, log: FastifyBas
     full: () => socket.pause(),
     drained: () => socket.resume(),
   });
+  const openedAt = performance.now();
   const pinging = setInterval(() => socket.ping(), PING_INTERVAL_MS);
   socket.on('error', (error) => log.debug({ err: error }, 'exec socket'));
   socket.once('close', () => {
@@ -56,6 +57,7 @@ export async function relayExec(socket: WebSocket, guest: Guest, log: FastifyBas
     return;
   } finally {
     input.discard();
+    log.info({ ms: Math.round(performance.now() - openedAt) }, 'exec ended');
   }
   socket.close(CLOSE_NORMAL);
 }
