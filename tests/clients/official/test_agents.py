@@ -132,8 +132,8 @@ async def test_a_run_patches_a_file_sees_an_image_and_polls_a_slow_command(daemo
         return call("exec_command", "slow", cmd="sleep 2; cat /workspace/a.txt", yield_time_ms=250)
 
     def poll(items: Any) -> ResponseFunctionToolCall:
-        text = next(item["output"] for item in items if isinstance(item, dict) and item.get("call_id") == "slow")
-        session_id = int(text.split("session ID ")[1].split()[0])
+        answers = {i["call_id"]: i["output"] for i in items if isinstance(i, dict) and "output" in i}
+        session_id = int(answers["slow"].split("session ID ")[1].split()[0])
         return call("write_stdin", "poll", session_id=session_id, chars="", yield_time_ms=10_000)
 
     def finish(items: Any) -> ResponseOutputMessage:
