@@ -105,7 +105,7 @@ async function chooseVmm(
   if (config.INSTAVM_VMM === 'fake') {
     const { createFakeVmm, fakeImages } = await import('@instavm/vmm/fake');
     logger.warn('the fake VMM runs no guest and isolates nothing: for tests only');
-    return { vmm: createFakeVmm(), images: fakeImages };
+    return { vmm: createFakeVmm(runDirectory), images: fakeImages };
   }
   const cacheDirectory = config.INSTAVM_CACHE_DIR;
   const images = await locateGuestImages({ cacheDirectory, agentPath: GUEST_AGENT_PATH });

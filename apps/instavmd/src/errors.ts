@@ -22,12 +22,17 @@ export function answerErrors(app: FastifyInstance): void {
 
 export function answerError(
   error: unknown,
-  request: Pick<FastifyRequest, 'id' | 'log'>,
-  reply: Pick<FastifyReply, 'sent' | 'code' | 'type' | 'send'>,
+  request: Pick<FastifyRequest, 'id' | 'log' | 'raw'>,
+  reply: Pick<FastifyReply, 'sent' | 'code' | 'type' | 'send' | 'removeHeader'>,
 ): void {
   const failure = asInstaVMError(error);
   if (failure.status >= 500) request.log.error({ err: error, code: failure.code }, failure.message);
   if (reply.sent) return;
+  // The rest of a refused body is read and dropped: to close the connection under a client that still sends would hide the answer.
+  if (failure.code === 'body_too_large') {
+    reply.removeHeader('connection');
+    request.raw.resume();
+  }
   reply.code(failure.status);
   reply.type('application/json');
   reply.send(JSON.stringify(errorBody(failure, request.id)));

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { constants, tmpdir } from 'node:os';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { HandlerContext } from '@connectrpc/connect';
@@ -16,7 +16,7 @@ const KILL_GRACE_MS = 200;
 const POWER_OFF = 'poweroff';
 const TIMED_OUT = 124;
 
-type Options = { root: string; env: () => Record<string, string>; powerOff: () => void };
+type Options = { root: string; scripts: string; env: () => Record<string, string>; powerOff: () => void };
 export type FakeEvent = {
   event:
     | { case: 'started'; value: { pid: number } }
@@ -25,7 +25,7 @@ export type FakeEvent = {
 };
 export type FakeExit = { code: number; signal: number; timedOut: boolean; wallTimeUs: bigint; cpuTimeUs: bigint };
 
-export function execService({ root, env, powerOff }: Options) {
+export function execService({ root, scripts, env, powerOff }: Options) {
   const groups = new Set<ChildProcess>();
   const kernel = new PythonKernel(root, env);
 
@@ -41,7 +41,7 @@ export function execService({ root, env, powerOff }: Options) {
       await once(context.signal, 'abort');
       return;
     }
-    const scratch = await mkdtemp(join(tmpdir(), 'instavm-fake-script-'));
+    const scratch = await mkdtemp(join(scripts, 'script-'));
     try {
       const child = await spawned(await commandOf(start, scratch), start, { ...env(), ...start.env }, root);
       groups.add(child);

@@ -1,6 +1,7 @@
 /** The fake's guest agent: the handshake of spec/agent.proto, then the real services' contract over HTTP/2. */
 import { createServer, type Http2Server, type ServerHttp2Session } from 'node:http2';
 import { freemem, totalmem } from 'node:os';
+import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { ACKN, Exec, Files, Lifecycle, NONCE_BYTES, SYNC } from '@instavm/agent-client';
@@ -15,9 +16,13 @@ export class FakeGuest {
   readonly #startedAt = Date.now();
   #env: Record<string, string> = {};
 
-  /** @param powerOff called when the guest ends by itself */
-  constructor(root: string, size: MachineSize, powerOff: () => void) {
-    this.#exec = execService({ root, env: () => this.#env, powerOff });
+  /**
+   * @param directory holds `disk`, the guest's root, and `scripts`, which the guest does not see
+   * @param powerOff called when the guest ends by itself
+   */
+  constructor(directory: string, size: MachineSize, powerOff: () => void) {
+    const root = join(directory, 'disk');
+    this.#exec = execService({ root, scripts: join(directory, 'scripts'), env: () => this.#env, powerOff });
     const handler = connectNodeAdapter({
       routes: (router) => {
         router.service(Lifecycle, {

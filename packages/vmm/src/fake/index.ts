@@ -2,7 +2,7 @@
  * The fake backend: the Vmm port without a guest. Commands run on the host, as the daemon's user, in a temporary directory that stands
  * for the guest's disk, behind the same handshake, gRPC services and error words as the real agent's. It isolates nothing: for tests.
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -20,9 +20,8 @@ export const fakeImages: GuestImages = {
   digest: 'fake',
 };
 
-const DIRECTORY_PREFIX = 'instavm-fake-';
-
-export function createFakeVmm(): Vmm {
+/** @param runDirectory where the guests' disks are; without one they are temporary directories of the system */
+export function createFakeVmm(runDirectory?: string): Vmm {
   const templates = new Map<TemplateKey, Template>();
   const templateKey = (images: GuestImages, { memoryMib, vcpus }: MachineSize): TemplateKey =>
     `${images.digest}-${memoryMib}-${vcpus}` as TemplateKey;
@@ -40,12 +39,17 @@ export function createFakeVmm(): Vmm {
     },
     restore: async (template, incarnationId) => {
       if (template.backend !== 'fake') throw new InstaVMError('boot_failed', 'this is no template of the fake backend');
-      const directory = await mkdtemp(join(tmpdir(), DIRECTORY_PREFIX));
-      for (const name of ['root', 'tmp', 'workspace']) await mkdir(join(directory, name));
+      const directory =
+        runDirectory === undefined ? await mkdtemp(join(tmpdir(), 'instavm-fake-')) : join(runDirectory, incarnationId);
+      for (const name of ['disk/root', 'disk/tmp', 'disk/workspace', 'scripts'])
+        await mkdir(join(directory, name), { recursive: true, mode: 0o700 });
       return microVm(incarnationId, directory, template.size);
     },
-    // Its guests end with the process that made them.
-    reapLeftovers: async () => 0,
+    reapLeftovers: async () => {
+      const names = runDirectory === undefined ? [] : await readdir(runDirectory).catch(() => []);
+      for (const name of names) await rm(join(runDirectory ?? '', name), { recursive: true, force: true });
+      return names.length;
+    },
   };
 }
 
