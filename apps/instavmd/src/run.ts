@@ -12,9 +12,12 @@ try {
   const config = parseConfig(process.env);
   const logger = pino({ level: config.INSTAVM_LOG_LEVEL, serializers: { req: requestSerializer } });
   const starting = startDaemon(config, logger);
+  let started = false;
   let asked = false;
   const stop = (signal: string): void => {
     if (asked) process.exit(1);
+    // Nothing has been promised to anyone yet; what is being made ends with this process.
+    if (!started) process.exit(0);
     asked = true;
     logger.info({ signal }, 'stopping; a second signal forces it');
     setTimeout(() => process.exit(1), STOP_DEADLINE_MS).unref();
@@ -30,6 +33,7 @@ try {
   };
   process.on('SIGTERM', stop).on('SIGINT', stop);
   const { url } = await starting;
+  started = true;
   logger.info({ url }, `listening on ${url}`);
 } catch (error) {
   const isForPeople =

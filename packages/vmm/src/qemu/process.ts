@@ -18,6 +18,12 @@ const CONNECT_POLL_MS = 2;
 const MAX_SOCKET_PATH = 107;
 const KILL_DEADLINE_MS = 10_000;
 
+/** Ended with this process, however it exits, as long as no later daemon could take them over. Only SIGKILL leaves them to the reaper. */
+const living = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL');
+});
+
 export class QemuProcess {
   readonly directory: string;
   readonly exited: Promise<VmmExit>;
@@ -42,9 +48,11 @@ export class QemuProcess {
       closeSync(stderr);
       if (state !== undefined) closeSync(state);
     }
+    living.add(this.#child);
     this.exited = new Promise((resolve) => {
       const finish = async (code: number | null, signal: string | null, error?: Error): Promise<void> => {
         this.#gone = true;
+        living.delete(this.#child);
         const diagnostics = error?.message ?? (await tail(join(directory, FILES.stderr)));
         resolve({ code, signal, requested: this.#requested, diagnostics });
       };
