@@ -5,7 +5,7 @@ import { type FileInfo, InstaVMError } from '@instavm/wire';
 import { guestError } from './errors.ts';
 import type { Guest } from './guest.ts';
 
-/** One gRPC message to the guest; larger pieces of the request body are cut. */
+/** One gRPC message to the guest. */
 const CHUNK_BYTES = 256 * 1024;
 /** A healthy guest has opened a file long before; a hung one must not hold its reader for ever. */
 const FIRST_ANSWER_DEADLINE_MS = 60_000;
@@ -64,9 +64,8 @@ async function upload<Open, Answer>(
 ): Promise<Answer> {
   const stop = new AbortController();
   let sourceError: unknown;
-  async function* messages(): AsyncGenerator<Message<Open>> {
-    yield { message: { case: 'open', value: open } };
-    // Only what the source throws is its failure: a call that the guest ended early throws into this generator too.
+  // Only what the source throws is its failure: a call that the guest ended early throws into these generators too.
+  async function* pieces(): AsyncGenerator<Uint8Array> {
     for (;;) {
       const piece = await source.next().catch((error: unknown) => {
         sourceError = error;
@@ -74,11 +73,12 @@ async function upload<Open, Answer>(
         throw error;
       });
       if (piece.done) return;
-      for (let at = 0; at < piece.value.length; at += CHUNK_BYTES) {
-        const value = piece.value.subarray(at, at + CHUNK_BYTES) as Uint8Array<ArrayBuffer>;
-        yield { message: { case: 'data', value } };
-      }
+      yield piece.value;
     }
+  }
+  async function* messages(): AsyncGenerator<Message<Open>> {
+    yield { message: { case: 'open', value: open } };
+    for await (const value of inChunks(pieces())) yield { message: { case: 'data', value } };
   }
   try {
     return await call(messages(), { signal: AbortSignal.any([stop.signal, signal]) });
@@ -89,6 +89,25 @@ async function upload<Open, Answer>(
     // A guest that answered early leaves the rest unread.
     source.return(undefined).catch(() => {});
   }
+}
+
+/** What arrives in small pieces leaves in large ones: a message costs an emulated guest more than its bytes do. */
+async function* inChunks(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  let chunk = new Uint8Array(CHUNK_BYTES);
+  let filled = 0;
+  for await (const piece of source) {
+    for (let at = 0; at < piece.length; ) {
+      const taken = piece.subarray(at, at + CHUNK_BYTES - filled);
+      chunk.set(taken, filled);
+      at += taken.length;
+      filled += taken.length;
+      if (filled < CHUNK_BYTES) continue;
+      yield chunk;
+      chunk = new Uint8Array(CHUNK_BYTES);
+      filled = 0;
+    }
+  }
+  if (filled > 0) yield chunk.subarray(0, filled);
 }
 
 /** Opens a file for reading. The first answer has arrived when this resolves, so a missing file is an error here. */
