@@ -1,6 +1,6 @@
 //! The byte streams between host and guest: how they are opened, where HTTP/2 begins on them, and how they are served.
 
+pub mod framed;
 pub mod port;
-pub mod rewound;
 pub mod serve;
 pub mod sync;

@@ -38,6 +38,11 @@ impl Port {
     pub async fn accept(&self) -> io::Result<Connection> {
         let device = self.device.clone();
         tokio::task::spawn_blocking(move || wait_for_host(&device)).await.map_err(io::Error::other)??;
+        self.connection()
+    }
+
+    /// As [`accept`](Self::accept), for a host that is known to be there.
+    pub fn connection(&self) -> io::Result<Connection> {
         // SAFETY: the registration shares ownership of the open file and is dropped before the next one is made.
         let device = unsafe { AsyncFd::register(self.device.clone())? };
         Ok(Connection { device, joined: Vec::with_capacity(WRITE_BYTES) })

@@ -8,8 +8,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;
 
+use super::framed::{Framed, NextHost};
 use super::port::Port;
-use super::rewound::Rewound;
 use super::sync;
 
 /// A stalled stream may hold this much; 64 of them do not exhaust the connection's window.
@@ -23,13 +23,15 @@ pub const MAX_STREAMS: u32 = 384;
 
 /// Serves hosts that connect to the port, one at a time, for as long as the microVM lives.
 pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
+    let next_host = NextHost::default();
     loop {
-        let mut connection = port.accept().await?;
-        match sync::accept(&mut connection).await {
+        let early = next_host.take();
+        let mut connection = if early.is_some() { port.connection()? } else { port.accept().await? };
+        match sync::accept(&mut connection, early.unwrap_or_default()).await {
             // The host went away before or during the exchange.
             Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => continue,
             Err(error) => return Err(error),
-            Ok(head) => serve_http2(Rewound::new(head, connection), routes.clone()).await,
+            Ok(head) => serve_http2(Framed::new(head, connection, next_host.clone()), routes.clone()).await,
         }
     }
 }
@@ -41,8 +43,8 @@ pub async fn serve_unix(path: &Path, routes: Routes) -> io::Result<()> {
         let (mut stream, _) = listener.accept().await?;
         let routes = routes.clone();
         tokio::spawn(async move {
-            if let Ok(head) = sync::accept(&mut stream).await {
-                serve_http2(Rewound::new(head, stream), routes).await;
+            if let Ok(head) = sync::accept(&mut stream, Vec::new()).await {
+                serve_http2(Framed::new(head, stream, NextHost::default()), routes).await;
             }
         });
     }

@@ -91,16 +91,20 @@ impl Opening {
 
 /// Reads up to and with the host's SYNC, discards what precedes it, answers, and waits for the beginning of HTTP/2, which it returns. A
 /// SYNC in that place comes from a host that gave the first one up, and is answered in its turn.
-pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
+/// `early` is what was read before.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, early: Vec<u8>) -> io::Result<Vec<u8>> {
     let mut opening = Opening::default();
     let mut buffer = [0; 4096];
+    let mut next = opening.push(&early);
     loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match opening.push(&buffer[..count]) {
-            Next::Read => {}
+        match next {
+            Next::Read => {
+                let count = stream.read(&mut buffer).await?;
+                if count == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                next = opening.push(&buffer[..count]);
+            }
             Next::Answer(nonce) => {
                 let mut answer = [0; ACKN.len() + NONCE_BYTES];
                 answer[..ACKN.len()].copy_from_slice(ACKN);
@@ -108,9 +112,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Re
                 stream.write_all(&answer).await?;
                 stream.flush().await?;
                 // Nothing follows before the ACKN, by contract; a host that was hasty is served all the same.
-                if let Next::Serve(head) = opening.push(&[]) {
-                    return Ok(head);
-                }
+                next = opening.push(&[]);
             }
             Next::Serve(head) => return Ok(head),
         }

@@ -151,9 +151,14 @@ async function personalize(agent: AgentClient, hostname: string): Promise<void> 
 /** A guest that has not seen the hang-up yet answers the next attempt (spec/agent.proto). */
 async function attachAgain(vm: MicroVm): Promise<AgentClient> {
   for (let attempt = 1; ; attempt++) {
+    let agent: AgentClient | undefined;
     try {
-      return await AgentClient.open(await vm.connect('control'), 3_000);
+      agent = await AgentClient.open(await vm.connect('control'), 3_000);
+      // Readiness is an answer, never a connection.
+      await agent.lifecycle.ping({}, { timeoutMs: 3_000 });
+      return agent;
     } catch (error) {
+      agent?.close();
       if (attempt === 5) throw error;
     }
   }
