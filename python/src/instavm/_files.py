@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ._http import AsyncHttp, path_segment
+from ._http import AsyncHttp, Query, path_segment
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class AsyncFiles:
         within: Sequence[str] | None = None,
     ) -> FileInfo:
         """The file appears complete or not at all (except with `append`)."""
-        query = {
+        query: Query = {
             "path": path,
             "mode": _octal(mode),
             "parents": parents,
@@ -89,7 +89,7 @@ class AsyncFiles:
     async def stat(
         self, path: str, *, follow: bool = True, user: str | None = None, within: Sequence[str] | None = None
     ) -> FileInfo:
-        query = {"path": path, "follow": follow, "user": user, "within": within}
+        query: Query = {"path": path, "follow": follow, "user": user, "within": within}
         return _file_info(await self._http.json("GET", f"{self._base}/files/stat", query=query))
 
     async def list(self, path: str, *, user: str | None = None, within: Sequence[str] | None = None) -> list[FileInfo]:
@@ -134,7 +134,7 @@ class AsyncFiles:
 
     async def watch(self, path: str, *, recursive: bool = False, user: str | None = None) -> AsyncIterator[ChangeEvent]:
         """Changes below a directory, until the iteration is ended; the first event is `ready`."""
-        query = {"path": path, "recursive": recursive, "user": user}
+        query: Query = {"path": path, "recursive": recursive, "user": user}
         async with self._http.stream("GET", f"{self._base}/files/watch", query=query) as answer:
             async for line in answer.aiter_lines():
                 if line.startswith("data: "):

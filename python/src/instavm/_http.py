@@ -94,8 +94,8 @@ class AsyncHttp:
         await self._client.aclose()
 
 
-def _parameters(query: Query | None) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+def _parameters(query: Query | None) -> list[tuple[str, str | int | float | bool | None]]:
+    pairs: list[tuple[str, str | int | float | bool | None]] = []
     for name, value in (query or {}).items():
         if value is None:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from agents.sandbox.session.sandbox_client import BaseSandboxClientOptions
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 
 from ..._client import EgressPolicy
 
-BACKEND_ID = "instavm"
+BACKEND_ID: Final = "instavm"
 
 #: An agent thinks between its commands; the daemon's own default would end its sandbox under it.
 DEFAULT_LIFETIME_SECONDS = 3600
