@@ -24,10 +24,10 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(await createToFirstExec(client, floor));
     progress('exec round trip');
     rows.push(await execRoundTrip(client, floor));
-    progress('upload and download');
-    rows.push(...(await bulk(client, floor, daemon.pid)));
     progress(`${FLEET} sandboxes at once`);
     rows.push(...(await fleet(client, daemon.pid)));
+    progress('upload and download');
+    rows.push(...(await bulk(client, floor, daemon.pid)));
     progress('many execs in one sandbox');
     rows.push(...(await manyExecs(client)));
     const host = {
