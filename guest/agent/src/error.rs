@@ -28,9 +28,13 @@ pub const REASONS: &[(&str, Code)] = &[
     ("path_escape", Code::PermissionDenied),
     ("permission_denied", Code::PermissionDenied),
     ("process_limit", Code::ResourceExhausted),
+    ("pty_exists", Code::AlreadyExists),
+    ("pty_not_found", Code::NotFound),
     ("python_unavailable", Code::Unavailable),
     ("too_many_execs", Code::ResourceExhausted),
     ("too_many_links", Code::FailedPrecondition),
+    ("too_many_ptys", Code::ResourceExhausted),
+    ("too_many_viewers", Code::ResourceExhausted),
     ("user_unknown", Code::NotFound),
     ("watch_limit", Code::ResourceExhausted),
 ];

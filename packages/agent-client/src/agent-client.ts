@@ -7,7 +7,7 @@ import type { Duplex } from 'node:stream';
 import { type Client, createClient, type Transport } from '@connectrpc/connect';
 import { createGrpcTransport, type GrpcTransportOptions } from '@connectrpc/connect-node';
 import { AgentError } from './errors.ts';
-import { Exec, Files, Lifecycle } from './gen/agent_pb.js';
+import { Exec, Files, Lifecycle, Pty } from './gen/agent_pb.js';
 import { synchronize } from './handshake.ts';
 
 /** A stalled stream holds at most this much; 64 of them do not exhaust the connection's window. */
@@ -22,6 +22,7 @@ export class AgentClient {
   readonly lifecycle: Client<typeof Lifecycle>;
   readonly exec: Client<typeof Exec>;
   readonly files: Client<typeof Files>;
+  readonly pty: Client<typeof Pty>;
   /** Settles when the stream is lost or closed. Never rejects. */
   readonly closed: Promise<void>;
   readonly #session: ClientHttp2Session;
@@ -48,6 +49,7 @@ export class AgentClient {
     this.lifecycle = createClient(Lifecycle, transport);
     this.exec = createClient(Exec, transport);
     this.files = createClient(Files, transport);
+    this.pty = createClient(Pty, transport);
   }
 
   /**

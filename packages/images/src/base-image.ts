@@ -17,7 +17,7 @@ const PACKAGES: readonly string[] = [
   'bzip2', 'rsync', 'tar', 'unzip', 'xz-utils', 'zip', 'zstd',
   'build-essential', 'ipython3', 'nodejs', 'npm', 'python-is-python3', 'python3', 'python3-pip', 'python3-venv',
   'ca-certificates', 'curl', 'fuse3', 'git', 'iproute2', 'netbase', 'nftables', 'openssh-client', 'wget',
-  'jq', 'nano', 'ripgrep', 'vim-tiny',
+  'jq', 'nano', 'ripgrep', 'tmux', 'vim',
 ];
 
 const DPKG_OPTIONS = [

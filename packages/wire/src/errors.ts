@@ -41,9 +41,11 @@ const CATALOG = {
     hint: 'Results of asynchronous executions are kept for an hour.',
   },
   file_not_found: { status: 404, retryable: 'no', hint: 'Check the path; relative ones are not accepted.' },
+  pty_not_found: { status: 404, retryable: 'no', hint: 'List the terminals of the sandbox, or create one.' },
   lease_expired: { status: 410, retryable: 'no', hint: 'Create a sandbox with a longer lifetime.' },
   // state
   invalid_state: { status: 409, retryable: 'no', hint: 'See the state in details.' },
+  pty_exists: { status: 409, retryable: 'no', hint: 'Take another id, or delete that terminal first.' },
   conflict: { status: 409, retryable: 'yes', hint: 'Read the current state and try again.' },
   file_permission_denied: {
     status: 403,
@@ -63,6 +65,8 @@ const CATALOG = {
   rate_limited: { status: 429, retryable: 'yes', hint: 'Wait, then try again.' },
   process_limit: { status: 429, retryable: 'yes', hint: 'End processes in the sandbox.' },
   too_many_execs: { status: 429, retryable: 'yes', hint: 'Wait for a command to end.' },
+  too_many_ptys: { status: 429, retryable: 'yes', hint: 'Delete terminals of the sandbox.' },
+  too_many_viewers: { status: 429, retryable: 'yes', hint: 'Detach viewers of the terminal.' },
   watch_limit: { status: 429, retryable: 'no', hint: 'Watch a smaller tree.' },
   capacity_unavailable: { status: 503, retryable: 'yes', hint: 'The host is full: end a sandbox, or try again later.' },
   guest_disk_full: { status: 507, retryable: 'no', hint: 'Remove files in the sandbox.' },

@@ -1,9 +1,21 @@
 /** Requests and responses of the public contract, under its own names. */
 import { z } from 'zod';
-import { Env, LifetimeSeconds, MemoryMb, Metadata, noNul, QueryBoolean, VcpuCount } from './common.ts';
+import {
+  Env,
+  GuestPath,
+  LifetimeSeconds,
+  MemoryMb,
+  Metadata,
+  noNul,
+  QueryBoolean,
+  SignalName,
+  VcpuCount,
+} from './common.ts';
 
 /** A script, or what a cell of Python; the official client sends up to 90 kB, and nothing here needs more. */
 const MAX_COMMAND_LENGTH = 4 * 1024 * 1024;
+/** The kernel's limit for one argument (MAX_ARG_STRLEN) less its NUL. */
+const MAX_COMMAND_ARGUMENT = 128 * 1024 - 1;
 
 export const CreateSessionRequest = z.strictObject({
   api_key: z.string().min(1),
@@ -77,6 +89,83 @@ export const ExecutionResponse = z.object({
   cpu_time: z.number().nullable(),
   created_at: z.string(),
 });
+
+/** Caller-chosen. The agent has the same rule. */
+export const PtyId = z
+  .string()
+  .regex(/^[A-Za-z0-9._:-]{1,128}$/, 'must be 1 to 128 letters, digits, ".", "_", ":" or "-"');
+const TerminalSide = z.number().int().min(1).max(65_535);
+const MAX_LINGER_SECONDS = 86_400;
+
+/** `cols`, `rows`, `id`, `shell` and `command` are the contract's; the rest is ours. At most one of `shell`, `command`, `argv`. */
+export const CreatePtyRequest = z
+  .strictObject({
+    cols: TerminalSide.default(80),
+    rows: TerminalSide.default(24),
+    id: PtyId.optional(),
+    /** A program, run as `<shell> -il`. */
+    shell: noNul(4096).min(1).optional(),
+    /** A command line, run as `/bin/bash -lc <command>`. */
+    command: noNul(MAX_COMMAND_ARGUMENT).optional(),
+    argv: z.array(noNul(MAX_COMMAND_ARGUMENT)).min(1).max(4096).optional(),
+    env: Env.optional(),
+    cwd: GuestPath.optional(),
+    /** User name or number; root when left out. */
+    user: noNul(64).optional(),
+    /** Time without a viewer after which the terminal is ended and forgotten. 0 keeps it as long as the sandbox runs. */
+    linger_seconds: z.number().int().min(0).max(MAX_LINGER_SECONDS).default(300),
+  })
+  .refine(({ shell, command, argv }) => [shell, command, argv].filter((one) => one !== undefined).length <= 1, {
+    path: ['command'],
+    message: 'give at most one of shell, command and argv',
+  });
+export type CreatePtyRequest = z.infer<typeof CreatePtyRequest>;
+
+export const PtySession = z
+  .object({
+    session_id: z.string().describe('The id of the terminal, under the name that the contract gives it.'),
+    id: z.string(),
+    alive: z.boolean(),
+    pid: z.number(),
+    exit_code: z.number().nullable(),
+    signal: z.string().nullable(),
+    cols: z.number(),
+    rows: z.number(),
+    argv: z.array(z.string()),
+    user: z.string(),
+    start_offset: z.number().describe('Of the oldest byte of output that is kept.'),
+    end_offset: z.number().describe('Of the next byte of output.'),
+    viewers: z.number(),
+    linger_seconds: z.number(),
+    created_at: z.string(),
+  })
+  .meta({ id: 'PtySession' });
+export type PtySession = z.infer<typeof PtySession>;
+export const PtySessions = z.object({ sessions: z.array(PtySession) });
+export const PtyDeleted = z.object({ success: z.boolean(), existed: z.boolean() });
+
+export const ResizePtyRequest = z.strictObject({ cols: TerminalSide, rows: TerminalSide });
+export const SignalPtyRequest = z.strictObject({
+  signal: SignalName,
+  /** To every process of the terminal's session instead of its foreground group. */
+  session: z.boolean().default(false),
+});
+export const PtyTokenRequest = z.strictObject({ read_only: z.boolean().default(false) });
+export const PtyToken = z.object({ token: z.string(), expires_at: z.string() });
+
+/** Query of the WebSocket; `api_key` and `token` are read by authentication. */
+export const AttachPtyQuery = z.object({
+  offset: z.coerce.number().int().min(0).optional(),
+  read_only: QueryBoolean.default(false),
+  ack: QueryBoolean.default(false),
+});
+export type AttachPtyQuery = z.infer<typeof AttachPtyQuery>;
+
+/** Text frames of a PTY client; whatever else comes is ignored, as the contract says. */
+export const PtyControl = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('resize'), cols: TerminalSide, rows: TerminalSide }),
+  z.object({ type: z.literal('ack'), offset: z.number().int().min(0) }),
+]);
 
 export const DownloadRequest = z.strictObject({ filename: noNul(4096).min(1), session_id: z.string() });
 

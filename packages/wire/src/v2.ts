@@ -9,6 +9,7 @@ import {
   noNul,
   QueryBoolean,
   QueryList,
+  SignalName,
   VcpuCount,
 } from './common.ts';
 
@@ -115,22 +116,6 @@ export const FileInfo = z
   .meta({ id: 'FileInfo' });
 export type FileInfo = z.infer<typeof FileInfo>;
 
-/** Signals that a client may send to a command, with their numbers on Linux x86-64 (signal(7)). */
-export const SIGNALS = {
-  SIGHUP: 1,
-  SIGINT: 2,
-  SIGQUIT: 3,
-  SIGKILL: 9,
-  SIGUSR1: 10,
-  SIGUSR2: 12,
-  SIGTERM: 15,
-  SIGCONT: 18,
-  SIGSTOP: 19,
-  SIGTSTP: 20,
-  SIGWINCH: 28,
-} as const;
-export type SignalName = keyof typeof SIGNALS;
-
 /** The first frame of a streaming exec. */
 export const ExecStart = z
   .strictObject({
@@ -156,7 +141,7 @@ export type ExecStart = z.infer<typeof ExecStart>;
 /** Later text frames of the client. */
 export const ExecControl = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('stdin_end') }),
-  z.strictObject({ type: z.literal('signal'), signal: z.enum(Object.keys(SIGNALS) as [SignalName, ...SignalName[]]) }),
+  z.strictObject({ type: z.literal('signal'), signal: SignalName }),
 ]);
 
 /** First byte of a binary frame of the server. */

@@ -21,9 +21,13 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   path_escape: 'path_escape',
   permission_denied: 'file_permission_denied',
   process_limit: 'process_limit',
+  pty_exists: 'pty_exists',
+  pty_not_found: 'pty_not_found',
   python_unavailable: 'python_unavailable',
   too_many_execs: 'too_many_execs',
   too_many_links: 'file_too_many_links',
+  too_many_ptys: 'too_many_ptys',
+  too_many_viewers: 'too_many_viewers',
   user_unknown: 'user_unknown',
   watch_limit: 'watch_limit',
   // ours, for the channel

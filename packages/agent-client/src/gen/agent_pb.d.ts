@@ -533,6 +533,486 @@ export declare type ExecExit = Message<"instavm.agent.v1.ExecExit"> & {
 export declare const ExecExitSchema: GenMessage<ExecExit>;
 
 /**
+ * @generated from message instavm.agent.v1.PtyCreateRequest
+ */
+export declare type PtyCreateRequest = Message<"instavm.agent.v1.PtyCreateRequest"> & {
+  /**
+   * 1 to 128 of [A-Za-z0-9._:-].
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * args[0] is looked up in PATH of the program's environment.
+   *
+   * @generated from field: repeated string args = 2;
+   */
+  args: string[];
+
+  /**
+   * TERM is xterm-256color unless it is given here.
+   *
+   * @generated from field: map<string, string> env = 3;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * Empty: /workspace when it exists, else the user's home.
+   *
+   * @generated from field: string cwd = 4;
+   */
+  cwd: string;
+
+  /**
+   * User name or number; empty is root. The terminal belongs to this user.
+   *
+   * @generated from field: string user = 5;
+   */
+  user: string;
+
+  /**
+   * 1 to 65535; 0 is 80 columns, 24 rows.
+   *
+   * @generated from field: uint32 cols = 6;
+   */
+  cols: number;
+
+  /**
+   * @generated from field: uint32 rows = 7;
+   */
+  rows: number;
+
+  /**
+   * Time without a viewer after which a PTY, running or ended, is closed. Starts at creation. 0 keeps it for good.
+   *
+   * @generated from field: uint32 linger_ms = 8;
+   */
+  lingerMs: number;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyCreateRequest.
+ * Use `create(PtyCreateRequestSchema)` to create a new message.
+ */
+export declare const PtyCreateRequestSchema: GenMessage<PtyCreateRequest>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyRequest
+ */
+export declare type PtyRequest = Message<"instavm.agent.v1.PtyRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyRequest.
+ * Use `create(PtyRequestSchema)` to create a new message.
+ */
+export declare const PtyRequestSchema: GenMessage<PtyRequest>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyListRequest
+ */
+export declare type PtyListRequest = Message<"instavm.agent.v1.PtyListRequest"> & {
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyListRequest.
+ * Use `create(PtyListRequestSchema)` to create a new message.
+ */
+export declare const PtyListRequestSchema: GenMessage<PtyListRequest>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyListResponse
+ */
+export declare type PtyListResponse = Message<"instavm.agent.v1.PtyListResponse"> & {
+  /**
+   * @generated from field: repeated instavm.agent.v1.PtyInfo ptys = 1;
+   */
+  ptys: PtyInfo[];
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyListResponse.
+ * Use `create(PtyListResponseSchema)` to create a new message.
+ */
+export declare const PtyListResponseSchema: GenMessage<PtyListResponse>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyInfo
+ */
+export declare type PtyInfo = Message<"instavm.agent.v1.PtyInfo"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: int32 pid = 2;
+   */
+  pid: number;
+
+  /**
+   * @generated from field: bool alive = 3;
+   */
+  alive: boolean;
+
+  /**
+   * As in ExecExit; 0 while alive.
+   *
+   * @generated from field: int32 exit_code = 4;
+   */
+  exitCode: number;
+
+  /**
+   * @generated from field: int32 exit_signal = 5;
+   */
+  exitSignal: number;
+
+  /**
+   * @generated from field: uint32 cols = 6;
+   */
+  cols: number;
+
+  /**
+   * @generated from field: uint32 rows = 7;
+   */
+  rows: number;
+
+  /**
+   * Offsets of the oldest byte that is kept, and of the next one that will be written.
+   *
+   * @generated from field: uint64 start_offset = 8;
+   */
+  startOffset: bigint;
+
+  /**
+   * @generated from field: uint64 end_offset = 9;
+   */
+  endOffset: bigint;
+
+  /**
+   * @generated from field: uint32 viewers = 10;
+   */
+  viewers: number;
+
+  /**
+   * @generated from field: uint32 linger_ms = 11;
+   */
+  lingerMs: number;
+
+  /**
+   * @generated from field: string user = 12;
+   */
+  user: string;
+
+  /**
+   * @generated from field: repeated string args = 13;
+   */
+  args: string[];
+
+  /**
+   * Since the Unix epoch, by the guest's clock.
+   *
+   * @generated from field: uint64 created_unix_ms = 14;
+   */
+  createdUnixMs: bigint;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyInfo.
+ * Use `create(PtyInfoSchema)` to create a new message.
+ */
+export declare const PtyInfoSchema: GenMessage<PtyInfo>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyResizeRequest
+ */
+export declare type PtyResizeRequest = Message<"instavm.agent.v1.PtyResizeRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: uint32 cols = 2;
+   */
+  cols: number;
+
+  /**
+   * @generated from field: uint32 rows = 3;
+   */
+  rows: number;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyResizeRequest.
+ * Use `create(PtyResizeRequestSchema)` to create a new message.
+ */
+export declare const PtyResizeRequestSchema: GenMessage<PtyResizeRequest>;
+
+/**
+ * @generated from message instavm.agent.v1.PtySignalRequest
+ */
+export declare type PtySignalRequest = Message<"instavm.agent.v1.PtySignalRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: int32 signal = 2;
+   */
+  signal: number;
+
+  /**
+   * @generated from field: bool session = 3;
+   */
+  session: boolean;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtySignalRequest.
+ * Use `create(PtySignalRequestSchema)` to create a new message.
+ */
+export declare const PtySignalRequestSchema: GenMessage<PtySignalRequest>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyCloseResponse
+ */
+export declare type PtyCloseResponse = Message<"instavm.agent.v1.PtyCloseResponse"> & {
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyCloseResponse.
+ * Use `create(PtyCloseResponseSchema)` to create a new message.
+ */
+export declare const PtyCloseResponseSchema: GenMessage<PtyCloseResponse>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyAttachRequest
+ */
+export declare type PtyAttachRequest = Message<"instavm.agent.v1.PtyAttachRequest"> & {
+  /**
+   * @generated from oneof instavm.agent.v1.PtyAttachRequest.message
+   */
+  message: {
+    /**
+     * @generated from field: instavm.agent.v1.PtyOpen open = 1;
+     */
+    value: PtyOpen;
+    case: "open";
+  } | {
+    /**
+     * Bytes typed at the terminal. From a read-only viewer: `invalid_request`.
+     *
+     * @generated from field: bytes input = 2;
+     */
+    value: Uint8Array;
+    case: "input";
+  } | {
+    /**
+     * @generated from field: instavm.agent.v1.PtySize resize = 3;
+     */
+    value: PtySize;
+    case: "resize";
+  } | {
+    /**
+     * The viewer has every byte before this offset. Ignored when it goes back or beyond what was sent.
+     *
+     * @generated from field: uint64 ack = 4;
+     */
+    value: bigint;
+    case: "ack";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyAttachRequest.
+ * Use `create(PtyAttachRequestSchema)` to create a new message.
+ */
+export declare const PtyAttachRequestSchema: GenMessage<PtyAttachRequest>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyOpen
+ */
+export declare type PtyOpen = Message<"instavm.agent.v1.PtyOpen"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Where to begin. An offset that is no longer kept, or not yet written, is moved to the nearest that is.
+   *
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * Begins where the scrollback does, whatever `offset` says.
+   *
+   * @generated from field: bool from_start = 3;
+   */
+  fromStart: boolean;
+
+  /**
+   * @generated from field: bool read_only = 4;
+   */
+  readOnly: boolean;
+
+  /**
+   * The program waits for this viewer's acknowledgements; see the service. Not for a read-only viewer.
+   *
+   * @generated from field: bool hold = 5;
+   */
+  hold: boolean;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyOpen.
+ * Use `create(PtyOpenSchema)` to create a new message.
+ */
+export declare const PtyOpenSchema: GenMessage<PtyOpen>;
+
+/**
+ * @generated from message instavm.agent.v1.PtySize
+ */
+export declare type PtySize = Message<"instavm.agent.v1.PtySize"> & {
+  /**
+   * @generated from field: uint32 cols = 1;
+   */
+  cols: number;
+
+  /**
+   * @generated from field: uint32 rows = 2;
+   */
+  rows: number;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtySize.
+ * Use `create(PtySizeSchema)` to create a new message.
+ */
+export declare const PtySizeSchema: GenMessage<PtySize>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyEvent
+ */
+export declare type PtyEvent = Message<"instavm.agent.v1.PtyEvent"> & {
+  /**
+   * @generated from oneof instavm.agent.v1.PtyEvent.event
+   */
+  event: {
+    /**
+     * @generated from field: instavm.agent.v1.PtyOpened opened = 1;
+     */
+    value: PtyOpened;
+    case: "opened";
+  } | {
+    /**
+     * @generated from field: instavm.agent.v1.PtyOutput output = 2;
+     */
+    value: PtyOutput;
+    case: "output";
+  } | {
+    /**
+     * @generated from field: instavm.agent.v1.PtyExit exit = 3;
+     */
+    value: PtyExit;
+    case: "exit";
+  } | {
+    /**
+     * The window size as it is now, when someone changed it.
+     *
+     * @generated from field: instavm.agent.v1.PtySize resized = 4;
+     */
+    value: PtySize;
+    case: "resized";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyEvent.
+ * Use `create(PtyEventSchema)` to create a new message.
+ */
+export declare const PtyEventSchema: GenMessage<PtyEvent>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyOpened
+ */
+export declare type PtyOpened = Message<"instavm.agent.v1.PtyOpened"> & {
+  /**
+   * Where the output that follows begins.
+   *
+   * @generated from field: uint64 offset = 1;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: instavm.agent.v1.PtyInfo info = 2;
+   */
+  info?: PtyInfo | undefined;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyOpened.
+ * Use `create(PtyOpenedSchema)` to create a new message.
+ */
+export declare const PtyOpenedSchema: GenMessage<PtyOpened>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyOutput
+ */
+export declare type PtyOutput = Message<"instavm.agent.v1.PtyOutput"> & {
+  /**
+   * Of the first byte. More than the end of the last output: the viewer was too slow, and bytes in between are lost to it.
+   *
+   * @generated from field: uint64 offset = 1;
+   */
+  offset: bigint;
+
+  /**
+   * At most 64 KiB. Cut where a UTF-8 character ends, unless the bytes are no UTF-8 or the rest of the character does not come.
+   *
+   * @generated from field: bytes data = 2;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyOutput.
+ * Use `create(PtyOutputSchema)` to create a new message.
+ */
+export declare const PtyOutputSchema: GenMessage<PtyOutput>;
+
+/**
+ * @generated from message instavm.agent.v1.PtyExit
+ */
+export declare type PtyExit = Message<"instavm.agent.v1.PtyExit"> & {
+  /**
+   * As in ExecExit.
+   *
+   * @generated from field: int32 code = 1;
+   */
+  code: number;
+
+  /**
+   * @generated from field: int32 signal = 2;
+   */
+  signal: number;
+};
+
+/**
+ * Describes the message instavm.agent.v1.PtyExit.
+ * Use `create(PtyExitSchema)` to create a new message.
+ */
+export declare const PtyExitSchema: GenMessage<PtyExit>;
+
+/**
  * Where, and as whom. Symlinks are resolved in the guest within the same call as the operation.
  *
  * @generated from message instavm.agent.v1.Target
@@ -1255,6 +1735,89 @@ export declare const Exec: GenService<{
     methodKind: "server_streaming";
     input: typeof PythonRequestSchema;
     output: typeof ExecEventSchema;
+  },
+}>;
+
+/**
+ * Terminals that outlive their viewers: a program on a pseudo-terminal, its scrollback, and any number of viewers that come and go.
+ *
+ * Every byte that the program writes has an offset, counted from 0. The newest bytes, at least 1 MiB of them unless fewer were written,
+ * are kept. A viewer that holds (`hold` in PtyOpen) acknowledges what it has; the terminal is read only while less than 1 MiB is
+ * beyond the newest acknowledged offset, so what such a viewer has not got yet is never dropped: the program waits, as it would for a
+ * terminal that nobody reads. A viewer that does not hold follows at its own speed and is told what it missed.
+ *
+ * @generated from service instavm.agent.v1.Pty
+ */
+export declare const Pty: GenService<{
+  /**
+   * Starts a program in a new session on a new terminal. A live PTY with this id: `pty_exists`; an ended one is replaced. At most 64
+   * live ones: `too_many_ptys`; at most 16 viewers each: `too_many_viewers`.
+   *
+   * @generated from rpc instavm.agent.v1.Pty.Create
+   */
+  create: {
+    methodKind: "unary";
+    input: typeof PtyCreateRequestSchema;
+    output: typeof PtyInfoSchema;
+  },
+  /**
+   * In the order of their creation, ended ones that are still remembered included (the oldest of these give way to new PTYs).
+   *
+   * @generated from rpc instavm.agent.v1.Pty.List
+   */
+  list: {
+    methodKind: "unary";
+    input: typeof PtyListRequestSchema;
+    output: typeof PtyListResponseSchema;
+  },
+  /**
+   * @generated from rpc instavm.agent.v1.Pty.Get
+   */
+  get: {
+    methodKind: "unary";
+    input: typeof PtyRequestSchema;
+    output: typeof PtyInfoSchema;
+  },
+  /**
+   * The first request message is `open`. The reply stream is `opened`, then output in order of offsets, then exactly one `exit` after
+   * all output, then the end. Ending or cancelling the call detaches the viewer and does nothing to the program.
+   *
+   * @generated from rpc instavm.agent.v1.Pty.Attach
+   */
+  attach: {
+    methodKind: "bidi_streaming";
+    input: typeof PtyAttachRequestSchema;
+    output: typeof PtyEventSchema;
+  },
+  /**
+   * Sets the window size; the foreground process group gets SIGWINCH when it changed.
+   *
+   * @generated from rpc instavm.agent.v1.Pty.Resize
+   */
+  resize: {
+    methodKind: "unary";
+    input: typeof PtyResizeRequestSchema;
+    output: typeof PtyInfoSchema;
+  },
+  /**
+   * To the foreground process group of the terminal, or to every process of its session when `session` is set.
+   *
+   * @generated from rpc instavm.agent.v1.Pty.Signal
+   */
+  signal: {
+    methodKind: "unary";
+    input: typeof PtySignalRequestSchema;
+    output: typeof PtyInfoSchema;
+  },
+  /**
+   * Ends the program and all of its session (SIGHUP and SIGCONT, SIGKILL 200 ms later) and forgets the PTY.
+   *
+   * @generated from rpc instavm.agent.v1.Pty.Close
+   */
+  close: {
+    methodKind: "unary";
+    input: typeof PtyRequestSchema;
+    output: typeof PtyCloseResponseSchema;
   },
 }>;
 

@@ -26,7 +26,7 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/
  * Describes the file agent.proto.
  */
 export const file_agent = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIQaW5zdGF2bS5hZ2VudC52MSINCgtQaW5nUmVxdWVzdCJJCgxQaW5nUmVzcG9uc2USFQoNYWdlbnRfdmVyc2lvbhgBIAEoCRIPCgdib290X2lkGAIgASgJEhEKCXVwdGltZV9tcxgDIAEoBCLJAQoSUGVyc29uYWxpemVSZXF1ZXN0EhQKDHVuaXhfdGltZV9ucxgBIAEoBBIPCgdlbnRyb3B5GAIgASgMEhAKCGhvc3RuYW1lGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSOgoDZW52GAUgAygLMi0uaW5zdGF2bS5hZ2VudC52MS5QZXJzb25hbGl6ZVJlcXVlc3QuRW52RW50cnkaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIVChNQZXJzb25hbGl6ZVJlc3BvbnNlIg0KC1dhcm1SZXF1ZXN0Ig4KDFdhcm1SZXNwb25zZSINCgtTeW5jUmVxdWVzdCIOCgxTeW5jUmVzcG9uc2UiDgoMU3RhdHNSZXF1ZXN0ItIBCg1TdGF0c1Jlc3BvbnNlEhcKD2FnZW50X3Jzc19ieXRlcxgBIAEoBBIaChJtZW1vcnlfdG90YWxfYnl0ZXMYAiABKAQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgDIAEoBBIYChBkaXNrX3RvdGFsX2J5dGVzGAQgASgEEhcKD2Rpc2tfZnJlZV9ieXRlcxgFIAEoBBIRCglwcm9jZXNzZXMYBiABKA0SEQoJdXB0aW1lX21zGAcgASgEEhMKC2NwdV90aW1lX21zGAggASgEIiMKD1Bvd2VyT2ZmUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBQb3dlck9mZlJlc3BvbnNlIpoBCgtFeGVjUmVxdWVzdBIsCgVzdGFydBgBIAEoCzIbLmluc3Rhdm0uYWdlbnQudjEuRXhlY1N0YXJ0SAASDwoFc3RkaW4YAiABKAxIABIvCglzdGRpbl9lbmQYAyABKAsyGi5pbnN0YXZtLmFnZW50LnYxLlN0ZGluRW5kSAASEAoGc2lnbmFsGAQgASgFSABCCQoHbWVzc2FnZSIKCghTdGRpbkVuZCLtAQoJRXhlY1N0YXJ0EiYKBGFyZ3YYASABKAsyFi5pbnN0YXZtLmFnZW50LnYxLkFyZ3ZIABIQCgZzY3JpcHQYAiABKAlIABIxCgNlbnYYAyADKAsyJC5pbnN0YXZtLmFnZW50LnYxLkV4ZWNTdGFydC5FbnZFbnRyeRILCgNjd2QYBCABKAkSDAoEdXNlchgFIAEoCRINCgVzdGRpbhgGIAEoCBISCgp0aW1lb3V0X21zGAcgASgNGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCQoHY29tbWFuZCIUCgRBcmd2EgwKBGFyZ3MYASADKAkiMQoNUHl0aG9uUmVxdWVzdBIMCgRjb2RlGAEgASgJEhIKCnRpbWVvdXRfbXMYAiABKA0ilgEKCUV4ZWNFdmVudBIwCgdzdGFydGVkGAEgASgLMh0uaW5zdGF2bS5hZ2VudC52MS5FeGVjU3RhcnRlZEgAEhAKBnN0ZG91dBgCIAEoDEgAEhAKBnN0ZGVychgDIAEoDEgAEioKBGV4aXQYBCABKAsyGi5pbnN0YXZtLmFnZW50LnYxLkV4ZWNFeGl0SABCBwoFZXZlbnQiGgoLRXhlY1N0YXJ0ZWQSCwoDcGlkGAEgASgFIoABCghFeGVjRXhpdBIMCgRjb2RlGAEgASgFEg4KBnNpZ25hbBgCIAEoBRIRCgl0aW1lZF9vdXQYAyABKAgSFAoMd2FsbF90aW1lX3VzGAQgASgEEhMKC2NwdV90aW1lX3VzGAUgASgEEhgKEGtlcm5lbF9yZXN0YXJ0ZWQYBiABKAgiNAoGVGFyZ2V0EgwKBHBhdGgYASABKAkSDgoGd2l0aGluGAIgAygJEgwKBHVzZXIYAyABKAkirQEKCEZpbGVJbmZvEgwKBG5hbWUYASABKAwSKAoEa2luZBgCIAEoDjIaLmluc3Rhdm0uYWdlbnQudjEuRmlsZUtpbmQSEgoKc2l6ZV9ieXRlcxgDIAEoBBIMCgRtb2RlGAQgASgNEgsKA3VpZBgFIAEoDRILCgNnaWQYBiABKA0SGAoQbW9kaWZpZWRfdW5peF9ucxgHIAEoBBITCgtsaW5rX3RhcmdldBgIIAEoDCJHCgtTdGF0UmVxdWVzdBIoCgZ0YXJnZXQYASABKAsyGC5pbnN0YXZtLmFnZW50LnYxLlRhcmdldBIOCgZmb2xsb3cYAiABKAgiNwoLTGlzdFJlcXVlc3QSKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQiOwoMTGlzdFJlc3BvbnNlEisKB2VudHJpZXMYASADKAsyGi5pbnN0YXZtLmFnZW50LnYxLkZpbGVJbmZvImMKC1JlYWRSZXF1ZXN0EigKBnRhcmdldBgBIAEoCzIYLmluc3Rhdm0uYWdlbnQudjEuVGFyZ2V0EhQKDG9mZnNldF9ieXRlcxgCIAEoBBIUCgxsZW5ndGhfYnl0ZXMYAyABKAQiRgoMUmVhZFJlc3BvbnNlEigKBGluZm8YASABKAsyGi5pbnN0YXZtLmFnZW50LnYxLkZpbGVJbmZvEgwKBGRhdGEYAiABKAwiVgoMV3JpdGVSZXF1ZXN0EisKBG9wZW4YASABKAsyGy5pbnN0YXZtLmFnZW50LnYxLldyaXRlT3BlbkgAEg4KBGRhdGEYAiABKAxIAEIJCgdtZXNzYWdlIpABCglXcml0ZU9wZW4SKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSEQoEbW9kZRgCIAEoDUgAiAEBEg8KB3BhcmVudHMYAyABKAgSDQoFb3duZXIYBCABKAkSDQoFZ3JvdXAYBSABKAkSDgoGYXBwZW5kGAYgASgIQgcKBV9tb2RlIoMBCgxNa2RpclJlcXVlc3QSKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSEQoEbW9kZRgCIAEoDUgAiAEBEg8KB3BhcmVudHMYAyABKAgSDQoFb3duZXIYBCABKAkSDQoFZ3JvdXAYBSABKAlCBwoFX21vZGUiWwoNUmVtb3ZlUmVxdWVzdBIoCgZ0YXJnZXQYASABKAsyGC5pbnN0YXZtLmFnZW50LnYxLlRhcmdldBIRCglyZWN1cnNpdmUYAiABKAgSDQoFZm9yY2UYAyABKAgiEAoOUmVtb3ZlUmVzcG9uc2UiXQoNUmVuYW1lUmVxdWVzdBImCgRmcm9tGAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSJAoCdG8YAiABKAsyGC5pbnN0YXZtLmFnZW50LnYxLlRhcmdldCJWCgxUYXJJblJlcXVlc3QSKwoEb3BlbhgBIAEoCzIbLmluc3Rhdm0uYWdlbnQudjEuVGFySW5PcGVuSAASDgoEZGF0YRgCIAEoDEgAQgkKB21lc3NhZ2UiewoJVGFySW5PcGVuEigKBnRhcmdldBgBIAEoCzIYLmluc3Rhdm0uYWdlbnQudjEuVGFyZ2V0Eg0KBW93bmVyGAIgASgJEg0KBWdyb3VwGAMgASgJEhEKCW1heF9ieXRlcxgEIAEoBBITCgttYXhfZW50cmllcxgFIAEoBCI0Cg1UYXJJblJlc3BvbnNlEg8KB2VudHJpZXMYASABKAQSEgoKc2l6ZV9ieXRlcxgCIAEoBCJKCg1UYXJPdXRSZXF1ZXN0EigKBnRhcmdldBgBIAEoCzIYLmluc3Rhdm0uYWdlbnQudjEuVGFyZ2V0Eg8KB2V4Y2x1ZGUYAiADKAkiHgoOVGFyT3V0UmVzcG9uc2USDAoEZGF0YRgBIAEoDCJLCgxXYXRjaFJlcXVlc3QSKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSEQoJcmVjdXJzaXZlGAIgASgIItQBCgpXYXRjaEV2ZW50Ei8KBGtpbmQYASABKA4yIS5pbnN0YXZtLmFnZW50LnYxLldhdGNoRXZlbnQuS2luZBIMCgRwYXRoGAIgASgMIoYBCgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIOCgpLSU5EX1JFQURZEAESEAoMS0lORF9DUkVBVEVEEAISEQoNS0lORF9NT0RJRklFRBADEhAKDEtJTkRfUkVNT1ZFRBAEEg4KCktJTkRfTU9WRUQQBRIRCg1LSU5EX09WRVJGTE9XEAYqeAoIRmlsZUtpbmQSGQoVRklMRV9LSU5EX1VOU1BFQ0lGSUVEEAASEgoORklMRV9LSU5EX0ZJTEUQARIRCg1GSUxFX0tJTkRfRElSEAISFQoRRklMRV9LSU5EX1NZTUxJTksQAxITCg9GSUxFX0tJTkRfT1RIRVIQBDLZAwoJTGlmZWN5Y2xlEkUKBFBpbmcSHS5pbnN0YXZtLmFnZW50LnYxLlBpbmdSZXF1ZXN0Gh4uaW5zdGF2bS5hZ2VudC52MS5QaW5nUmVzcG9uc2USWgoLUGVyc29uYWxpemUSJC5pbnN0YXZtLmFnZW50LnYxLlBlcnNvbmFsaXplUmVxdWVzdBolLmluc3Rhdm0uYWdlbnQudjEuUGVyc29uYWxpemVSZXNwb25zZRJFCgRXYXJtEh0uaW5zdGF2bS5hZ2VudC52MS5XYXJtUmVxdWVzdBoeLmluc3Rhdm0uYWdlbnQudjEuV2FybVJlc3BvbnNlEkUKBFN5bmMSHS5pbnN0YXZtLmFnZW50LnYxLlN5bmNSZXF1ZXN0Gh4uaW5zdGF2bS5hZ2VudC52MS5TeW5jUmVzcG9uc2USSAoFU3RhdHMSHi5pbnN0YXZtLmFnZW50LnYxLlN0YXRzUmVxdWVzdBofLmluc3Rhdm0uYWdlbnQudjEuU3RhdHNSZXNwb25zZRJRCghQb3dlck9mZhIhLmluc3Rhdm0uYWdlbnQudjEuUG93ZXJPZmZSZXF1ZXN0GiIuaW5zdGF2bS5hZ2VudC52MS5Qb3dlck9mZlJlc3BvbnNlMpoBCgRFeGVjEkUKA1J1bhIdLmluc3Rhdm0uYWdlbnQudjEuRXhlY1JlcXVlc3QaGy5pbnN0YXZtLmFnZW50LnYxLkV4ZWNFdmVudCgBMAESSwoJUnVuUHl0aG9uEh8uaW5zdGF2bS5hZ2VudC52MS5QeXRob25SZXF1ZXN0GhsuaW5zdGF2bS5hZ2VudC52MS5FeGVjRXZlbnQwATLgBQoFRmlsZXMSQQoEU3RhdBIdLmluc3Rhdm0uYWdlbnQudjEuU3RhdFJlcXVlc3QaGi5pbnN0YXZtLmFnZW50LnYxLkZpbGVJbmZvEkcKBExpc3QSHS5pbnN0YXZtLmFnZW50LnYxLkxpc3RSZXF1ZXN0Gh4uaW5zdGF2bS5hZ2VudC52MS5MaXN0UmVzcG9uc2UwARJHCgRSZWFkEh0uaW5zdGF2bS5hZ2VudC52MS5SZWFkUmVxdWVzdBoeLmluc3Rhdm0uYWdlbnQudjEuUmVhZFJlc3BvbnNlMAESRQoFV3JpdGUSHi5pbnN0YXZtLmFnZW50LnYxLldyaXRlUmVxdWVzdBoaLmluc3Rhdm0uYWdlbnQudjEuRmlsZUluZm8oARJDCgVNa2RpchIeLmluc3Rhdm0uYWdlbnQudjEuTWtkaXJSZXF1ZXN0GhouaW5zdGF2bS5hZ2VudC52MS5GaWxlSW5mbxJLCgZSZW1vdmUSHy5pbnN0YXZtLmFnZW50LnYxLlJlbW92ZVJlcXVlc3QaIC5pbnN0YXZtLmFnZW50LnYxLlJlbW92ZVJlc3BvbnNlEkUKBlJlbmFtZRIfLmluc3Rhdm0uYWdlbnQudjEuUmVuYW1lUmVxdWVzdBoaLmluc3Rhdm0uYWdlbnQudjEuRmlsZUluZm8SSgoFVGFySW4SHi5pbnN0YXZtLmFnZW50LnYxLlRhckluUmVxdWVzdBofLmluc3Rhdm0uYWdlbnQudjEuVGFySW5SZXNwb25zZSgBEk0KBlRhck91dBIfLmluc3Rhdm0uYWdlbnQudjEuVGFyT3V0UmVxdWVzdBogLmluc3Rhdm0uYWdlbnQudjEuVGFyT3V0UmVzcG9uc2UwARJHCgVXYXRjaBIeLmluc3Rhdm0uYWdlbnQudjEuV2F0Y2hSZXF1ZXN0GhwuaW5zdGF2bS5hZ2VudC52MS5XYXRjaEV2ZW50MAFiBnByb3RvMw");
+  fileDesc("CgthZ2VudC5wcm90bxIQaW5zdGF2bS5hZ2VudC52MSINCgtQaW5nUmVxdWVzdCJJCgxQaW5nUmVzcG9uc2USFQoNYWdlbnRfdmVyc2lvbhgBIAEoCRIPCgdib290X2lkGAIgASgJEhEKCXVwdGltZV9tcxgDIAEoBCLJAQoSUGVyc29uYWxpemVSZXF1ZXN0EhQKDHVuaXhfdGltZV9ucxgBIAEoBBIPCgdlbnRyb3B5GAIgASgMEhAKCGhvc3RuYW1lGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSOgoDZW52GAUgAygLMi0uaW5zdGF2bS5hZ2VudC52MS5QZXJzb25hbGl6ZVJlcXVlc3QuRW52RW50cnkaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIVChNQZXJzb25hbGl6ZVJlc3BvbnNlIg0KC1dhcm1SZXF1ZXN0Ig4KDFdhcm1SZXNwb25zZSINCgtTeW5jUmVxdWVzdCIOCgxTeW5jUmVzcG9uc2UiDgoMU3RhdHNSZXF1ZXN0ItIBCg1TdGF0c1Jlc3BvbnNlEhcKD2FnZW50X3Jzc19ieXRlcxgBIAEoBBIaChJtZW1vcnlfdG90YWxfYnl0ZXMYAiABKAQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgDIAEoBBIYChBkaXNrX3RvdGFsX2J5dGVzGAQgASgEEhcKD2Rpc2tfZnJlZV9ieXRlcxgFIAEoBBIRCglwcm9jZXNzZXMYBiABKA0SEQoJdXB0aW1lX21zGAcgASgEEhMKC2NwdV90aW1lX21zGAggASgEIiMKD1Bvd2VyT2ZmUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBQb3dlck9mZlJlc3BvbnNlIpoBCgtFeGVjUmVxdWVzdBIsCgVzdGFydBgBIAEoCzIbLmluc3Rhdm0uYWdlbnQudjEuRXhlY1N0YXJ0SAASDwoFc3RkaW4YAiABKAxIABIvCglzdGRpbl9lbmQYAyABKAsyGi5pbnN0YXZtLmFnZW50LnYxLlN0ZGluRW5kSAASEAoGc2lnbmFsGAQgASgFSABCCQoHbWVzc2FnZSIKCghTdGRpbkVuZCLtAQoJRXhlY1N0YXJ0EiYKBGFyZ3YYASABKAsyFi5pbnN0YXZtLmFnZW50LnYxLkFyZ3ZIABIQCgZzY3JpcHQYAiABKAlIABIxCgNlbnYYAyADKAsyJC5pbnN0YXZtLmFnZW50LnYxLkV4ZWNTdGFydC5FbnZFbnRyeRILCgNjd2QYBCABKAkSDAoEdXNlchgFIAEoCRINCgVzdGRpbhgGIAEoCBISCgp0aW1lb3V0X21zGAcgASgNGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCQoHY29tbWFuZCIUCgRBcmd2EgwKBGFyZ3MYASADKAkiMQoNUHl0aG9uUmVxdWVzdBIMCgRjb2RlGAEgASgJEhIKCnRpbWVvdXRfbXMYAiABKA0ilgEKCUV4ZWNFdmVudBIwCgdzdGFydGVkGAEgASgLMh0uaW5zdGF2bS5hZ2VudC52MS5FeGVjU3RhcnRlZEgAEhAKBnN0ZG91dBgCIAEoDEgAEhAKBnN0ZGVychgDIAEoDEgAEioKBGV4aXQYBCABKAsyGi5pbnN0YXZtLmFnZW50LnYxLkV4ZWNFeGl0SABCBwoFZXZlbnQiGgoLRXhlY1N0YXJ0ZWQSCwoDcGlkGAEgASgFIoABCghFeGVjRXhpdBIMCgRjb2RlGAEgASgFEg4KBnNpZ25hbBgCIAEoBRIRCgl0aW1lZF9vdXQYAyABKAgSFAoMd2FsbF90aW1lX3VzGAQgASgEEhMKC2NwdV90aW1lX3VzGAUgASgEEhgKEGtlcm5lbF9yZXN0YXJ0ZWQYBiABKAgi3AEKEFB0eUNyZWF0ZVJlcXVlc3QSCgoCaWQYASABKAkSDAoEYXJncxgCIAMoCRI4CgNlbnYYAyADKAsyKy5pbnN0YXZtLmFnZW50LnYxLlB0eUNyZWF0ZVJlcXVlc3QuRW52RW50cnkSCwoDY3dkGAQgASgJEgwKBHVzZXIYBSABKAkSDAoEY29scxgGIAEoDRIMCgRyb3dzGAcgASgNEhEKCWxpbmdlcl9tcxgIIAEoDRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhgKClB0eVJlcXVlc3QSCgoCaWQYASABKAkiEAoOUHR5TGlzdFJlcXVlc3QiOgoPUHR5TGlzdFJlc3BvbnNlEicKBHB0eXMYASADKAsyGS5pbnN0YXZtLmFnZW50LnYxLlB0eUluZm8i+AEKB1B0eUluZm8SCgoCaWQYASABKAkSCwoDcGlkGAIgASgFEg0KBWFsaXZlGAMgASgIEhEKCWV4aXRfY29kZRgEIAEoBRITCgtleGl0X3NpZ25hbBgFIAEoBRIMCgRjb2xzGAYgASgNEgwKBHJvd3MYByABKA0SFAoMc3RhcnRfb2Zmc2V0GAggASgEEhIKCmVuZF9vZmZzZXQYCSABKAQSDwoHdmlld2VycxgKIAEoDRIRCglsaW5nZXJfbXMYCyABKA0SDAoEdXNlchgMIAEoCRIMCgRhcmdzGA0gAygJEhcKD2NyZWF0ZWRfdW5peF9tcxgOIAEoBCI6ChBQdHlSZXNpemVSZXF1ZXN0EgoKAmlkGAEgASgJEgwKBGNvbHMYAiABKA0SDAoEcm93cxgDIAEoDSI/ChBQdHlTaWduYWxSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnNpZ25hbBgCIAEoBRIPCgdzZXNzaW9uGAMgASgIIhIKEFB0eUNsb3NlUmVzcG9uc2UilQEKEFB0eUF0dGFjaFJlcXVlc3QSKQoEb3BlbhgBIAEoCzIZLmluc3Rhdm0uYWdlbnQudjEuUHR5T3BlbkgAEg8KBWlucHV0GAIgASgMSAASKwoGcmVzaXplGAMgASgLMhkuaW5zdGF2bS5hZ2VudC52MS5QdHlTaXplSAASDQoDYWNrGAQgASgESABCCQoHbWVzc2FnZSJaCgdQdHlPcGVuEgoKAmlkGAEgASgJEg4KBm9mZnNldBgCIAEoBBISCgpmcm9tX3N0YXJ0GAMgASgIEhEKCXJlYWRfb25seRgEIAEoCBIMCgRob2xkGAUgASgIIiUKB1B0eVNpemUSDAoEY29scxgBIAEoDRIMCgRyb3dzGAIgASgNIsoBCghQdHlFdmVudBItCgZvcGVuZWQYASABKAsyGy5pbnN0YXZtLmFnZW50LnYxLlB0eU9wZW5lZEgAEi0KBm91dHB1dBgCIAEoCzIbLmluc3Rhdm0uYWdlbnQudjEuUHR5T3V0cHV0SAASKQoEZXhpdBgDIAEoCzIZLmluc3Rhdm0uYWdlbnQudjEuUHR5RXhpdEgAEiwKB3Jlc2l6ZWQYBCABKAsyGS5pbnN0YXZtLmFnZW50LnYxLlB0eVNpemVIAEIHCgVldmVudCJECglQdHlPcGVuZWQSDgoGb2Zmc2V0GAEgASgEEicKBGluZm8YAiABKAsyGS5pbnN0YXZtLmFnZW50LnYxLlB0eUluZm8iKQoJUHR5T3V0cHV0Eg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMIicKB1B0eUV4aXQSDAoEY29kZRgBIAEoBRIOCgZzaWduYWwYAiABKAUiNAoGVGFyZ2V0EgwKBHBhdGgYASABKAkSDgoGd2l0aGluGAIgAygJEgwKBHVzZXIYAyABKAkirQEKCEZpbGVJbmZvEgwKBG5hbWUYASABKAwSKAoEa2luZBgCIAEoDjIaLmluc3Rhdm0uYWdlbnQudjEuRmlsZUtpbmQSEgoKc2l6ZV9ieXRlcxgDIAEoBBIMCgRtb2RlGAQgASgNEgsKA3VpZBgFIAEoDRILCgNnaWQYBiABKA0SGAoQbW9kaWZpZWRfdW5peF9ucxgHIAEoBBITCgtsaW5rX3RhcmdldBgIIAEoDCJHCgtTdGF0UmVxdWVzdBIoCgZ0YXJnZXQYASABKAsyGC5pbnN0YXZtLmFnZW50LnYxLlRhcmdldBIOCgZmb2xsb3cYAiABKAgiNwoLTGlzdFJlcXVlc3QSKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQiOwoMTGlzdFJlc3BvbnNlEisKB2VudHJpZXMYASADKAsyGi5pbnN0YXZtLmFnZW50LnYxLkZpbGVJbmZvImMKC1JlYWRSZXF1ZXN0EigKBnRhcmdldBgBIAEoCzIYLmluc3Rhdm0uYWdlbnQudjEuVGFyZ2V0EhQKDG9mZnNldF9ieXRlcxgCIAEoBBIUCgxsZW5ndGhfYnl0ZXMYAyABKAQiRgoMUmVhZFJlc3BvbnNlEigKBGluZm8YASABKAsyGi5pbnN0YXZtLmFnZW50LnYxLkZpbGVJbmZvEgwKBGRhdGEYAiABKAwiVgoMV3JpdGVSZXF1ZXN0EisKBG9wZW4YASABKAsyGy5pbnN0YXZtLmFnZW50LnYxLldyaXRlT3BlbkgAEg4KBGRhdGEYAiABKAxIAEIJCgdtZXNzYWdlIpABCglXcml0ZU9wZW4SKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSEQoEbW9kZRgCIAEoDUgAiAEBEg8KB3BhcmVudHMYAyABKAgSDQoFb3duZXIYBCABKAkSDQoFZ3JvdXAYBSABKAkSDgoGYXBwZW5kGAYgASgIQgcKBV9tb2RlIoMBCgxNa2RpclJlcXVlc3QSKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSEQoEbW9kZRgCIAEoDUgAiAEBEg8KB3BhcmVudHMYAyABKAgSDQoFb3duZXIYBCABKAkSDQoFZ3JvdXAYBSABKAlCBwoFX21vZGUiWwoNUmVtb3ZlUmVxdWVzdBIoCgZ0YXJnZXQYASABKAsyGC5pbnN0YXZtLmFnZW50LnYxLlRhcmdldBIRCglyZWN1cnNpdmUYAiABKAgSDQoFZm9yY2UYAyABKAgiEAoOUmVtb3ZlUmVzcG9uc2UiXQoNUmVuYW1lUmVxdWVzdBImCgRmcm9tGAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSJAoCdG8YAiABKAsyGC5pbnN0YXZtLmFnZW50LnYxLlRhcmdldCJWCgxUYXJJblJlcXVlc3QSKwoEb3BlbhgBIAEoCzIbLmluc3Rhdm0uYWdlbnQudjEuVGFySW5PcGVuSAASDgoEZGF0YRgCIAEoDEgAQgkKB21lc3NhZ2UiewoJVGFySW5PcGVuEigKBnRhcmdldBgBIAEoCzIYLmluc3Rhdm0uYWdlbnQudjEuVGFyZ2V0Eg0KBW93bmVyGAIgASgJEg0KBWdyb3VwGAMgASgJEhEKCW1heF9ieXRlcxgEIAEoBBITCgttYXhfZW50cmllcxgFIAEoBCI0Cg1UYXJJblJlc3BvbnNlEg8KB2VudHJpZXMYASABKAQSEgoKc2l6ZV9ieXRlcxgCIAEoBCJKCg1UYXJPdXRSZXF1ZXN0EigKBnRhcmdldBgBIAEoCzIYLmluc3Rhdm0uYWdlbnQudjEuVGFyZ2V0Eg8KB2V4Y2x1ZGUYAiADKAkiHgoOVGFyT3V0UmVzcG9uc2USDAoEZGF0YRgBIAEoDCJLCgxXYXRjaFJlcXVlc3QSKAoGdGFyZ2V0GAEgASgLMhguaW5zdGF2bS5hZ2VudC52MS5UYXJnZXQSEQoJcmVjdXJzaXZlGAIgASgIItQBCgpXYXRjaEV2ZW50Ei8KBGtpbmQYASABKA4yIS5pbnN0YXZtLmFnZW50LnYxLldhdGNoRXZlbnQuS2luZBIMCgRwYXRoGAIgASgMIoYBCgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIOCgpLSU5EX1JFQURZEAESEAoMS0lORF9DUkVBVEVEEAISEQoNS0lORF9NT0RJRklFRBADEhAKDEtJTkRfUkVNT1ZFRBAEEg4KCktJTkRfTU9WRUQQBRIRCg1LSU5EX09WRVJGTE9XEAYqeAoIRmlsZUtpbmQSGQoVRklMRV9LSU5EX1VOU1BFQ0lGSUVEEAASEgoORklMRV9LSU5EX0ZJTEUQARIRCg1GSUxFX0tJTkRfRElSEAISFQoRRklMRV9LSU5EX1NZTUxJTksQAxITCg9GSUxFX0tJTkRfT1RIRVIQBDLZAwoJTGlmZWN5Y2xlEkUKBFBpbmcSHS5pbnN0YXZtLmFnZW50LnYxLlBpbmdSZXF1ZXN0Gh4uaW5zdGF2bS5hZ2VudC52MS5QaW5nUmVzcG9uc2USWgoLUGVyc29uYWxpemUSJC5pbnN0YXZtLmFnZW50LnYxLlBlcnNvbmFsaXplUmVxdWVzdBolLmluc3Rhdm0uYWdlbnQudjEuUGVyc29uYWxpemVSZXNwb25zZRJFCgRXYXJtEh0uaW5zdGF2bS5hZ2VudC52MS5XYXJtUmVxdWVzdBoeLmluc3Rhdm0uYWdlbnQudjEuV2FybVJlc3BvbnNlEkUKBFN5bmMSHS5pbnN0YXZtLmFnZW50LnYxLlN5bmNSZXF1ZXN0Gh4uaW5zdGF2bS5hZ2VudC52MS5TeW5jUmVzcG9uc2USSAoFU3RhdHMSHi5pbnN0YXZtLmFnZW50LnYxLlN0YXRzUmVxdWVzdBofLmluc3Rhdm0uYWdlbnQudjEuU3RhdHNSZXNwb25zZRJRCghQb3dlck9mZhIhLmluc3Rhdm0uYWdlbnQudjEuUG93ZXJPZmZSZXF1ZXN0GiIuaW5zdGF2bS5hZ2VudC52MS5Qb3dlck9mZlJlc3BvbnNlMpoBCgRFeGVjEkUKA1J1bhIdLmluc3Rhdm0uYWdlbnQudjEuRXhlY1JlcXVlc3QaGy5pbnN0YXZtLmFnZW50LnYxLkV4ZWNFdmVudCgBMAESSwoJUnVuUHl0aG9uEh8uaW5zdGF2bS5hZ2VudC52MS5QeXRob25SZXF1ZXN0GhsuaW5zdGF2bS5hZ2VudC52MS5FeGVjRXZlbnQwATKGBAoDUHR5EkcKBkNyZWF0ZRIiLmluc3Rhdm0uYWdlbnQudjEuUHR5Q3JlYXRlUmVxdWVzdBoZLmluc3Rhdm0uYWdlbnQudjEuUHR5SW5mbxJLCgRMaXN0EiAuaW5zdGF2bS5hZ2VudC52MS5QdHlMaXN0UmVxdWVzdBohLmluc3Rhdm0uYWdlbnQudjEuUHR5TGlzdFJlc3BvbnNlEj4KA0dldBIcLmluc3Rhdm0uYWdlbnQudjEuUHR5UmVxdWVzdBoZLmluc3Rhdm0uYWdlbnQudjEuUHR5SW5mbxJMCgZBdHRhY2gSIi5pbnN0YXZtLmFnZW50LnYxLlB0eUF0dGFjaFJlcXVlc3QaGi5pbnN0YXZtLmFnZW50LnYxLlB0eUV2ZW50KAEwARJHCgZSZXNpemUSIi5pbnN0YXZtLmFnZW50LnYxLlB0eVJlc2l6ZVJlcXVlc3QaGS5pbnN0YXZtLmFnZW50LnYxLlB0eUluZm8SRwoGU2lnbmFsEiIuaW5zdGF2bS5hZ2VudC52MS5QdHlTaWduYWxSZXF1ZXN0GhkuaW5zdGF2bS5hZ2VudC52MS5QdHlJbmZvEkkKBUNsb3NlEhwuaW5zdGF2bS5hZ2VudC52MS5QdHlSZXF1ZXN0GiIuaW5zdGF2bS5hZ2VudC52MS5QdHlDbG9zZVJlc3BvbnNlMuAFCgVGaWxlcxJBCgRTdGF0Eh0uaW5zdGF2bS5hZ2VudC52MS5TdGF0UmVxdWVzdBoaLmluc3Rhdm0uYWdlbnQudjEuRmlsZUluZm8SRwoETGlzdBIdLmluc3Rhdm0uYWdlbnQudjEuTGlzdFJlcXVlc3QaHi5pbnN0YXZtLmFnZW50LnYxLkxpc3RSZXNwb25zZTABEkcKBFJlYWQSHS5pbnN0YXZtLmFnZW50LnYxLlJlYWRSZXF1ZXN0Gh4uaW5zdGF2bS5hZ2VudC52MS5SZWFkUmVzcG9uc2UwARJFCgVXcml0ZRIeLmluc3Rhdm0uYWdlbnQudjEuV3JpdGVSZXF1ZXN0GhouaW5zdGF2bS5hZ2VudC52MS5GaWxlSW5mbygBEkMKBU1rZGlyEh4uaW5zdGF2bS5hZ2VudC52MS5Na2RpclJlcXVlc3QaGi5pbnN0YXZtLmFnZW50LnYxLkZpbGVJbmZvEksKBlJlbW92ZRIfLmluc3Rhdm0uYWdlbnQudjEuUmVtb3ZlUmVxdWVzdBogLmluc3Rhdm0uYWdlbnQudjEuUmVtb3ZlUmVzcG9uc2USRQoGUmVuYW1lEh8uaW5zdGF2bS5hZ2VudC52MS5SZW5hbWVSZXF1ZXN0GhouaW5zdGF2bS5hZ2VudC52MS5GaWxlSW5mbxJKCgVUYXJJbhIeLmluc3Rhdm0uYWdlbnQudjEuVGFySW5SZXF1ZXN0Gh8uaW5zdGF2bS5hZ2VudC52MS5UYXJJblJlc3BvbnNlKAESTQoGVGFyT3V0Eh8uaW5zdGF2bS5hZ2VudC52MS5UYXJPdXRSZXF1ZXN0GiAuaW5zdGF2bS5hZ2VudC52MS5UYXJPdXRSZXNwb25zZTABEkcKBVdhdGNoEh4uaW5zdGF2bS5hZ2VudC52MS5XYXRjaFJlcXVlc3QaHC5pbnN0YXZtLmFnZW50LnYxLldhdGNoRXZlbnQwAWIGcHJvdG8z");
 
 /**
  * Describes the message instavm.agent.v1.PingRequest.
@@ -169,150 +169,255 @@ export const ExecExitSchema = /*@__PURE__*/
   messageDesc(file_agent, 19);
 
 /**
+ * Describes the message instavm.agent.v1.PtyCreateRequest.
+ * Use `create(PtyCreateRequestSchema)` to create a new message.
+ */
+export const PtyCreateRequestSchema = /*@__PURE__*/
+  messageDesc(file_agent, 20);
+
+/**
+ * Describes the message instavm.agent.v1.PtyRequest.
+ * Use `create(PtyRequestSchema)` to create a new message.
+ */
+export const PtyRequestSchema = /*@__PURE__*/
+  messageDesc(file_agent, 21);
+
+/**
+ * Describes the message instavm.agent.v1.PtyListRequest.
+ * Use `create(PtyListRequestSchema)` to create a new message.
+ */
+export const PtyListRequestSchema = /*@__PURE__*/
+  messageDesc(file_agent, 22);
+
+/**
+ * Describes the message instavm.agent.v1.PtyListResponse.
+ * Use `create(PtyListResponseSchema)` to create a new message.
+ */
+export const PtyListResponseSchema = /*@__PURE__*/
+  messageDesc(file_agent, 23);
+
+/**
+ * Describes the message instavm.agent.v1.PtyInfo.
+ * Use `create(PtyInfoSchema)` to create a new message.
+ */
+export const PtyInfoSchema = /*@__PURE__*/
+  messageDesc(file_agent, 24);
+
+/**
+ * Describes the message instavm.agent.v1.PtyResizeRequest.
+ * Use `create(PtyResizeRequestSchema)` to create a new message.
+ */
+export const PtyResizeRequestSchema = /*@__PURE__*/
+  messageDesc(file_agent, 25);
+
+/**
+ * Describes the message instavm.agent.v1.PtySignalRequest.
+ * Use `create(PtySignalRequestSchema)` to create a new message.
+ */
+export const PtySignalRequestSchema = /*@__PURE__*/
+  messageDesc(file_agent, 26);
+
+/**
+ * Describes the message instavm.agent.v1.PtyCloseResponse.
+ * Use `create(PtyCloseResponseSchema)` to create a new message.
+ */
+export const PtyCloseResponseSchema = /*@__PURE__*/
+  messageDesc(file_agent, 27);
+
+/**
+ * Describes the message instavm.agent.v1.PtyAttachRequest.
+ * Use `create(PtyAttachRequestSchema)` to create a new message.
+ */
+export const PtyAttachRequestSchema = /*@__PURE__*/
+  messageDesc(file_agent, 28);
+
+/**
+ * Describes the message instavm.agent.v1.PtyOpen.
+ * Use `create(PtyOpenSchema)` to create a new message.
+ */
+export const PtyOpenSchema = /*@__PURE__*/
+  messageDesc(file_agent, 29);
+
+/**
+ * Describes the message instavm.agent.v1.PtySize.
+ * Use `create(PtySizeSchema)` to create a new message.
+ */
+export const PtySizeSchema = /*@__PURE__*/
+  messageDesc(file_agent, 30);
+
+/**
+ * Describes the message instavm.agent.v1.PtyEvent.
+ * Use `create(PtyEventSchema)` to create a new message.
+ */
+export const PtyEventSchema = /*@__PURE__*/
+  messageDesc(file_agent, 31);
+
+/**
+ * Describes the message instavm.agent.v1.PtyOpened.
+ * Use `create(PtyOpenedSchema)` to create a new message.
+ */
+export const PtyOpenedSchema = /*@__PURE__*/
+  messageDesc(file_agent, 32);
+
+/**
+ * Describes the message instavm.agent.v1.PtyOutput.
+ * Use `create(PtyOutputSchema)` to create a new message.
+ */
+export const PtyOutputSchema = /*@__PURE__*/
+  messageDesc(file_agent, 33);
+
+/**
+ * Describes the message instavm.agent.v1.PtyExit.
+ * Use `create(PtyExitSchema)` to create a new message.
+ */
+export const PtyExitSchema = /*@__PURE__*/
+  messageDesc(file_agent, 34);
+
+/**
  * Describes the message instavm.agent.v1.Target.
  * Use `create(TargetSchema)` to create a new message.
  */
 export const TargetSchema = /*@__PURE__*/
-  messageDesc(file_agent, 20);
+  messageDesc(file_agent, 35);
 
 /**
  * Describes the message instavm.agent.v1.FileInfo.
  * Use `create(FileInfoSchema)` to create a new message.
  */
 export const FileInfoSchema = /*@__PURE__*/
-  messageDesc(file_agent, 21);
+  messageDesc(file_agent, 36);
 
 /**
  * Describes the message instavm.agent.v1.StatRequest.
  * Use `create(StatRequestSchema)` to create a new message.
  */
 export const StatRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 22);
+  messageDesc(file_agent, 37);
 
 /**
  * Describes the message instavm.agent.v1.ListRequest.
  * Use `create(ListRequestSchema)` to create a new message.
  */
 export const ListRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 23);
+  messageDesc(file_agent, 38);
 
 /**
  * Describes the message instavm.agent.v1.ListResponse.
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema = /*@__PURE__*/
-  messageDesc(file_agent, 24);
+  messageDesc(file_agent, 39);
 
 /**
  * Describes the message instavm.agent.v1.ReadRequest.
  * Use `create(ReadRequestSchema)` to create a new message.
  */
 export const ReadRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 25);
+  messageDesc(file_agent, 40);
 
 /**
  * Describes the message instavm.agent.v1.ReadResponse.
  * Use `create(ReadResponseSchema)` to create a new message.
  */
 export const ReadResponseSchema = /*@__PURE__*/
-  messageDesc(file_agent, 26);
+  messageDesc(file_agent, 41);
 
 /**
  * Describes the message instavm.agent.v1.WriteRequest.
  * Use `create(WriteRequestSchema)` to create a new message.
  */
 export const WriteRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 27);
+  messageDesc(file_agent, 42);
 
 /**
  * Describes the message instavm.agent.v1.WriteOpen.
  * Use `create(WriteOpenSchema)` to create a new message.
  */
 export const WriteOpenSchema = /*@__PURE__*/
-  messageDesc(file_agent, 28);
+  messageDesc(file_agent, 43);
 
 /**
  * Describes the message instavm.agent.v1.MkdirRequest.
  * Use `create(MkdirRequestSchema)` to create a new message.
  */
 export const MkdirRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 29);
+  messageDesc(file_agent, 44);
 
 /**
  * Describes the message instavm.agent.v1.RemoveRequest.
  * Use `create(RemoveRequestSchema)` to create a new message.
  */
 export const RemoveRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 30);
+  messageDesc(file_agent, 45);
 
 /**
  * Describes the message instavm.agent.v1.RemoveResponse.
  * Use `create(RemoveResponseSchema)` to create a new message.
  */
 export const RemoveResponseSchema = /*@__PURE__*/
-  messageDesc(file_agent, 31);
+  messageDesc(file_agent, 46);
 
 /**
  * Describes the message instavm.agent.v1.RenameRequest.
  * Use `create(RenameRequestSchema)` to create a new message.
  */
 export const RenameRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 32);
+  messageDesc(file_agent, 47);
 
 /**
  * Describes the message instavm.agent.v1.TarInRequest.
  * Use `create(TarInRequestSchema)` to create a new message.
  */
 export const TarInRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 33);
+  messageDesc(file_agent, 48);
 
 /**
  * Describes the message instavm.agent.v1.TarInOpen.
  * Use `create(TarInOpenSchema)` to create a new message.
  */
 export const TarInOpenSchema = /*@__PURE__*/
-  messageDesc(file_agent, 34);
+  messageDesc(file_agent, 49);
 
 /**
  * Describes the message instavm.agent.v1.TarInResponse.
  * Use `create(TarInResponseSchema)` to create a new message.
  */
 export const TarInResponseSchema = /*@__PURE__*/
-  messageDesc(file_agent, 35);
+  messageDesc(file_agent, 50);
 
 /**
  * Describes the message instavm.agent.v1.TarOutRequest.
  * Use `create(TarOutRequestSchema)` to create a new message.
  */
 export const TarOutRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 36);
+  messageDesc(file_agent, 51);
 
 /**
  * Describes the message instavm.agent.v1.TarOutResponse.
  * Use `create(TarOutResponseSchema)` to create a new message.
  */
 export const TarOutResponseSchema = /*@__PURE__*/
-  messageDesc(file_agent, 37);
+  messageDesc(file_agent, 52);
 
 /**
  * Describes the message instavm.agent.v1.WatchRequest.
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema = /*@__PURE__*/
-  messageDesc(file_agent, 38);
+  messageDesc(file_agent, 53);
 
 /**
  * Describes the message instavm.agent.v1.WatchEvent.
  * Use `create(WatchEventSchema)` to create a new message.
  */
 export const WatchEventSchema = /*@__PURE__*/
-  messageDesc(file_agent, 39);
+  messageDesc(file_agent, 54);
 
 /**
  * Describes the enum instavm.agent.v1.WatchEvent.Kind.
  */
 export const WatchEvent_KindSchema = /*@__PURE__*/
-  enumDesc(file_agent, 39, 0);
+  enumDesc(file_agent, 54, 0);
 
 /**
  * @generated from enum instavm.agent.v1.WatchEvent.Kind
@@ -345,8 +450,21 @@ export const Exec = /*@__PURE__*/
   serviceDesc(file_agent, 1);
 
 /**
+ * Terminals that outlive their viewers: a program on a pseudo-terminal, its scrollback, and any number of viewers that come and go.
+ *
+ * Every byte that the program writes has an offset, counted from 0. The newest bytes, at least 1 MiB of them unless fewer were written,
+ * are kept. A viewer that holds (`hold` in PtyOpen) acknowledges what it has; the terminal is read only while less than 1 MiB is
+ * beyond the newest acknowledged offset, so what such a viewer has not got yet is never dropped: the program waits, as it would for a
+ * terminal that nobody reads. A viewer that does not hold follows at its own speed and is told what it missed.
+ *
+ * @generated from service instavm.agent.v1.Pty
+ */
+export const Pty = /*@__PURE__*/
+  serviceDesc(file_agent, 2);
+
+/**
  * @generated from service instavm.agent.v1.Files
  */
 export const Files = /*@__PURE__*/
-  serviceDesc(file_agent, 2);
+  serviceDesc(file_agent, 3);
 
