@@ -8,6 +8,7 @@ import { authenticate } from './auth.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
+import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
 import { egressRoutes } from './routes/egress.ts';
@@ -15,6 +16,7 @@ import { executeRoutes } from './routes/execute.ts';
 import { fileRoutes } from './routes/files.ts';
 import { healthRoutes } from './routes/health.ts';
 import { notYetRoutes } from './routes/not-yet.ts';
+import { ptyRoutes } from './routes/ptys.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { sessionRoutes } from './routes/sessions.ts';
 import { transferRoutes } from './routes/transfer.ts';
@@ -26,6 +28,7 @@ import { serveWebSockets } from './ws/upgrade.ts';
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly ptyTokens: PtyTokens;
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
 };
@@ -81,6 +84,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(executeRoutes(services, executions));
   await app.register(transferRoutes(services));
   await app.register(vmRoutes(services));
+  await app.register(ptyRoutes(services));
   await app.register(accountRoutes);
   await app.register(egressRoutes(services));
   await app.register(sandboxRoutes(services));

@@ -20,6 +20,7 @@ import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
+import { PtyTokens } from './pty-tokens.ts';
 
 export type Daemon = {
   readonly url: string;
@@ -62,7 +63,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
     const health = (): Record<string, unknown> => ({ backend: vmm.backend, accelerator: vmm.accelerator });
-    const app = await buildApp({ sandboxes, accounts, health }, logger);
+    const app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), health }, logger);
     cleanup.push(() => stopServing(app, sandboxes));
     const url = await listen(app, config.INSTAVM_LISTEN);
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };
@@ -105,7 +106,7 @@ async function chooseVmm(
   if (config.INSTAVM_VMM === 'fake') {
     const { createFakeVmm, fakeImages } = await import('@instavm/vmm/fake');
     logger.warn('the fake VMM runs no guest and isolates nothing: for tests only');
-    return { vmm: createFakeVmm(runDirectory), images: fakeImages };
+    return { vmm: createFakeVmm({ runDirectory, agentPath: GUEST_AGENT_PATH }), images: fakeImages };
   }
   const cacheDirectory = config.INSTAVM_CACHE_DIR;
   const images = await locateGuestImages({ cacheDirectory, agentPath: GUEST_AGENT_PATH });

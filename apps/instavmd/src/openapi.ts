@@ -1,6 +1,7 @@
 /** Prints the OpenAPI document of the public API: the routes as the daemon registers them, with nothing behind them. */
 import { pino } from 'pino';
 import { buildApp, type Services } from './app.ts';
+import { PtyTokens } from './pty-tokens.ts';
 
 const nothing = (): never => {
   throw new Error('the document is made without a daemon');
@@ -9,6 +10,7 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
+  ptyTokens: new PtyTokens(),
   health: nothing,
 };
 

@@ -3,23 +3,18 @@ import type { ExecEvent, ExecExit } from '@instavm/agent-client';
 import { ExecControl, ExecStart, errorBody, InstaVMError, SIGNALS, STDERR_FRAME, STDOUT_FRAME } from '@instavm/wire';
 import type { FastifyBaseLogger } from 'fastify';
 import type { RawData, WebSocket } from 'ws';
-import { invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { signalName } from '../guest/signals.ts';
+import { keepOpen, parseFrame, sendFrame } from './frames.ts';
 import { MessageQueue } from './message-queue.ts';
 
 /** A client that upgrades and then says nothing holds a socket no longer than this. */
 const START_DEADLINE_MS = 30_000;
-/** Output waiting for the client, beyond which the guest is not read. */
-const OUTPUT_HIGH_WATER_BYTES = 1024 * 1024;
 /** Stdin waiting for the guest, beyond which the socket is not read. */
 const STDIN_HIGH_WATER_BYTES = 1024 * 1024;
-/** Keeps idle connections open through proxies. */
-const PING_INTERVAL_MS = 20_000;
 const CLOSE_NORMAL = 1000;
 const CLOSE_FAILED = 4500;
-
-const SIGNAL_NAMES = new Map<number, string>(Object.entries(SIGNALS).map(([name, number]) => [number, name]));
 
 type GuestMessage =
   | { case: 'start'; value: ReturnType<typeof startMessage> }
@@ -34,10 +29,9 @@ export async function relayExec(socket: WebSocket, guest: Guest, log: FastifyBas
     drained: () => socket.resume(),
   });
   const openedAt = performance.now();
-  const pinging = setInterval(() => socket.ping(), PING_INTERVAL_MS);
+  keepOpen(socket);
   socket.on('error', (error) => log.debug({ err: error }, 'exec socket'));
   socket.once('close', () => {
-    clearInterval(pinging);
     input.end();
     stop.abort();
   });
@@ -78,7 +72,7 @@ function started(socket: WebSocket, input: MessageQueue<GuestMessage>, onBad: (e
     socket.on('message', (data, isBinary) => {
       try {
         if (start !== undefined) return takeFrame(input, start, data, isBinary);
-        start = parsed(ExecStart, isBinary ? undefined : data);
+        start = parseFrame(ExecStart, isBinary ? undefined : data);
         clearTimeout(timer);
         input.push({ case: 'start', value: startMessage(start) }, 0);
         resolve();
@@ -90,28 +84,6 @@ function started(socket: WebSocket, input: MessageQueue<GuestMessage>, onBad: (e
   });
 }
 
-/** @throws invalid_argument that names the fields */
-function parsed<T>(
-  schema: {
-    safeParse(
-      value: unknown,
-    ):
-      | { success: true; data: T }
-      | { success: false; error: { issues: readonly { path: PropertyKey[]; message: string }[] } };
-  },
-  data: RawData | undefined,
-): T {
-  let value: unknown;
-  try {
-    value = data === undefined ? undefined : JSON.parse(data.toString());
-  } catch {
-    throw new InstaVMError('malformed_request', 'a text frame is not JSON');
-  }
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw invalidFields(result.error.issues.map(({ path, message }) => ({ path: path.join('.') || 'frame', message })));
-}
-
 function takeFrame(input: MessageQueue<GuestMessage>, start: ExecStart, data: RawData, isBinary: boolean): void {
   if (isBinary) {
     if (!start.stdin) throw new InstaVMError('invalid_argument', 'stdin was not asked for in the start frame');
@@ -119,7 +91,7 @@ function takeFrame(input: MessageQueue<GuestMessage>, start: ExecStart, data: Ra
     input.push({ case: 'stdin', value: bytes as Uint8Array<ArrayBuffer> }, bytes.length);
     return;
   }
-  const control = parsed(ExecControl, data);
+  const control = parseFrame(ExecControl, data);
   if (control.type === 'stdin_end') input.push({ case: 'stdinEnd', value: {} }, 0);
   else input.push({ case: 'signal', value: SIGNALS[control.signal] }, 0);
 }
@@ -156,23 +128,10 @@ function send(socket: WebSocket, { event }: ExecEvent): Promise<void> | undefine
 const STDOUT_PREFIX = Buffer.of(STDOUT_FRAME);
 const STDERR_PREFIX = Buffer.of(STDERR_FRAME);
 
-/** Waits only while much is on its way, so that the next piece is read while this one is sent. */
-function sendFrame(socket: WebSocket, frame: string | Buffer): Promise<void> | undefined {
-  const options = { binary: typeof frame !== 'string' };
-  if (socket.bufferedAmount < OUTPUT_HIGH_WATER_BYTES) {
-    // A socket that failed says so by closing.
-    socket.send(frame, options, () => {});
-    return undefined;
-  }
-  return new Promise((resolve, reject) => {
-    socket.send(frame, options, (error) => (error ? reject(error) : resolve()));
-  });
-}
-
 const exitFrame = (exit: ExecExit) => ({
   type: 'exit',
   exit_code: exit.code,
-  signal: exit.signal === 0 ? null : (SIGNAL_NAMES.get(exit.signal) ?? `SIG${exit.signal}`),
+  signal: signalName(exit.signal),
   timed_out: exit.timedOut,
   wall_time_ms: Number(exit.wallTimeUs) / 1000,
   cpu_time_ms: Number(exit.cpuTimeUs) / 1000,

@@ -31,6 +31,12 @@ export class MessageQueue<T> implements AsyncIterable<T> {
     this.#wake?.();
   }
 
+  /** Gives what waits to another queue, and ends. */
+  moveTo(other: MessageQueue<T>): void {
+    for (const { item, sizeBytes } of this.#items) other.push(item, sizeBytes);
+    this.discard();
+  }
+
   /** Nobody takes anything any more: what waits and what still comes is dropped, and the socket flows. */
   discard(): void {
     this.#discarding = true;

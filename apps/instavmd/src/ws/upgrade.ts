@@ -2,50 +2,93 @@
 import type { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { errorBody, InstaVMError } from '@instavm/wire';
+import type { AccountId, SandboxId } from '@instavm/core';
+import { AttachPtyQuery, errorBody, InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
-import { WebSocketServer } from 'ws';
+import { type WebSocket, WebSocketServer } from 'ws';
 import type { Services } from '../app.ts';
 import { authenticate } from '../auth.ts';
-import { asInstaVMError } from '../errors.ts';
+import { asInstaVMError, invalidFields } from '../errors.ts';
+import { guestError } from '../guest/errors.ts';
+import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
 import { relayExec } from './exec.ts';
+import { closeCode, PtyRelay } from './pty.ts';
 
-const EXEC_ROUTE = /^\/v2\/sandboxes\/([^/]+)\/exec$/;
-const TERMINAL_ROUTE = /^\/v1\/(sessions|vms)\/[^/]+\/pty\/[^/]+\/connect$/;
 /** A client that is gone is noticed by its host, not by its silence: one that reads slowly is silent too. */
 const TCP_KEEPALIVE_MS = 30_000;
 /** The largest frame of a client: a script in the start frame. */
 const MAX_FRAME_BYTES = 16 * 1024 * 1024;
+const CLOSE_UNAUTHENTICATED = 4401;
+
+type Upgrade = {
+  readonly request: IncomingMessage;
+  readonly url: URL;
+  /** Answers the client and serves it; `serve` must listen before it first waits, for frames may be there already. */
+  accept(serve: (socket: WebSocket) => Promise<void>): Promise<void>;
+};
+type Handler = (upgrade: Upgrade, ...ids: string[]) => Promise<void>;
 
 export function serveWebSockets(app: FastifyInstance, services: Services): void {
   const server = new WebSocketServer({ noServer: true, maxPayload: MAX_FRAME_BYTES, perMessageDeflate: false });
 
-  const accept = async (request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> => {
-    const [path = ''] = (request.url ?? '/').replace(/^\/{2,}/, '/').split('?', 1);
-    if (TERMINAL_ROUTE.test(path))
-      throw new InstaVMError('not_available', 'terminals are not available on this server');
-    const id = EXEC_ROUTE.exec(path)?.[1];
-    if (id === undefined) throw new InstaVMError('route_not_found', `there is no WebSocket at ${path}`);
+  const exec: Handler = async ({ request, accept }, id = '') => {
     const account = await authenticate(services.accounts, request.headers['x-api-key']);
     const owner = await ownerOf(services, account.id, id);
     const guest = await owner.guest();
-    server.handleUpgrade(request, socket, head, (webSocket) => {
-      relayExec(webSocket, guest, app.log).catch((error: unknown) => {
-        app.log.error({ err: error }, 'exec relay');
-        webSocket.terminate();
-      });
-    });
+    await accept((socket) => relayExec(socket, guest, app.log));
+  };
+
+  const pty: Handler = async ({ request, url, accept }, scope = '', id = '', ptyId = '') => {
+    const query = parseQuery(url);
+    const grant = await ptyGrant(services, request, url);
+    // The contract wants a refused key to be a close code, which every client can read; a refused upgrade tells browsers nothing.
+    if (grant === undefined) return accept(async (socket) => socket.close(CLOSE_UNAUTHENTICATED, 'unauthenticated'));
+    const owner = await PTY_SCOPES[scope]?.(services, grant.accountId, id);
+    if (owner === undefined || !grant.allows(owner.record.id, ptyId))
+      throw new InstaVMError('permission_denied', 'the token is for another terminal');
+    const viewer = { owner, ptyId, query: { ...query, read_only: query.read_only || grant.readOnly } };
+    const relay = await PtyRelay.attach(viewer, app.log).catch(guestError);
+    if (relay instanceof InstaVMError) {
+      if (relay.status < 500) throw relay;
+      return accept(async (socket) => socket.close(closeCode(relay), relay.code));
+    }
+    request.socket.once('close', () => relay.detach());
+    if (request.socket.destroyed) return relay.detach();
+    await accept((socket) => relay.serve(socket));
+  };
+
+  const routes: readonly (readonly [RegExp, Handler])[] = [
+    [/^\/v2\/sandboxes\/([^/]+)\/exec$/, exec],
+    [/^\/v1\/(sessions|vms)\/([^/]+)\/pty\/([^/]+)\/connect$/, pty],
+  ];
+
+  const dispatch = async (request: IncomingMessage, accept: Upgrade['accept']): Promise<void> => {
+    const url = urlOf(request);
+    for (const [route, handler] of routes) {
+      const ids = route.exec(url.pathname)?.slice(1);
+      if (ids !== undefined) return handler({ request, url, accept }, ...ids.map(decodeSegment));
+    }
+    throw new InstaVMError('route_not_found', `there is no WebSocket at ${url.pathname}`);
   };
 
   app.server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on('error', () => socket.destroy());
     if (socket instanceof Socket) socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
-    accept(request, socket, head).catch((error: unknown) => {
+    let webSocket: WebSocket | undefined;
+    const accept: Upgrade['accept'] = (serve) =>
+      new Promise((resolve, reject) => {
+        server.handleUpgrade(request, socket, head, (accepted) => {
+          webSocket = accepted;
+          serve(accepted).then(resolve, reject);
+        });
+      });
+    dispatch(request, accept).catch((error: unknown) => {
       const failure = asInstaVMError(error);
       const requestId = crypto.randomUUID();
       if (failure.status >= 500) app.log.error({ err: error, requestId }, failure.message);
-      refuse(socket, failure, requestId);
+      if (webSocket === undefined) refuse(socket, failure, requestId);
+      else webSocket.terminate();
     });
   });
   app.addHook('preClose', async () => {
@@ -60,4 +103,53 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
     `HTTP/1.1 ${failure.status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
       `connection: close\r\n\r\n${body}`,
   );
+}
+
+/** @throws malformed_request */
+function urlOf(request: IncomingMessage): URL {
+  const target = (request.url ?? '/').replace(/^\/{2,}/, '/');
+  const url = URL.parse(target, 'http://daemon');
+  if (url === null) throw new InstaVMError('malformed_request', 'the request target is not a URL');
+  return url;
+}
+
+/** @throws malformed_request */
+function decodeSegment(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch (cause) {
+    throw new InstaVMError('malformed_request', 'the path is not valid percent-encoding', { cause });
+  }
+}
+
+/** @throws invalid_argument */
+function parseQuery(url: URL): AttachPtyQuery {
+  const result = AttachPtyQuery.safeParse(Object.fromEntries(url.searchParams));
+  if (result.success) return result.data;
+  throw invalidFields(result.error.issues.map(({ path, message }) => ({ path: path.join('.'), message })));
+}
+
+type Grant = {
+  readonly accountId: AccountId;
+  readonly readOnly: boolean;
+  allows(sandboxId: SandboxId, ptyId: string): boolean;
+};
+
+/** From a token, or a key in the header or (the contract's own way) the query. @returns undefined when it is not valid */
+async function ptyGrant(services: Services, request: IncomingMessage, url: URL): Promise<Grant | undefined> {
+  const token = url.searchParams.get('token');
+  if (token !== null) {
+    const grant = services.ptyTokens.redeem(token);
+    const allows = (sandboxId: SandboxId, ptyId: string): boolean =>
+      grant?.sandboxId === sandboxId && grant.ptyId === ptyId;
+    return grant && { accountId: grant.accountId, readOnly: grant.readOnly, allows };
+  }
+  const key = request.headers['x-api-key'] ?? url.searchParams.get('api_key') ?? undefined;
+  try {
+    const account = await authenticate(services.accounts, key);
+    return { accountId: account.id, readOnly: false, allows: () => true };
+  } catch (error) {
+    if (error instanceof InstaVMError && error.code === 'unauthenticated') return undefined;
+    throw error;
+  }
 }

@@ -4,25 +4,29 @@ import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
-import { ACKN, Exec, Files, Lifecycle, NONCE_BYTES, SYNC } from '@instavm/agent-client';
+import { ACKN, Exec, Files, Lifecycle, NONCE_BYTES, Pty, SYNC } from '@instavm/agent-client';
 import type { MachineSize } from '@instavm/core';
 import { execService } from './exec.ts';
 import { filesService } from './files.ts';
+import { FakePtys } from './ptys.ts';
 
 export class FakeGuest {
   readonly #server: Http2Server;
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #exec: ReturnType<typeof execService>;
+  readonly #ptys: FakePtys;
   readonly #startedAt = Date.now();
   #env: Record<string, string> = {};
 
   /**
    * @param directory holds `disk`, the guest's root, and `scripts`, which the guest does not see
    * @param powerOff called when the guest ends by itself
+   * @param agentPath the real agent's binary, which runs the terminals
    */
-  constructor(directory: string, size: MachineSize, powerOff: () => void) {
+  constructor(directory: string, size: MachineSize, powerOff: () => void, agentPath?: string) {
     const root = join(directory, 'disk');
     this.#exec = execService({ root, scripts: join(directory, 'scripts'), env: () => this.#env, powerOff });
+    this.#ptys = new FakePtys({ agentPath, directory, root, env: () => this.#env });
     const handler = connectNodeAdapter({
       routes: (router) => {
         router.service(Lifecycle, {
@@ -50,6 +54,7 @@ export class FakeGuest {
         });
         router.service(Exec, this.#exec.handlers);
         router.service(Files, filesService(root));
+        router.service(Pty, this.#ptys.handlers);
       },
     });
     this.#server = createServer(handler);
@@ -83,7 +88,7 @@ export class FakeGuest {
 
   async close(): Promise<void> {
     for (const session of this.#sessions) session.destroy();
-    await this.#exec.close();
+    await Promise.all([this.#exec.close(), this.#ptys.close()]);
   }
 
   #uptimeMs(): bigint {

@@ -20,8 +20,14 @@ export const fakeImages: GuestImages = {
   digest: 'fake',
 };
 
-/** @param runDirectory where the guests' disks are; without one they are temporary directories of the system */
-export function createFakeVmm(runDirectory?: string): Vmm {
+export type FakeOptions = {
+  /** Where the guests' disks are; without one they are temporary directories of the system. */
+  readonly runDirectory?: string;
+  /** The real agent's binary, which runs the terminals; without one there are none. */
+  readonly agentPath?: string;
+};
+
+export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vmm {
   const templates = new Map<TemplateKey, Template>();
   const templateKey = (images: GuestImages, { memoryMib, vcpus }: MachineSize): TemplateKey =>
     `${images.digest}-${memoryMib}-${vcpus}` as TemplateKey;
@@ -43,7 +49,7 @@ export function createFakeVmm(runDirectory?: string): Vmm {
         runDirectory === undefined ? await mkdtemp(join(tmpdir(), 'instavm-fake-')) : join(runDirectory, incarnationId);
       for (const name of ['disk/root', 'disk/tmp', 'disk/workspace', 'scripts'])
         await mkdir(join(directory, name), { recursive: true, mode: 0o700 });
-      return microVm(incarnationId, directory, template.size);
+      return microVm(incarnationId, directory, template.size, agentPath);
     },
     reapLeftovers: async () => {
       const names = runDirectory === undefined ? [] : await readdir(runDirectory).catch(() => []);
@@ -53,7 +59,12 @@ export function createFakeVmm(runDirectory?: string): Vmm {
   };
 }
 
-function microVm(incarnationId: MicroVm['incarnationId'], directory: string, size: MachineSize): MicroVm {
+function microVm(
+  incarnationId: MicroVm['incarnationId'],
+  directory: string,
+  size: MachineSize,
+  agentPath: string | undefined,
+): MicroVm {
   const streams = new Map<Channel, Duplex>();
   let finish: (exit: VmmExit) => void = () => {};
   const exited = new Promise<VmmExit>((resolve) => {
@@ -68,9 +79,10 @@ function microVm(incarnationId: MicroVm['incarnationId'], directory: string, siz
     await rm(directory, { recursive: true, force: true });
     finish({ code: 0, signal: null, requested, diagnostics: '' });
   };
-  const guest = new FakeGuest(directory, size, () => {
+  const powerOff = (): void => {
     killed ??= end(false);
-  });
+  };
+  const guest = new FakeGuest(directory, size, powerOff, agentPath);
   return {
     incarnationId,
     accelerator: 'none',
