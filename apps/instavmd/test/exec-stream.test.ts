@@ -151,10 +151,5 @@ describe('a streaming exec', () => {
       await api.json('POST', '/kill', { session_id: ended });
       expect(await refusal(`/v2/sandboxes/${ended}/exec`, daemon.apiKey)).toEqual([409, 'invalid_state']);
     });
-    it('for a terminal, which this version has not', async () => {
-      const path = `/v1/sessions/${id}/pty/x/connect?api_key=${daemon.apiKey}`;
-      expect(await refusal(path, daemon.apiKey)).toEqual([403, 'not_available']);
-      expect(daemon.log()).not.toContain(daemon.apiKey);
-    });
   });
 });
