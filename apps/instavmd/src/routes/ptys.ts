@@ -23,6 +23,8 @@ import { ownerOf, ownerOfVm } from './views.ts';
 
 /** Longer than a busy emulated guest takes to start a program. */
 const DEADLINE_MS = 30_000;
+/** The last instant of a JavaScript Date (ECMA-262 §21.4.1.1); no terminal writes as many bytes either. */
+const MAX_INSTANT_MS = 8.64e15;
 const Scope = z.object({ id: z.string() });
 const One = z.object({ id: z.string(), pty: z.string() });
 
@@ -121,7 +123,11 @@ function argvOf({ argv, shell, command }: CreatePtyRequest): string[] {
   return [shell ?? '/bin/bash', '-il'];
 }
 
+/** @throws guest_protocol for numbers that cannot be */
 export function ptyView(info: PtyInfo): PtySession {
+  const numbers = [info.startOffset, info.endOffset, info.createdUnixMs].map(Number);
+  if (numbers.some((number) => number > MAX_INSTANT_MS))
+    throw new InstaVMError('guest_protocol', 'the guest described a terminal by numbers that cannot be');
   return {
     session_id: info.id,
     id: info.id,

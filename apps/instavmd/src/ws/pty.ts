@@ -19,6 +19,8 @@ import { MessageQueue } from './message-queue.ts';
 const OPEN_DEADLINE_MS = 15_000;
 /** A channel that is lost again and again before anything came through it belongs to a broken guest. */
 const MAX_FRUITLESS_ATTEMPTS = 5;
+/** Of one message of the guest (spec/agent.proto, PtyOutput), and so of one frame. */
+const MAX_OUTPUT_BYTES = 64 * 1024;
 /** Output that the client's kernel has taken is acknowledged in steps: each is a message on the channel. */
 const ACK_STEP_BYTES = 64n * 1024n;
 /** Input waiting for the channel, beyond which the socket is not read. The guest itself never stops reading. */
@@ -172,7 +174,8 @@ export class PtyRelay {
   }
 
   #sendOutput(offset: bigint, data: Uint8Array): Promise<void> | undefined {
-    if (offset < this.#offset) throw new InstaVMError('guest_protocol', 'the guest repeated output of a terminal');
+    if (offset < this.#offset || offset > Number.MAX_SAFE_INTEGER || data.length > MAX_OUTPUT_BYTES)
+      throw new InstaVMError('guest_protocol', 'the guest sent output of a terminal that cannot be');
     if (offset > this.#offset) this.#send({ type: 'skipped', offset: Number(offset) });
     const end = offset + BigInt(data.length);
     this.#offset = end;
