@@ -2,6 +2,7 @@
  * The floor: the same QEMU restore and the same guest agent, asked directly. No daemon, no database, no HTTP, no SDK, no identity; the
  * raw channel is the second virtio-serial port, which carries bytes without any protocol.
  */
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -14,6 +15,9 @@ import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 const ATTACH_MS = 30_000;
 /** The device of the port named `egress`, whatever its number. */
 const EGRESS_DEVICE = '/dev/$(basename $(dirname $(grep -lx egress /sys/class/virtio-ports/*/name)))';
+
+/** Reads byte by byte from descriptor 3, until a "q". */
+const ECHO_PROGRAM = 'import os\nwhile (b := os.read(3, 1)) != b"q": os.write(3, b)';
 
 export class Floor {
   readonly #vmm: Vmm;
@@ -110,6 +114,20 @@ export class Clone {
     const ms = performance.now() - started;
     socket.destroy();
     return ms;
+  }
+
+  /** A program in the guest that gives every byte of the bare port back at once. */
+  async rawEcho(): Promise<{ socket: Socket; end(): Promise<void> }> {
+    const socket = (await this.#vm.connect('egress')) as Socket;
+    const echoing = this.run(`exec 3<>${EGRESS_DEVICE}; python3 -c '${ECHO_PROGRAM}'`);
+    socket.write('x');
+    await once(socket, 'data');
+    const end = async (): Promise<void> => {
+      socket.write('q');
+      await echoing;
+      socket.destroy();
+    };
+    return { socket, end };
   }
 
   async end(): Promise<void> {

@@ -1,4 +1,6 @@
-/** Rows of the benchmark as a table for people. */
+/** Figures of the benchmark and their table for people. */
+import { readFile } from 'node:fs/promises';
+
 export type Row = {
   readonly name: string;
   readonly measured: string;
@@ -10,6 +12,18 @@ export type Row = {
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+}
+
+/** The value below which `share` percent of the values lie. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * share) / 100))] ?? Number.NaN;
+}
+
+/** Resident memory of a process. */
+export async function rssMib(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024;
 }
 
 /** Markdown, so that it can be pasted into SPECIFICATION.md. */

@@ -1,10 +1,10 @@
 /** The whole benchmark: each figure is measured through the SDK and, interleaved, against a floor of its own. */
-import { readFile } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { startTestDaemon } from '@instavm/testing';
 import { InstaVM } from 'instavm';
 import { Floor } from './floor.ts';
-import { median, type Row, table } from './report.ts';
+import { ptyRows } from './pty.ts';
+import { median, type Row, rssMib, table } from './report.ts';
 
 const CREATE_ROUNDS = 15;
 const EXEC_ROUNDS = 60;
@@ -24,6 +24,8 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(await createToFirstExec(client, floor));
     progress('exec round trip');
     rows.push(await execRoundTrip(client, floor));
+    progress('terminals');
+    rows.push(...(await ptyRows(client, floor, daemon)));
     progress(`${FLEET} sandboxes at once`);
     rows.push(...(await fleet(client, daemon.pid)));
     progress('upload and download');
@@ -180,8 +182,3 @@ const share = (name: string, ours: number, raw: number): Row => ({
   ratio: (ours / raw).toFixed(2),
   target: '≥ 0.6 of raw',
 });
-
-async function rssMib(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024;
-}
