@@ -5,9 +5,6 @@ import { type Api, apiOf } from './api.ts';
 
 /** Methods and paths of the contract's index, apart from those that this version serves fully (they have tests of their own). */
 const NOT_OFFERED = `
-POST /v1/sessions/{sid}/pty/sessions
-GET DELETE /v1/sessions/{sid}/pty/sessions/{pty}
-POST /v1/sessions/{sid}/pty/sessions/{pty}/resize
 POST /v1/shares
 POST /v1/ssh-keys
 POST /v1/vms/{vm}/snapshot
@@ -23,9 +20,6 @@ POST /v1/snapshots
 GET DELETE /v1/snapshots/{snap}
 DELETE /v1/ssh-keys/1
 POST /v1/vms/{vm}/clone
-POST /v1/vms/{vm}/pty/sessions
-GET DELETE /v1/vms/{vm}/pty/sessions/{pty}
-POST /v1/vms/{vm}/pty/sessions/{pty}/resize
 POST /v1/vms/{vm}/resume
 POST /v1/vms/{vm}/stage-env
 POST /v1/vms/{vm}/suspend
@@ -87,8 +81,6 @@ POST /v1/webhooks/endpoints/{ep}/verify
 
 /** Each list in the one envelope that the client accepts (contract §2.3). */
 const EMPTY_LISTS: [path: string, body: unknown][] = [
-  ['/v1/sessions/{sid}/pty/sessions', { sessions: [] }],
-  ['/v1/vms/{vm}/pty/sessions', { sessions: [] }],
   ['/v1/vms/{vm}/volumes', []],
   ['/v1/volumes?refresh_usage=false', []],
   ['/v1/snapshots?type=system', []],

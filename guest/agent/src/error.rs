@@ -16,6 +16,7 @@ pub const REASONS: &[(&str, Code)] = &[
     ("cwd_not_found", Code::NotFound),
     ("exists", Code::AlreadyExists),
     ("group_unknown", Code::NotFound),
+    ("input_limit", Code::ResourceExhausted),
     ("invalid_path", Code::InvalidArgument),
     ("invalid_request", Code::InvalidArgument),
     ("io_error", Code::Internal),

@@ -15,7 +15,9 @@ use crate::files::{archive, blocking, ops, outgoing, pump, transfer, watch};
 use crate::proto::exec_server::{Exec, ExecServer};
 use crate::proto::files_server::{Files, FilesServer};
 use crate::proto::lifecycle_server::{Lifecycle, LifecycleServer};
+use crate::proto::pty_server::{Pty, PtyServer};
 use crate::proto::*;
+use crate::pty::{Ptys, viewer};
 use crate::python::Python;
 use crate::{boot, identity, stats};
 
@@ -28,6 +30,7 @@ type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub struct Agent {
     pub exec: ExecContext,
+    pub ptys: Ptys,
     pub python: Python,
     /// PID 1 of a microVM, as opposed to an ordinary process under test.
     pub is_init: bool,
@@ -38,6 +41,7 @@ pub struct Agent {
 pub fn routes(agent: Agent) -> Routes {
     let agent = std::sync::Arc::new(agent);
     Routes::new(LifecycleServer::from_arc(agent.clone()))
+        .add_service(PtyServer::from_arc(agent.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(ExecServer::from_arc(agent.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(FilesServer::from_arc(agent).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .prepare()
@@ -102,20 +106,21 @@ impl Lifecycle for Agent {
         if self.is_init {
             tokio::spawn(boot::end_everything(grace));
         } else {
-            tokio::spawn(end_process(self.exec.clone(), grace));
+            tokio::spawn(end_process(self.exec.clone(), self.ptys.clone(), grace));
         }
         Ok(Response::new(PowerOffResponse {}))
     }
 }
 
 /// What PowerOff is for an agent that is an ordinary process: the end of its commands and its own.
-async fn end_process(exec: ExecContext, grace: Duration) {
+async fn end_process(exec: ExecContext, ptys: Ptys, grace: Duration) {
     let deadline = tokio::time::Instant::now() + grace;
-    exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGTERM));
-    while !exec.process_groups().is_empty() && tokio::time::Instant::now() < deadline {
+    let groups = || [exec.process_groups(), ptys.process_groups()].concat();
+    groups().iter().for_each(|group| signal_group(*group, libc::SIGTERM));
+    while !groups().is_empty() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGKILL));
+    groups().iter().for_each(|group| signal_group(*group, libc::SIGKILL));
     tokio::time::sleep(Duration::from_millis(20)).await;
     std::process::exit(0);
 }
@@ -144,6 +149,51 @@ impl Exec for Agent {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
         self.python.run(request.into_inner(), sender).await?;
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+#[tonic::async_trait]
+impl Pty for Agent {
+    type AttachStream = ReceiverStream<Result<PtyEvent, Status>>;
+
+    async fn create(&self, request: Request<PtyCreateRequest>) -> Reply<PtyInfo> {
+        Ok(Response::new(self.ptys.create(&request.into_inner())?))
+    }
+
+    async fn list(&self, _: Request<PtyListRequest>) -> Reply<PtyListResponse> {
+        Ok(Response::new(PtyListResponse { ptys: self.ptys.list() }))
+    }
+
+    async fn get(&self, request: Request<PtyRequest>) -> Reply<PtyInfo> {
+        Ok(Response::new(self.ptys.get(&request.into_inner().id)?.info()))
+    }
+
+    async fn attach(&self, request: Request<Streaming<PtyAttachRequest>>) -> Reply<Self::AttachStream> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|request| request.message);
+        let Some(pty_attach_request::Message::Open(open)) = first else { return Err(missing_open()) };
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+        viewer::attach(self.ptys.get(&open.id)?, open, requests, sender)?;
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn resize(&self, request: Request<PtyResizeRequest>) -> Reply<PtyInfo> {
+        let request = request.into_inner();
+        let pty = self.ptys.get(&request.id)?;
+        pty.resize(request.cols, request.rows)?;
+        Ok(Response::new(pty.info()))
+    }
+
+    async fn signal(&self, request: Request<PtySignalRequest>) -> Reply<PtyInfo> {
+        let request = request.into_inner();
+        let pty = self.ptys.get(&request.id)?;
+        pty.signal(request.signal, request.session)?;
+        Ok(Response::new(pty.info()))
+    }
+
+    async fn close(&self, request: Request<PtyRequest>) -> Reply<PtyCloseResponse> {
+        self.ptys.close(&request.into_inner().id).await?;
+        Ok(Response::new(PtyCloseResponse {}))
     }
 }
 

@@ -124,7 +124,11 @@ fn command_line(start: &ExecStart) -> Result<(Command, String, Option<ScriptFile
 }
 
 /// The base environment, under the sandbox's, under the request's.
-fn environment(context: &ExecContext, user: &User, own: &HashMap<String, String>) -> Result<HashMap<String, String>> {
+pub fn environment(
+    context: &ExecContext,
+    user: &User,
+    own: &HashMap<String, String>,
+) -> Result<HashMap<String, String>> {
     let mut env = base_environment(user);
     env.extend(context.env.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone());
     env.extend(own.clone());
@@ -152,7 +156,7 @@ pub fn base_environment(user: &User) -> HashMap<String, String> {
     .collect()
 }
 
-fn working_directory(asked: &str, user: &User) -> Result<PathBuf> {
+pub fn working_directory(asked: &str, user: &User) -> Result<PathBuf> {
     let candidates = if asked.is_empty() { vec![WORKSPACE, &user.home, "/"] } else { vec![asked] };
     match candidates.into_iter().map(Path::new).find(|path| path.is_dir()) {
         Some(path) => Ok(path.to_owned()),
@@ -197,7 +201,7 @@ pub fn prepare(command: &mut Command, context: &ExecContext, user: &User) {
     }
 }
 
-fn spawn_error(program: &str, error: &io::Error) -> AgentError {
+pub fn spawn_error(program: &str, error: &io::Error) -> AgentError {
     match error.raw_os_error() {
         Some(libc::ENOENT) => AgentError::new("command_not_found", format!("{program}: no such command in PATH")),
         Some(libc::EAGAIN | libc::ENOMEM) => {
