@@ -21,6 +21,10 @@ use crate::proto::{
 /// milliseconds, large enough that the round trip of an acknowledgement does not limit the rate.
 const WINDOW_BYTES: u64 = 256 * 1024;
 const FRAME_BYTES: usize = 64 * 1024;
+/// Output in pieces of at least this much is bulk: the next piece may gather for a moment, for each message costs the same. What a
+/// keystroke echoes is smaller, and goes at once.
+const BULK_BYTES: usize = 1024;
+const GATHER: Duration = Duration::from_millis(2);
 /// How long the beginning of a character waits for its rest.
 const CHARACTER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the request stream of a viewer that was told the end is kept, so that what it has not read is not cut off.
@@ -50,7 +54,16 @@ where
         moved: Notify::new(),
     });
     let size = pty.state().size;
-    let viewer = Viewer { pty: pty.clone(), position, hold, window: window.clone(), size, tail_since: None, events };
+    let viewer = Viewer {
+        pty: pty.clone(),
+        position,
+        hold,
+        window: window.clone(),
+        size,
+        tail_since: None,
+        gather_until: None,
+        events,
+    };
     tokio::spawn(async move {
         let mut reading = tokio::spawn(take(pty, requests, window, hold, open.read_only));
         let viewer = viewer;
@@ -126,11 +139,14 @@ struct Viewer {
     size: super::terminal::Size,
     /// Since when nothing but the beginning of a character has been there to send.
     tail_since: Option<tokio::time::Instant>,
+    /// Bulk output gathers until then.
+    gather_until: Option<tokio::time::Instant>,
     events: EventSender,
 }
 
 enum Next {
     Event(pty_event::Event),
+    Gather(tokio::time::Instant),
     Wait,
     End,
 }
@@ -146,6 +162,12 @@ impl Viewer {
                     let is_exit = matches!(event, pty_event::Event::Exit(_));
                     if self.events.send(Ok(PtyEvent { event: Some(event) })).await.is_err() || is_exit {
                         return;
+                    }
+                }
+                Next::Gather(until) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(until) => {}
+                        () = self.events.closed() => return,
                     }
                 }
                 Next::Wait => {
@@ -181,6 +203,12 @@ impl Viewer {
         let limit = available.min(allowed).min(FRAME_BYTES as u64) as usize;
         let is_last = state.drained && limit as u64 == available;
         if limit > 0 {
+            if let Some(until) = self.gather_until.take()
+                && limit < FRAME_BYTES
+                && until > tokio::time::Instant::now()
+            {
+                return Next::Gather(until);
+            }
             let mut data = state.ring.read(self.position, limit);
             drop(state);
             let waiting = if is_last { 0 } else { incomplete_tail(&data) };
@@ -188,6 +216,7 @@ impl Viewer {
             if waiting < data.len() || impatient {
                 data.truncate(if waiting < data.len() { data.len() - waiting } else { waiting });
                 self.tail_since = None;
+                self.gather_until = (data.len() >= BULK_BYTES).then(|| tokio::time::Instant::now() + GATHER);
                 let offset = self.position;
                 self.position += data.len() as u64;
                 self.window.sent.store(self.position, Ordering::Release);
