@@ -29,6 +29,7 @@ pub const REASONS: &[(&str, Code)] = &[
     ("permission_denied", Code::PermissionDenied),
     ("process_limit", Code::ResourceExhausted),
     ("pty_exists", Code::AlreadyExists),
+    ("pty_input_full", Code::ResourceExhausted),
     ("pty_not_found", Code::NotFound),
     ("python_unavailable", Code::Unavailable),
     ("too_many_execs", Code::ResourceExhausted),

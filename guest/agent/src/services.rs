@@ -15,13 +15,17 @@ use crate::files::{archive, blocking, ops, outgoing, pump, transfer, watch};
 use crate::proto::exec_server::{Exec, ExecServer};
 use crate::proto::files_server::{Files, FilesServer};
 use crate::proto::lifecycle_server::{Lifecycle, LifecycleServer};
+use crate::proto::pty_server::{Pty, PtyServer};
 use crate::proto::*;
+use crate::pty::Ptys;
 use crate::python::Python;
 use crate::{boot, identity, stats};
 
 /// Events in flight between a command and its reader.
 const EVENT_QUEUE: usize = 4;
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// The arguments and environment of a program, which the kernel limits to 2 MiB; what is typed comes in less.
+const MAX_PTY_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 type Reply<T> = Result<Response<T>, Status>;
 type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -29,6 +33,7 @@ type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct Agent {
     pub exec: ExecContext,
     pub python: Python,
+    pub ptys: Ptys,
     /// PID 1 of a microVM, as opposed to an ordinary process under test.
     pub is_init: bool,
     pub boot_id: String,
@@ -39,6 +44,7 @@ pub fn routes(agent: Agent) -> Routes {
     let agent = std::sync::Arc::new(agent);
     Routes::new(LifecycleServer::from_arc(agent.clone()))
         .add_service(ExecServer::from_arc(agent.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(PtyServer::from_arc(agent.clone()).max_decoding_message_size(MAX_PTY_MESSAGE_BYTES))
         .add_service(FilesServer::from_arc(agent).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .prepare()
 }
@@ -99,23 +105,24 @@ impl Lifecycle for Agent {
 
     async fn power_off(&self, request: Request<PowerOffRequest>) -> Reply<PowerOffResponse> {
         let grace = Duration::from_millis(request.into_inner().grace_ms.into());
-        if self.is_init {
-            tokio::spawn(boot::end_everything(grace));
-        } else {
-            tokio::spawn(end_process(self.exec.clone(), grace));
-        }
+        let (exec, ptys, is_init) = (self.exec.clone(), self.ptys.clone(), self.is_init);
+        tokio::spawn(async move {
+            ptys.hang_up().await;
+            if is_init { boot::end_everything(grace).await } else { end_process(exec, ptys, grace).await }
+        });
         Ok(Response::new(PowerOffResponse {}))
     }
 }
 
-/// What PowerOff is for an agent that is an ordinary process: the end of its commands and its own.
-async fn end_process(exec: ExecContext, grace: Duration) {
+/// What PowerOff is for an agent that is an ordinary process: the end of its commands and terminals and its own.
+async fn end_process(exec: ExecContext, ptys: Ptys, grace: Duration) -> ! {
     let deadline = tokio::time::Instant::now() + grace;
     exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGTERM));
-    while !exec.process_groups().is_empty() && tokio::time::Instant::now() < deadline {
+    while !(exec.process_groups().is_empty() && ptys.none_lives()) && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGKILL));
+    ptys.close_all().await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     std::process::exit(0);
 }
@@ -144,6 +151,45 @@ impl Exec for Agent {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
         self.python.run(request.into_inner(), sender).await?;
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+#[tonic::async_trait]
+impl Pty for Agent {
+    type AttachStream = ReceiverStream<Result<PtyEvent, Status>>;
+
+    async fn create(&self, request: Request<PtyCreateRequest>) -> Reply<PtyInfo> {
+        let ptys = self.ptys.clone();
+        Ok(Response::new(blocking(move || ptys.create(request.into_inner())).await?))
+    }
+
+    async fn list(&self, _: Request<PtyListRequest>) -> Reply<PtyListResponse> {
+        Ok(Response::new(PtyListResponse { ptys: self.ptys.list() }))
+    }
+
+    async fn get(&self, request: Request<PtyRequest>) -> Reply<PtyInfo> {
+        Ok(Response::new(self.ptys.get(&request.into_inner().id)?))
+    }
+
+    async fn attach(&self, request: Request<Streaming<PtyAttachRequest>>) -> Reply<Self::AttachStream> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|request| request.message);
+        let Some(pty_attach_request::Message::Open(open)) = first else { return Err(missing_open()) };
+        Ok(Response::new(ReceiverStream::new(self.ptys.attach(&open, requests)?)))
+    }
+
+    async fn resize(&self, request: Request<PtyResizeRequest>) -> Reply<PtyInfo> {
+        Ok(Response::new(self.ptys.resize(&request.into_inner())?))
+    }
+
+    async fn signal(&self, request: Request<PtySignalRequest>) -> Reply<PtyInfo> {
+        let ptys = self.ptys.clone();
+        Ok(Response::new(blocking(move || ptys.signal(&request.into_inner())).await?))
+    }
+
+    async fn close(&self, request: Request<PtyRequest>) -> Reply<PtyCloseResponse> {
+        self.ptys.close(&request.into_inner().id).await?;
+        Ok(Response::new(PtyCloseResponse {}))
     }
 }
 

@@ -91,21 +91,13 @@ fn no_pipe() -> AgentError {
 }
 
 fn command_line(start: &ExecStart) -> Result<(Command, String, Option<ScriptFile>)> {
-    let has_nul = |text: &str| text.contains('\0');
     match &start.command {
         Some(exec_start::Command::Argv(argv)) => {
-            let [program, arguments @ ..] = &argv.args[..] else {
-                return Err(AgentError::new("invalid_request", "argv is empty: name a program"));
-            };
-            if argv.args.iter().any(|argument| has_nul(argument)) || program.is_empty() {
-                return Err(AgentError::new("invalid_request", "an argument is empty or holds a NUL byte"));
-            }
-            let mut command = Command::new(program);
-            command.args(arguments);
-            Ok((command, program.clone(), None))
+            let command = argv_command(&argv.args)?;
+            Ok((command, argv.args[0].clone(), None))
         }
         Some(exec_start::Command::Script(script)) => {
-            if has_nul(script) {
+            if script.contains('\0') {
                 return Err(AgentError::new("invalid_request", "the script holds a NUL byte"));
             }
             let mut command = Command::new("/bin/bash");
@@ -123,8 +115,26 @@ fn command_line(start: &ExecStart) -> Result<(Command, String, Option<ScriptFile
     }
 }
 
+/// A program and its arguments as they are.
+/// Errors: `invalid_request`, also when there is no program.
+pub fn argv_command(args: &[String]) -> Result<Command> {
+    let [program, arguments @ ..] = args else {
+        return Err(AgentError::new("invalid_request", "argv is empty: name a program"));
+    };
+    if args.iter().any(|argument| argument.contains('\0')) || program.is_empty() {
+        return Err(AgentError::new("invalid_request", "an argument is empty or holds a NUL byte"));
+    }
+    let mut command = Command::new(program);
+    command.args(arguments);
+    Ok(command)
+}
+
 /// The base environment, under the sandbox's, under the request's.
-fn environment(context: &ExecContext, user: &User, own: &HashMap<String, String>) -> Result<HashMap<String, String>> {
+pub fn environment(
+    context: &ExecContext,
+    user: &User,
+    own: &HashMap<String, String>,
+) -> Result<HashMap<String, String>> {
     let mut env = base_environment(user);
     env.extend(context.env.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone());
     env.extend(own.clone());
@@ -152,7 +162,7 @@ pub fn base_environment(user: &User) -> HashMap<String, String> {
     .collect()
 }
 
-fn working_directory(asked: &str, user: &User) -> Result<PathBuf> {
+pub fn working_directory(asked: &str, user: &User) -> Result<PathBuf> {
     let candidates = if asked.is_empty() { vec![WORKSPACE, &user.home, "/"] } else { vec![asked] };
     match candidates.into_iter().map(Path::new).find(|path| path.is_dir()) {
         Some(path) => Ok(path.to_owned()),
@@ -197,7 +207,7 @@ pub fn prepare(command: &mut Command, context: &ExecContext, user: &User) {
     }
 }
 
-fn spawn_error(program: &str, error: &io::Error) -> AgentError {
+pub fn spawn_error(program: &str, error: &io::Error) -> AgentError {
     match error.raw_os_error() {
         Some(libc::ENOENT) => AgentError::new("command_not_found", format!("{program}: no such command in PATH")),
         Some(libc::EAGAIN | libc::ENOMEM) => {
