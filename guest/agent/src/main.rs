@@ -76,8 +76,8 @@ async fn serve(process: Option<(PathBuf, String)>) -> Result<(), String> {
         .map_err(|error| format!("opening the user cgroup: {error}"))?;
     let exec = ExecContext::new(reaper, cgroup);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-    let ptys = Ptys::new(exec.clone());
-    let routes = routes(Agent { python: Python::new(exec.clone(), interpreter), ptys, exec, is_init, boot_id });
+    let (python, ptys) = (Python::new(exec.clone(), interpreter), Ptys::new(exec.clone()));
+    let routes = routes(Agent { python, ptys, exec, is_init, boot_id });
     match process {
         Some((path, _)) => serve_unix(&path, routes).await.map_err(|error| format!("{}: {error}", path.display())),
         None => {

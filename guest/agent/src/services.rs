@@ -17,21 +17,23 @@ use crate::proto::files_server::{Files, FilesServer};
 use crate::proto::lifecycle_server::{Lifecycle, LifecycleServer};
 use crate::proto::pty_server::{Pty, PtyServer};
 use crate::proto::*;
-use crate::pty::{Ptys, viewer};
+use crate::pty::Ptys;
 use crate::python::Python;
 use crate::{boot, identity, stats};
 
 /// Events in flight between a command and its reader.
 const EVENT_QUEUE: usize = 4;
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// The arguments and environment of a program, which the kernel limits to 2 MiB; what is typed comes in less.
+const MAX_PTY_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 type Reply<T> = Result<Response<T>, Status>;
 type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 pub struct Agent {
     pub exec: ExecContext,
-    pub ptys: Ptys,
     pub python: Python,
+    pub ptys: Ptys,
     /// PID 1 of a microVM, as opposed to an ordinary process under test.
     pub is_init: bool,
     pub boot_id: String,
@@ -41,8 +43,8 @@ pub struct Agent {
 pub fn routes(agent: Agent) -> Routes {
     let agent = std::sync::Arc::new(agent);
     Routes::new(LifecycleServer::from_arc(agent.clone()))
-        .add_service(PtyServer::from_arc(agent.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(ExecServer::from_arc(agent.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(PtyServer::from_arc(agent.clone()).max_decoding_message_size(MAX_PTY_MESSAGE_BYTES))
         .add_service(FilesServer::from_arc(agent).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .prepare()
 }
@@ -103,24 +105,24 @@ impl Lifecycle for Agent {
 
     async fn power_off(&self, request: Request<PowerOffRequest>) -> Reply<PowerOffResponse> {
         let grace = Duration::from_millis(request.into_inner().grace_ms.into());
-        if self.is_init {
-            tokio::spawn(boot::end_everything(grace));
-        } else {
-            tokio::spawn(end_process(self.exec.clone(), self.ptys.clone(), grace));
-        }
+        let (exec, ptys, is_init) = (self.exec.clone(), self.ptys.clone(), self.is_init);
+        tokio::spawn(async move {
+            ptys.hang_up().await;
+            if is_init { boot::end_everything(grace).await } else { end_process(exec, ptys, grace).await }
+        });
         Ok(Response::new(PowerOffResponse {}))
     }
 }
 
-/// What PowerOff is for an agent that is an ordinary process: the end of its commands and its own.
-async fn end_process(exec: ExecContext, ptys: Ptys, grace: Duration) {
+/// What PowerOff is for an agent that is an ordinary process: the end of its commands and terminals and its own.
+async fn end_process(exec: ExecContext, ptys: Ptys, grace: Duration) -> ! {
     let deadline = tokio::time::Instant::now() + grace;
-    let groups = || [exec.process_groups(), ptys.process_groups()].concat();
-    groups().iter().for_each(|group| signal_group(*group, libc::SIGTERM));
-    while !groups().is_empty() && tokio::time::Instant::now() < deadline {
+    exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGTERM));
+    while !(exec.process_groups().is_empty() && ptys.none_lives()) && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    groups().iter().for_each(|group| signal_group(*group, libc::SIGKILL));
+    exec.process_groups().iter().for_each(|group| signal_group(*group, libc::SIGKILL));
+    ptys.close_all().await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     std::process::exit(0);
 }
@@ -157,7 +159,8 @@ impl Pty for Agent {
     type AttachStream = ReceiverStream<Result<PtyEvent, Status>>;
 
     async fn create(&self, request: Request<PtyCreateRequest>) -> Reply<PtyInfo> {
-        Ok(Response::new(self.ptys.create(&request.into_inner())?))
+        let ptys = self.ptys.clone();
+        Ok(Response::new(blocking(move || ptys.create(request.into_inner())).await?))
     }
 
     async fn list(&self, _: Request<PtyListRequest>) -> Reply<PtyListResponse> {
@@ -165,30 +168,23 @@ impl Pty for Agent {
     }
 
     async fn get(&self, request: Request<PtyRequest>) -> Reply<PtyInfo> {
-        Ok(Response::new(self.ptys.get(&request.into_inner().id)?.info()))
+        Ok(Response::new(self.ptys.get(&request.into_inner().id)?))
     }
 
     async fn attach(&self, request: Request<Streaming<PtyAttachRequest>>) -> Reply<Self::AttachStream> {
         let mut requests = request.into_inner();
         let first = requests.message().await?.and_then(|request| request.message);
         let Some(pty_attach_request::Message::Open(open)) = first else { return Err(missing_open()) };
-        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        viewer::attach(self.ptys.get(&open.id)?, open, requests, sender)?;
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(ReceiverStream::new(self.ptys.attach(&open, requests)?)))
     }
 
     async fn resize(&self, request: Request<PtyResizeRequest>) -> Reply<PtyInfo> {
-        let request = request.into_inner();
-        let pty = self.ptys.get(&request.id)?;
-        pty.resize(request.cols, request.rows)?;
-        Ok(Response::new(pty.info()))
+        Ok(Response::new(self.ptys.resize(&request.into_inner())?))
     }
 
     async fn signal(&self, request: Request<PtySignalRequest>) -> Reply<PtyInfo> {
-        let request = request.into_inner();
-        let pty = self.ptys.get(&request.id)?;
-        pty.signal(request.signal, request.session)?;
-        Ok(Response::new(pty.info()))
+        let ptys = self.ptys.clone();
+        Ok(Response::new(blocking(move || ptys.signal(&request.into_inner())).await?))
     }
 
     async fn close(&self, request: Request<PtyRequest>) -> Reply<PtyCloseResponse> {

@@ -18,8 +18,9 @@ const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
 /// What one stream holds for a slow reader. The agent's memory is bounded by this times [`MAX_STREAMS`].
 const SEND_BUFFER: usize = 512 * 1024;
-/// More than the execs that a sandbox may run at once.
-pub const MAX_STREAMS: u32 = 384;
+/// The execs that a sandbox may run at once (256), the [viewers](crate::pty::MAX_VIEWERS) of its PTYs (512), and room for everything
+/// else: a stream that finds no place would wait without a word.
+pub const MAX_STREAMS: u32 = 1024;
 
 /// Serves hosts that connect to the port, one at a time, for as long as the microVM lives.
 pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {

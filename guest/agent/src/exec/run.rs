@@ -20,8 +20,8 @@ use crate::reaper::Ended;
 const KILL_GRACE: Duration = Duration::from_millis(200);
 /// Chunks of stdin that may wait for the command.
 const STDIN_QUEUE: usize = 4;
-/// How long the request stream of a command that has ended is kept for a reader of its answer; a lost connection ends it sooner.
-const READER_PATIENCE: Duration = Duration::from_secs(3600);
+/// How long the request stream of a command (or a terminal) that has ended is kept for a reader of its answer; a lost connection ends it sooner.
+pub const READER_PATIENCE: Duration = Duration::from_secs(3600);
 /// The exit code of a command that ran out of time, as timeout(1) has it.
 pub const TIMED_OUT_CODE: i32 = 124;
 

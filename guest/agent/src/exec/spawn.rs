@@ -91,21 +91,13 @@ fn no_pipe() -> AgentError {
 }
 
 fn command_line(start: &ExecStart) -> Result<(Command, String, Option<ScriptFile>)> {
-    let has_nul = |text: &str| text.contains('\0');
     match &start.command {
         Some(exec_start::Command::Argv(argv)) => {
-            let [program, arguments @ ..] = &argv.args[..] else {
-                return Err(AgentError::new("invalid_request", "argv is empty: name a program"));
-            };
-            if argv.args.iter().any(|argument| has_nul(argument)) || program.is_empty() {
-                return Err(AgentError::new("invalid_request", "an argument is empty or holds a NUL byte"));
-            }
-            let mut command = Command::new(program);
-            command.args(arguments);
-            Ok((command, program.clone(), None))
+            let command = argv_command(&argv.args)?;
+            Ok((command, argv.args[0].clone(), None))
         }
         Some(exec_start::Command::Script(script)) => {
-            if has_nul(script) {
+            if script.contains('\0') {
                 return Err(AgentError::new("invalid_request", "the script holds a NUL byte"));
             }
             let mut command = Command::new("/bin/bash");
@@ -121,6 +113,20 @@ fn command_line(start: &ExecStart) -> Result<(Command, String, Option<ScriptFile
         }
         None => Err(AgentError::new("invalid_request", "neither argv nor script is given")),
     }
+}
+
+/// A program and its arguments as they are.
+/// Errors: `invalid_request`, also when there is no program.
+pub fn argv_command(args: &[String]) -> Result<Command> {
+    let [program, arguments @ ..] = args else {
+        return Err(AgentError::new("invalid_request", "argv is empty: name a program"));
+    };
+    if args.iter().any(|argument| argument.contains('\0')) || program.is_empty() {
+        return Err(AgentError::new("invalid_request", "an argument is empty or holds a NUL byte"));
+    }
+    let mut command = Command::new(program);
+    command.args(arguments);
+    Ok(command)
 }
 
 /// The base environment, under the sandbox's, under the request's.

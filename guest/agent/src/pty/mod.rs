@@ -1,115 +1,279 @@
-//! Terminals that outlive their viewers. `mod` is the registry (ids, limits, lifetime), `session` one PTY with its program, `viewer` one
-//! attach stream, `terminal` the device, `ring` the scrollback, `utf8` where output may be cut.
+//! Terminals that outlive their viewers. `terminal` opens one and starts the program on it, `ring` keeps the output, `pump` moves the
+//! bytes, `viewer` follows them, `state` is what these share, `session` ends the processes. This file keeps the list.
 
-pub mod ring;
-pub mod session;
-pub mod terminal;
-pub mod utf8;
-pub mod viewer;
+mod pump;
+mod ring;
+mod session;
+mod state;
+mod terminal;
+mod utf8;
+mod viewer;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::accounts::{User, find_user};
 use crate::error::{AgentError, Result};
-use crate::exec::ExecContext;
-use crate::proto::{PtyCreateRequest, PtyInfo};
-use session::Pty;
+use crate::exec::{ExecContext, signal_group, spawn};
+use crate::proto::{PtyAttachRequest, PtyCreateRequest, PtyInfo, PtyOpen, PtyResizeRequest, PtySignalRequest};
+use state::{Description, Presence, Pty};
+use terminal::Size;
+pub use viewer::Events;
 
 const MAX_LIVE: usize = 64;
-/// Ended ones that are remembered with their output; the oldest give way.
+/// Ended ones that are remembered; the one that ended first gives way.
 const MAX_ENDED: usize = 64;
-const MAX_ID_BYTES: usize = 128;
+/// Of all PTYs together, so that they leave streams of the connection to everything else.
+pub const MAX_VIEWERS: usize = 512;
+const MAX_ID_LENGTH: usize = 128;
+const DEFAULT_SIZE: Size = Size { cols: 80, rows: 24 };
+const DEFAULT_TERM: &str = "xterm-256color";
 
 /// All PTYs of the sandbox. Cheap to clone.
 #[derive(Clone)]
 pub struct Ptys {
-    context: ExecContext,
+    exec: ExecContext,
+    list: Arc<Mutex<List>>,
+    viewers: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct List {
     /// In the order of their creation.
-    table: Arc<Mutex<Vec<Arc<Pty>>>>,
+    ptys: Vec<Arc<Pty>>,
+    /// Ids of those whose program is being started.
+    starting: Vec<String>,
+}
+
+/// Keeps an id for a program that is being started; given back when dropped.
+struct Reservation {
+    list: Arc<Mutex<List>>,
+    id: String,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        lock(&self.list).starting.retain(|id| *id != self.id);
+    }
+}
+
+fn lock(list: &Mutex<List>) -> MutexGuard<'_, List> {
+    list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn not_found(id: &str) -> AgentError {
+    AgentError::new("pty_not_found", format!("no PTY {id:?}"))
+}
+
+fn check_id(id: &str) -> Result<()> {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    if (1..=MAX_ID_LENGTH).contains(&id.len()) && id.bytes().all(is_usual) {
+        return Ok(());
+    }
+    Err(AgentError::new("invalid_request", format!("the id of a PTY is 1 to {MAX_ID_LENGTH} of [A-Za-z0-9._:-]")))
+}
+
+fn size_of(cols: u32, rows: u32) -> Result<Size> {
+    match (u16::try_from(cols), u16::try_from(rows)) {
+        (Ok(cols @ 1..), Ok(rows @ 1..)) => Ok(Size { cols, rows }),
+        _ => Err(AgentError::new("invalid_request", format!("{cols} columns, {rows} rows: each is 1 to 65535"))),
+    }
 }
 
 impl Ptys {
-    pub fn new(context: ExecContext) -> Self {
-        Self { context, table: Arc::default() }
+    pub fn new(exec: ExecContext) -> Self {
+        Self { exec, list: Arc::default(), viewers: Arc::new(Semaphore::new(MAX_VIEWERS)) }
     }
 
-    /// Starts a program on a new terminal.
-    /// Errors: `invalid_request`, `pty_exists`, `too_many_ptys`, and as [`crate::exec::spawn::spawn`].
-    pub fn create(&self, request: &PtyCreateRequest) -> Result<PtyInfo> {
+    /// Starts the program. Blocks while it is being started; to be called on the runtime.
+    /// Errors: `invalid_request`, `pty_exists`, `too_many_ptys`, and those of [`spawn::spawn`].
+    pub fn create(&self, request: PtyCreateRequest) -> Result<PtyInfo> {
         check_id(&request.id)?;
-        let mut table = self.table();
-        if table.iter().any(|pty| pty.id() == request.id && pty.is_alive()) {
-            return Err(AgentError::new("pty_exists", format!("a PTY with the id {:?} is running", request.id)));
+        let or = |asked: u32, usual: u16| if asked == 0 { usual.into() } else { asked };
+        let size = size_of(or(request.cols, DEFAULT_SIZE.cols), or(request.rows, DEFAULT_SIZE.rows))?;
+        let reservation = self.reserve(&request.id)?;
+        let user = find_user(&request.user)?;
+        let description = Description {
+            id: request.id.clone(),
+            user: user.name.clone(),
+            args: request.args.clone(),
+            linger_ms: request.linger_ms,
+            size,
+        };
+        let pty = self.start(request, description, &user)?;
+        let info = pty.info();
+        let mut list = lock(&self.list);
+        list.remove(&pty.id);
+        list.ptys.push(pty.clone());
+        list.forget_oldest();
+        drop(list);
+        drop(reservation);
+        if pty.linger_ms > 0 {
+            tokio::spawn(linger(self.clone(), pty));
         }
-        if table.iter().filter(|pty| pty.is_alive()).count() >= MAX_LIVE {
+        Ok(info)
+    }
+
+    fn reserve(&self, id: &str) -> Result<Reservation> {
+        let mut list = lock(&self.list);
+        let live = || list.ptys.iter().filter(|pty| pty.is_alive());
+        if live().any(|pty| pty.id == id) || list.starting.iter().any(|starting| starting == id) {
+            return Err(AgentError::new("pty_exists", format!("a PTY {id:?} is running already")));
+        }
+        if live().count() + list.starting.len() >= MAX_LIVE {
             return Err(AgentError::new(
                 "too_many_ptys",
-                format!("{MAX_LIVE} PTYs are running in this sandbox already; close one"),
+                format!("{MAX_LIVE} PTYs are running in this sandbox already; close some"),
             ));
         }
-        let pty = Pty::start(&self.context, request)?;
-        table.retain(|other| other.id() != request.id);
-        let ended = table.iter().filter(|pty| !pty.is_alive()).count();
-        let mut surplus = (ended + 1).saturating_sub(MAX_ENDED);
-        table.retain(|other| {
-            let goes = surplus > 0 && !other.is_alive();
-            surplus -= usize::from(goes);
-            !goes
+        list.starting.push(id.to_owned());
+        Ok(Reservation { list: self.list.clone(), id: id.to_owned() })
+    }
+
+    fn start(&self, request: PtyCreateRequest, description: Description, user: &User) -> Result<Arc<Pty>> {
+        let mut own = request.env;
+        own.entry("TERM".into()).or_insert_with(|| DEFAULT_TERM.into());
+        let env = spawn::environment(&self.exec, user, &own)?;
+        let cwd = spawn::working_directory(&request.cwd, user)?;
+        let mut command = spawn::argv_command(&request.args)?;
+        command.env_clear().envs(&env).current_dir(&cwd);
+        let no_terminal = |error| AgentError::new("io_error", format!("opening a terminal: {error}"));
+        let (master, slave) = terminal::open(description.size, user).map_err(no_terminal)?;
+        slave.attach(&mut command, &self.exec, user).map_err(no_terminal)?;
+        let spawned = self.exec.reaper.spawn(&mut command);
+        let (child, ended) = spawned.map_err(|error| spawn::spawn_error(&request.args[0], &error))?;
+        let master = Arc::new(master);
+        let pty = Arc::new(Pty::new(description, child.id() as i32, master.clone()));
+        let (pumped, ptys) = (pty.clone(), self.clone());
+        tokio::spawn(async move {
+            pump::run(&pumped, &master, slave, ended).await;
+            lock(&ptys.list).forget_oldest();
+            pump::finish(&pumped, &master).await;
         });
-        table.push(pty.clone());
-        drop(table);
-        if request.linger_ms > 0 {
-            tokio::spawn(self.clone().close_when_idle(pty.clone(), Duration::from_millis(request.linger_ms.into())));
+        Ok(pty)
+    }
+
+    pub fn list(&self) -> Vec<PtyInfo> {
+        lock(&self.list).ptys.iter().map(|pty| pty.info()).collect()
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Pty>> {
+        lock(&self.list).ptys.iter().find(|pty| pty.id == id).cloned().ok_or_else(|| not_found(id))
+    }
+
+    pub fn get(&self, id: &str) -> Result<PtyInfo> {
+        Ok(self.find(id)?.info())
+    }
+
+    /// Errors: `pty_not_found`, `too_many_viewers`, `invalid_request`.
+    pub fn attach<S>(&self, open: &PtyOpen, requests: S) -> Result<Events>
+    where
+        S: Stream<Item = std::result::Result<PtyAttachRequest, Status>> + Send + Unpin + 'static,
+    {
+        let pty = self.find(&open.id)?;
+        let place = self.viewers.clone().try_acquire_owned().map_err(|_| {
+            AgentError::new("too_many_viewers", format!("the sandbox's PTYs have {MAX_VIEWERS} viewers already"))
+        })?;
+        viewer::attach(pty, place, open, requests)
+    }
+
+    pub fn resize(&self, request: &PtyResizeRequest) -> Result<PtyInfo> {
+        let size = size_of(request.cols, request.rows)?;
+        self.find(&request.id)?.resize(size)
+    }
+
+    /// Does nothing to a PTY whose program has ended. Blocks when it is for the session.
+    pub fn signal(&self, request: &PtySignalRequest) -> Result<PtyInfo> {
+        let pty = self.find(&request.id)?;
+        if !(1..=libc::SIGRTMAX()).contains(&request.signal) {
+            return Err(AgentError::new("invalid_request", format!("there is no signal {}", request.signal)));
+        }
+        if !request.session {
+            pty.foreground_group().inspect(|group| signal_group(*group, request.signal));
+        } else if pty.is_alive() {
+            session::signal(&pty, &[request.signal]);
         }
         Ok(pty.info())
     }
 
-    pub fn list(&self) -> Vec<PtyInfo> {
-        self.table().iter().map(|pty| pty.info()).collect()
-    }
-
-    /// Errors: `pty_not_found`.
-    pub fn get(&self, id: &str) -> Result<Arc<Pty>> {
-        self.table()
-            .iter()
-            .find(|pty| pty.id() == id)
-            .cloned()
-            .ok_or_else(|| AgentError::new("pty_not_found", format!("there is no PTY {id:?} in this sandbox")))
-    }
-
-    /// Ends the program and its session and forgets the PTY; on return its processes are gone.
+    /// Returns when no process of the session is left; goes on to the end when it is not waited for.
     /// Errors: `pty_not_found`.
     pub async fn close(&self, id: &str) -> Result<()> {
-        let pty = self.get(id)?;
-        self.forget(&pty);
-        pty.end().await;
-        Ok(())
+        let pty = lock(&self.list).remove(id).ok_or_else(|| not_found(id))?;
+        let cut_short = |error| AgentError::new("io_error", format!("closing was cut short: {error}"));
+        tokio::spawn(session::end(pty)).await.map_err(cut_short)
     }
 
-    /// Leaders of the sessions that are alive, for PowerOff.
-    pub fn process_groups(&self) -> Vec<i32> {
-        self.table().iter().filter(|pty| pty.is_alive()).map(|pty| pty.pid()).collect()
+    /// As when every terminal is hung up: shells, which ignore SIGTERM, end of it.
+    pub async fn hang_up(&self) {
+        for pty in self.live() {
+            session::send(&pty, session::HANG_UP).await;
+        }
     }
 
-    fn forget(&self, pty: &Arc<Pty>) {
-        self.table().retain(|other| !Arc::ptr_eq(other, pty));
+    pub fn none_lives(&self) -> bool {
+        self.live().is_empty()
     }
 
-    async fn close_when_idle(self, pty: Arc<Pty>, linger: Duration) {
-        pty.idle_for(linger).await;
-        self.forget(&pty);
-        pty.end().await;
+    /// Ends every live PTY, whatever its processes do about it.
+    pub async fn close_all(&self) {
+        let ends: Vec<_> = self.live().into_iter().map(|pty| tokio::spawn(session::end(pty))).collect();
+        for end in ends {
+            // One that panicked must not keep the others from their end.
+            drop(end.await);
+        }
     }
 
-    fn table(&self) -> MutexGuard<'_, Vec<Arc<Pty>>> {
-        self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn live(&self) -> Vec<Arc<Pty>> {
+        lock(&self.list).ptys.iter().filter(|pty| pty.is_alive()).cloned().collect()
     }
 }
 
-fn check_id(id: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    if (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(allowed) {
-        return Ok(());
+impl List {
+    fn remove(&mut self, id: &str) -> Option<Arc<Pty>> {
+        let at = self.ptys.iter().position(|pty| pty.id == id)?;
+        let pty = self.ptys.remove(at);
+        pty.forget(false);
+        Some(pty)
     }
-    Err(AgentError::new("invalid_request", format!("{id:?} is no PTY id: 1 to {MAX_ID_BYTES} of [A-Za-z0-9._:-]")))
+
+    fn forget_oldest(&mut self) {
+        let ended_at = |pty: &Arc<Pty>| Some((pty.lock().ended_at?, pty.id.clone()));
+        let mut ended: Vec<_> = self.ptys.iter().filter_map(ended_at).collect();
+        ended.sort_unstable();
+        for (_, oldest) in ended.iter().rev().skip(MAX_ENDED) {
+            self.remove(oldest);
+        }
+    }
+}
+
+/// Closes the PTY once nobody has viewed it for its time. One that has ended is only forgotten: what it left in the background was meant
+/// to stay.
+async fn linger(ptys: Ptys, pty: Arc<Pty>) {
+    let time = Duration::from_millis(pty.linger_ms.into());
+    let mut presence = pty.presence();
+    loop {
+        let now = *presence.borrow_and_update();
+        let alone_since = match now {
+            Presence::Forgotten => return,
+            Presence::Viewed => None,
+            Presence::Alone(since) => Some(since + time),
+        };
+        tokio::select! {
+            changed = presence.changed() => if changed.is_err() { return },
+            () = crate::exec::run::sleep_until(alone_since), if alone_since.is_some() => {
+                if pty.forget(true) {
+                    break;
+                }
+            }
+        }
+    }
+    lock(&ptys.list).ptys.retain(|other| !Arc::ptr_eq(other, &pty));
+    if pty.is_alive() {
+        session::end(pty).await;
+    }
 }

@@ -42,8 +42,8 @@ pub fn open(size: Size, user: &User) -> io::Result<(Master, Slave)> {
     };
     set_modes(slave.as_raw_fd())?;
     give_to(slave.as_raw_fd(), user)?;
-    // SAFETY: the registration owns the descriptor, so neither outlives the other.
-    let master = Master(unsafe { AsyncFd::register(master)? });
+    // SAFETY: the descriptor is owned, and neither replaced nor handed out while it is registered.
+    let master = Master(unsafe { AsyncFd::register(master) }?);
     master.set_size(size)?;
     Ok((master, Slave(slave)))
 }

@@ -1,236 +1,204 @@
-//! One viewer of a PTY: an attach stream. Output goes out as the viewer's window and the stream take it; input, sizes and
-//! acknowledgements are read all the while by a task of their own.
+//! One viewer of a PTY: its place in the output, its frames, what it types and acknowledges.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use super::session::Pty;
-use super::utf8::incomplete_tail;
+use super::state::Pty;
+use super::terminal::Size;
+use super::{size_of, utf8};
 use crate::error::{AgentError, Result};
-use crate::exec::run::sleep_until;
+use crate::exec::run::{READER_PATIENCE, sleep_until};
 use crate::proto::{
     PtyAttachRequest, PtyEvent, PtyExit, PtyOpen, PtyOpened, PtyOutput, PtySize, pty_attach_request, pty_event,
 };
 
-/// Sent to a holding viewer and not yet acknowledged. Small enough that a flood on one terminal delays a keystroke on another by
-/// milliseconds, large enough that the round trip of an acknowledgement does not limit the rate.
-const WINDOW_BYTES: u64 = 256 * 1024;
 const FRAME_BYTES: usize = 64 * 1024;
-/// Output in pieces of at least this much is bulk: the next piece may gather for a moment, for each message costs the same. What a
-/// keystroke echoes is smaller, and goes at once.
-const BULK_BYTES: usize = 1024;
-const GATHER: Duration = Duration::from_millis(2);
+/// What may be on its way to a viewer that holds, sent and not acknowledged.
+const WINDOW_BYTES: u64 = 256 * 1024;
 /// How long the beginning of a character waits for its rest.
 const CHARACTER_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the request stream of a viewer that was told the end is kept, so that what it has not read is not cut off.
-const READER_PATIENCE: Duration = Duration::from_secs(3600);
 
-pub type EventSender = mpsc::Sender<std::result::Result<PtyEvent, Status>>;
+pub type Events = mpsc::Receiver<std::result::Result<PtyEvent, Status>>;
 
-/// Attaches and serves in the background. Errors: `too_many_viewers`.
-pub fn attach<S>(pty: Arc<Pty>, open: PtyOpen, requests: S, events: EventSender) -> Result<()>
+/// Follows the PTY in the background until its end, or until the requests end or the reply is given up.
+/// `place` is the viewer's among all of the sandbox. Errors: `invalid_request`, `pty_not_found`, `too_many_viewers`.
+pub fn attach<S>(pty: Arc<Pty>, place: OwnedSemaphorePermit, open: &PtyOpen, requests: S) -> Result<Events>
 where
     S: Stream<Item = std::result::Result<PtyAttachRequest, Status>> + Send + Unpin + 'static,
 {
-    pty.add_viewer()?;
-    let guard = Attached(pty.clone());
-    let position = {
-        let ring = &pty.state().ring;
-        if open.from_start { ring.start() } else { open.offset.clamp(ring.start(), ring.end()) }
-    };
-    let hold = open.hold && !open.read_only;
-    if hold && !open.from_start {
-        // Whoever begins here has what was before.
-        pty.raise_floor(position);
+    if open.hold && open.read_only {
+        return Err(AgentError::new("invalid_request", "a read-only viewer cannot hold the program"));
     }
-    let window = Arc::new(Window {
-        acknowledged: AtomicU64::new(position),
-        sent: AtomicU64::new(position),
-        moved: Notify::new(),
-    });
-    let size = pty.state().size;
+    let changes = pty.changes();
+    let entrance = pty.enter(open)?;
+    let opened = PtyOpened { offset: entrance.offset, info: Some(entrance.info) };
     let viewer = Viewer {
-        pty: pty.clone(),
-        position,
-        hold,
-        window: window.clone(),
-        size,
-        tail_since: None,
-        gather_until: None,
-        events,
+        pty,
+        changes,
+        position: entrance.offset,
+        hold: open.hold.then_some(entrance.offset),
+        read_only: open.read_only,
+        size: entrance.size,
+        waiting: None,
+        next: Some(pty_event::Event::Opened(opened)),
+        _place: place,
     };
-    tokio::spawn(async move {
-        let mut reading = tokio::spawn(take(pty, requests, window, hold, open.read_only));
-        let viewer = viewer;
-        let events = viewer.events.clone();
-        tokio::select! {
-            () = viewer.show() => {
-                drop(guard);
-                drop(events);
-                if tokio::time::timeout(READER_PATIENCE, &mut reading).await.is_err() {
-                    reading.abort();
-                }
-            }
-            ended = &mut reading => {
-                if let Ok(Err(error)) = ended {
-                    // A viewer that has gone needs no reason.
-                    let _ = events.send(Err(error.into())).await;
-                }
-            }
-        }
-    });
-    Ok(())
+    // One that is on its way, one that is made meanwhile: more would only be older.
+    let (sender, events) = mpsc::channel(1);
+    tokio::spawn(follow(viewer, requests, sender));
+    Ok(events)
 }
 
-/// Counts as a viewer until dropped.
-struct Attached(Arc<Pty>);
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.0.remove_viewer();
-    }
-}
-
-struct Window {
-    acknowledged: AtomicU64,
-    sent: AtomicU64,
-    moved: Notify,
-}
-
-/// Reads the viewer's requests until they end.
-async fn take<S>(pty: Arc<Pty>, mut requests: S, window: Arc<Window>, hold: bool, read_only: bool) -> Result<()>
+async fn follow<S>(viewer: Viewer, mut requests: S, events: mpsc::Sender<std::result::Result<PtyEvent, Status>>)
 where
     S: Stream<Item = std::result::Result<PtyAttachRequest, Status>> + Unpin,
 {
-    while let Some(Ok(request)) = requests.next().await {
-        match request.message {
-            Some(pty_attach_request::Message::Input(_) | pty_attach_request::Message::Resize(_)) if read_only => {
-                return Err(AgentError::new("invalid_request", "this viewer may only read"));
-            }
-            Some(pty_attach_request::Message::Input(bytes)) => pty.type_in(bytes)?,
-            Some(pty_attach_request::Message::Resize(size)) => pty.resize(size.cols, size.rows)?,
-            Some(pty_attach_request::Message::Ack(offset)) => {
-                let sent = window.sent.load(Ordering::Acquire);
-                if hold && offset <= sent && window.acknowledged.fetch_max(offset, Ordering::AcqRel) < offset {
-                    pty.raise_floor(offset);
-                    window.moved.notify_one();
-                }
-            }
-            Some(pty_attach_request::Message::Open(_)) | None => {
-                return Err(AgentError::new("invalid_request", "`open` comes once and first"));
-            }
-        }
+    if let Err(error) = viewer.follow(&mut requests, &events).await {
+        // A host that has gone needs no error.
+        drop(events.send(Err(error.into())).await);
     }
-    Ok(())
+    drop(events);
+    // HTTP/2 has one reset for both directions: to drop the requests now would cancel what a slow reader has not yet read.
+    let rest = async { while let Some(Ok(_)) = requests.next().await {} };
+    drop(tokio::time::timeout(READER_PATIENCE, rest).await);
 }
 
 struct Viewer {
     pty: Arc<Pty>,
+    changes: watch::Receiver<()>,
     /// Of the next byte to send.
     position: u64,
-    hold: bool,
-    window: Arc<Window>,
-    /// As the viewer knows it.
-    size: super::terminal::Size,
-    /// Since when nothing but the beginning of a character has been there to send.
-    tail_since: Option<tokio::time::Instant>,
-    /// Bulk output gathers until then.
-    gather_until: Option<tokio::time::Instant>,
-    events: EventSender,
+    /// For one that holds: what it has acknowledged.
+    hold: Option<u64>,
+    read_only: bool,
+    /// As this viewer knows it.
+    size: Size,
+    /// The beginning of a character at this offset waits for its rest until then.
+    waiting: Option<(u64, Instant)>,
+    next: Option<pty_event::Event>,
+    _place: OwnedSemaphorePermit,
 }
 
-enum Next {
-    Event(pty_event::Event),
-    Gather(tokio::time::Instant),
-    Wait,
-    End,
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.pty.leave();
+    }
 }
 
 impl Viewer {
-    async fn show(mut self) {
-        let mut changes = self.pty.changes();
-        let opened = PtyOpened { offset: self.position, info: Some(self.pty.info()) };
-        let mut next = Next::Event(pty_event::Event::Opened(opened));
+    /// Until the exit is sent, or the viewer goes. An error is the viewer's own.
+    async fn follow<S>(
+        mut self,
+        requests: &mut S,
+        events: &mpsc::Sender<std::result::Result<PtyEvent, Status>>,
+    ) -> Result<()>
+    where
+        S: Stream<Item = std::result::Result<PtyAttachRequest, Status>> + Unpin,
+    {
         loop {
-            match next {
-                Next::Event(event) => {
-                    let is_exit = matches!(event, pty_event::Event::Exit(_));
-                    if self.events.send(Ok(PtyEvent { event: Some(event) })).await.is_err() || is_exit {
-                        return;
-                    }
-                }
-                Next::Gather(until) => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(until) => {}
-                        () = self.events.closed() => return,
-                    }
-                }
-                Next::Wait => {
-                    let deadline = self.tail_since.map(|since| since + CHARACTER_PATIENCE);
-                    tokio::select! {
-                        _ = changes.changed() => {}
-                        () = self.window.moved.notified() => {}
-                        () = sleep_until(deadline), if deadline.is_some() => {}
-                        () = self.events.closed() => return,
-                    }
-                }
-                Next::End => return,
+            // Before the look at the state: what happens after it is a change.
+            self.changes.mark_unchanged();
+            if self.next.is_none() {
+                self.next = self.event();
             }
-            next = self.next();
+            let (idle, until) = (self.next.is_none(), self.waiting.map(|(_, until)| until));
+            tokio::select! {
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.take(request)?,
+                    Some(Err(_)) | None => return Ok(()),
+                },
+                permit = events.reserve(), if !idle => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    let event = self.next.take();
+                    let is_last = matches!(event, Some(pty_event::Event::Exit(_)));
+                    permit.send(Ok(PtyEvent { event }));
+                    if is_last {
+                        return Ok(());
+                    }
+                }
+                _ = self.changes.changed(), if idle => {}
+                () = sleep_until(until), if idle && until.is_some() => {}
+                () = events.closed(), if idle => return Ok(()),
+            }
         }
     }
 
-    /// What the viewer has to be told now.
-    fn next(&mut self) -> Next {
-        let state = self.pty.state();
-        if self.size != state.size {
+    /// What there is to say now.
+    fn event(&mut self) -> Option<pty_event::Event> {
+        let state = self.pty.lock();
+        if state.size != self.size {
             self.size = state.size;
-            let size = PtySize { cols: state.size.cols.into(), rows: state.size.rows.into() };
-            return Next::Event(pty_event::Event::Resized(size));
+            let (cols, rows) = (state.size.cols.into(), state.size.rows.into());
+            return Some(pty_event::Event::Resized(PtySize { cols, rows }));
         }
-        self.position = self.position.max(state.ring.start());
-        let available = state.ring.end() - self.position;
-        let allowed = match self.hold {
-            true => WINDOW_BYTES
-                .saturating_sub(self.position.saturating_sub(self.window.acknowledged.load(Ordering::Acquire))),
-            false => u64::MAX,
-        };
-        let limit = available.min(allowed).min(FRAME_BYTES as u64) as usize;
-        let is_last = state.drained && limit as u64 == available;
-        if limit > 0 {
-            if let Some(until) = self.gather_until.take()
-                && limit < FRAME_BYTES
-                && until > tokio::time::Instant::now()
-            {
-                return Next::Gather(until);
+        let (start, end) = (state.ring.start(), state.ring.end());
+        if self.position < start {
+            self.position = start;
+            // What is lost to it is not on its way.
+            self.hold = self.hold.map(|acknowledged| acknowledged.max(start));
+        }
+        let on_its_way = self.hold.map_or(0, |acknowledged| self.position - acknowledged);
+        let limit = FRAME_BYTES.min(WINDOW_BYTES.saturating_sub(on_its_way) as usize);
+        let mut data = state.ring.read(self.position, limit);
+        let tail = utf8::incomplete_tail(&data);
+        let is_cut = self.position + (data.len() as u64) < end;
+        let (ended, is_over) = (state.ended, state.drained);
+        drop(state);
+        if data.len() > tail {
+            data.truncate(data.len() - tail);
+        } else if tail > 0 && (is_cut || !is_over && !self.has_waited()) {
+            return None;
+        }
+        self.waiting = None;
+        if data.is_empty() {
+            let ended = ended.filter(|_| is_over && !is_cut)?;
+            return Some(pty_event::Event::Exit(PtyExit { code: ended.code, signal: ended.signal }));
+        }
+        let offset = self.position;
+        self.position += data.len() as u64;
+        Some(pty_event::Event::Output(PtyOutput { offset, data: data.into() }))
+    }
+
+    /// Whether the character that begins at this place had its time.
+    fn has_waited(&mut self) -> bool {
+        match self.waiting {
+            Some((offset, until)) if offset == self.position => Instant::now() >= until,
+            _ => {
+                self.waiting = Some((self.position, Instant::now() + CHARACTER_PATIENCE));
+                false
             }
-            let mut data = state.ring.read(self.position, limit);
-            drop(state);
-            let waiting = if is_last { 0 } else { incomplete_tail(&data) };
-            let impatient = self.tail_since.is_some_and(|since| since.elapsed() >= CHARACTER_PATIENCE);
-            if waiting < data.len() || impatient {
-                data.truncate(if waiting < data.len() { data.len() - waiting } else { waiting });
-                self.tail_since = None;
-                self.gather_until = (data.len() >= BULK_BYTES).then(|| tokio::time::Instant::now() + GATHER);
-                let offset = self.position;
-                self.position += data.len() as u64;
-                self.window.sent.store(self.position, Ordering::Release);
-                return Next::Event(pty_event::Event::Output(PtyOutput { offset, data: data.into() }));
+        }
+    }
+
+    fn take(&mut self, request: PtyAttachRequest) -> Result<()> {
+        let refused = |what: &str| Err(AgentError::new("invalid_request", what));
+        match request.message {
+            Some(pty_attach_request::Message::Ack(offset)) => {
+                let position = self.position;
+                // For one that does not hold it says nothing.
+                let Some(acknowledged) = self.hold.as_mut() else { return Ok(()) };
+                if offset > *acknowledged && offset <= position {
+                    *acknowledged = offset;
+                    self.pty.acknowledge(offset);
+                }
+                Ok(())
             }
-            self.tail_since.get_or_insert_with(tokio::time::Instant::now);
-            return Next::Wait;
-        }
-        if !state.drained || available > 0 {
-            return Next::Wait;
-        }
-        match self.pty.ended() {
-            Some(ended) => Next::Event(pty_event::Event::Exit(PtyExit { code: ended.code, signal: ended.signal })),
-            None => Next::End,
+            Some(pty_attach_request::Message::Input(_) | pty_attach_request::Message::Resize(_)) if self.read_only => {
+                refused("a read-only viewer neither types nor resizes")
+            }
+            Some(pty_attach_request::Message::Input(bytes)) => self.pty.type_in(&bytes),
+            Some(pty_attach_request::Message::Resize(size)) => {
+                let size = size_of(size.cols, size.rows)?;
+                self.size = size;
+                self.pty.resize(size).map(drop)
+            }
+            Some(pty_attach_request::Message::Open(_)) => refused("`open` comes once"),
+            None => refused("a message without content, or of a kind that this agent does not know"),
         }
     }
 }
