@@ -68,18 +68,18 @@ export class Floor {
 
 export class Clone {
   readonly #vm: MicroVm;
-  readonly #agent: AgentClient;
+  readonly agent: AgentClient;
 
   constructor(vm: MicroVm, agent: AgentClient) {
     this.#vm = vm;
-    this.#agent = agent;
+    this.agent = agent;
   }
 
   async run(script: string): Promise<void> {
     async function* messages() {
       yield { message: { case: 'start', value: { command: { case: 'script', value: script } } } } as const;
     }
-    for await (const { event } of this.#agent.exec.run(messages())) {
+    for await (const { event } of this.agent.exec.run(messages())) {
       if (event.case === 'exit' && event.value.code !== 0) throw new Error(`${script}: exit code ${event.value.code}`);
     }
   }
@@ -131,7 +131,7 @@ export class Clone {
   }
 
   async end(): Promise<void> {
-    this.#agent.close();
+    this.agent.close();
     await this.#vm.kill();
   }
 }

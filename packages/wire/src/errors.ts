@@ -65,6 +65,11 @@ const CATALOG = {
   rate_limited: { status: 429, retryable: 'yes', hint: 'Wait, then try again.' },
   process_limit: { status: 429, retryable: 'yes', hint: 'End processes in the sandbox.' },
   too_many_execs: { status: 429, retryable: 'yes', hint: 'Wait for a command to end.' },
+  pty_input_full: {
+    status: 429,
+    retryable: 'no',
+    hint: 'The program does not read what is typed: interrupt it, or wait; then attach again.',
+  },
   too_many_ptys: { status: 429, retryable: 'yes', hint: 'Delete terminals of the sandbox.' },
   too_many_viewers: { status: 429, retryable: 'yes', hint: 'Detach viewers of the terminal.' },
   watch_limit: { status: 429, retryable: 'no', hint: 'Watch a smaller tree.' },

@@ -22,6 +22,7 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   permission_denied: 'file_permission_denied',
   process_limit: 'process_limit',
   pty_exists: 'pty_exists',
+  pty_input_full: 'pty_input_full',
   pty_not_found: 'pty_not_found',
   python_unavailable: 'python_unavailable',
   too_many_execs: 'too_many_execs',
