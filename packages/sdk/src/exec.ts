@@ -1,6 +1,7 @@
 /** One command over one WebSocket, streamed in both directions. */
 import WebSocket from 'ws';
 import { ByteQueue } from './byte-queue.ts';
+import { deferred } from './deferred.ts';
 import { errorFromBody, InstaVMError } from './errors.ts';
 import type { HttpClient } from './http.ts';
 
@@ -156,15 +157,4 @@ function exitOf(frame: Record<string, unknown>): ExecResult {
     wallTimeMs: number('wall_time_ms'),
     cpuTimeMs: number('cpu_time_ms'),
   };
-}
-
-/** `Promise.withResolvers`, which Node 20 does not have. */
-function deferred<T>(): { promise: Promise<T>; resolve(value: T): void; reject(error: Error): void } {
-  let resolve!: (value: T) => void;
-  let reject!: (error: Error) => void;
-  const promise = new Promise<T>((onValue, onError) => {
-    resolve = onValue;
-    reject = onError;
-  });
-  return { promise, resolve, reject };
 }

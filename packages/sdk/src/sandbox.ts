@@ -2,6 +2,7 @@
 import { type Command, Exec, type ExecOptions, type ExecResult } from './exec.ts';
 import { Files } from './files.ts';
 import type { HttpClient } from './http.ts';
+import { Ptys } from './pty.ts';
 
 export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped' | 'failed';
 
@@ -48,12 +49,15 @@ export type EgressPolicy = {
 export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly files: Files;
+  /** Terminals. */
+  readonly pty: Ptys;
   readonly #http: HttpClient;
 
   constructor(http: HttpClient, id: string) {
     this.#http = http;
     this.id = id;
     this.files = new Files(http, id);
+    this.pty = new Ptys(http, id);
   }
 
   /** Starts a command; its streams are the caller's to read. */

@@ -1,0 +1,128 @@
+/** One WebSocket of a terminal's viewer, from its attachment to its loss. */
+import WebSocket from 'ws';
+import { deferred } from './deferred.ts';
+import { errorFromBody, InstaVMError } from './errors.ts';
+
+export type PtyFrame =
+  | Uint8Array
+  /** First: the output begins at this offset. */
+  | { readonly type: 'attached'; readonly offset: number }
+  | { readonly type: 'exit'; readonly exitCode: number; readonly signal: string | null }
+  | { readonly type: 'resized'; readonly cols: number; readonly rows: number }
+  | { readonly type: 'skipped'; readonly offset: number };
+
+/** Larger than any frame of the server. */
+const MAX_FRAME_BYTES = 1024 * 1024;
+/** The server pings every 20 s; one that is silent for this long is gone, whatever TCP thinks. */
+const SILENCE_MS = 65_000;
+const OPEN_DEADLINE_MS = 30_000;
+const CLOSE_UNAUTHENTICATED = 4401;
+
+export class PtyConnection {
+  /** Settles when the viewer is attached. Rejects with what the server answered instead. */
+  readonly attached: Promise<void>;
+  /** Settles when the connection has closed. Never rejects. */
+  readonly lost: Promise<void>;
+  readonly #socket: WebSocket;
+
+  constructor(
+    target: { readonly url: string; readonly headers: Readonly<Record<string, string>> },
+    onFrame: (frame: PtyFrame) => void,
+  ) {
+    const attached = deferred<void>();
+    const lost = deferred<void>();
+    this.attached = attached.promise;
+    this.lost = lost.promise;
+    this.attached.catch(() => {});
+    const socket = new WebSocket(target.url, {
+      headers: target.headers,
+      perMessageDeflate: false,
+      maxPayload: MAX_FRAME_BYTES,
+      handshakeTimeout: OPEN_DEADLINE_MS,
+    });
+    this.#socket = socket;
+    const silence = setTimeout(() => socket.terminate(), SILENCE_MS).unref();
+    socket.on('ping', () => silence.refresh());
+    socket.on('message', (data, isBinary) => {
+      silence.refresh();
+      if (isBinary) return onFrame(data as Buffer);
+      const frame = parsed(data.toString());
+      if (frame?.type === 'attached') {
+        // Before any output, which may be in the same packet.
+        onFrame({ type: 'attached', offset: Number(frame.offset) });
+        attached.resolve();
+      } else if (frame?.type === 'exit')
+        onFrame({
+          type: 'exit',
+          exitCode: Number(frame.exit_code),
+          signal: typeof frame.signal === 'string' ? frame.signal : null,
+        });
+      else if (frame?.type === 'resized')
+        onFrame({ type: 'resized', cols: Number(frame.cols), rows: Number(frame.rows) });
+      else if (frame?.type === 'skipped') onFrame({ type: 'skipped', offset: Number(frame.offset) });
+    });
+    socket.on('unexpected-response', (_request, answer) => {
+      let text = '';
+      answer.on('data', (piece: Buffer) => {
+        text += piece;
+      });
+      answer.on('close', () => {
+        attached.reject(errorFromBody(answer.statusCode, text));
+        socket.terminate();
+      });
+    });
+    let cause: Error | undefined;
+    socket.on('error', (error) => {
+      cause = error;
+    });
+    socket.on('close', (code, reason) => {
+      clearTimeout(silence);
+      attached.reject(closeError(code, reason.toString(), cause));
+      lost.resolve();
+    });
+  }
+
+  /** Resolves when the bytes were handed to the connection. */
+  send(bytes: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#socket.send(bytes, { binary: true }, (error) => {
+        if (error) reject(new InstaVMError('connection_lost', error.message, { retryable: 'unknown', cause: error }));
+        else resolve();
+      });
+    });
+  }
+
+  sendText(frame: object): void {
+    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame), () => {});
+  }
+
+  close(): void {
+    this.#socket.terminate();
+  }
+}
+
+function parsed(text: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+  } catch {
+    // A newer server may say what this client does not know.
+    return undefined;
+  }
+}
+
+/** The server says why it closes before it has attached (contract §9); the reason is one of its error codes. */
+function closeError(code: number, reason: string, cause: Error | undefined): InstaVMError {
+  if (code === CLOSE_UNAUTHENTICATED)
+    return new InstaVMError('unauthenticated', 'the API key is missing or not valid', { status: 401 });
+  const { message = `the connection closed (${code})` } = cause ?? {};
+  const hint =
+    (cause as NodeJS.ErrnoException | undefined)?.code === 'ECONNREFUSED'
+      ? 'Is the daemon running? Start it with: npm start'
+      : undefined;
+  return new InstaVMError(reason === '' ? 'connection_failed' : reason, `no terminal connection: ${message}`, {
+    retryable: 'unknown',
+    cause,
+    hint,
+  });
+}

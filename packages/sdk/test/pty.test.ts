@@ -1,0 +1,219 @@
+/** Terminals of the TypeScript client, against a daemon whose fake guest runs them in the real agent. */
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, connect as openSocket, type Server, type Socket } from 'node:net';
+import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { InstaVM, InstaVMError, type Pty, type PtyNotice, type Sandbox } from 'instavm';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type WebSocket, WebSocketServer } from 'ws';
+
+/** A way to the daemon that can be cut. */
+class Cable {
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  /** While false, new connections are refused at once. */
+  isUp = true;
+
+  constructor(target: URL) {
+    this.#server = createServer((socket) => {
+      if (!this.isUp) return socket.destroy();
+      const onward = openSocket(Number(target.port), target.hostname);
+      for (const one of [socket, onward]) {
+        this.#sockets.add(one);
+        one.on('error', () => {}).once('close', () => this.#sockets.delete(one));
+      }
+      socket.pipe(onward).pipe(socket);
+    });
+  }
+
+  async listen(): Promise<string> {
+    this.#server.listen(0, '127.0.0.1');
+    await once(this.#server, 'listening');
+    return `http://127.0.0.1:${(this.#server.address() as { port: number }).port}`;
+  }
+
+  cut(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  close(): void {
+    this.cut();
+    this.#server.close();
+  }
+}
+
+async function text(pty: Pty): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of pty.output) chunks.push(chunk);
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/** Collects in the background, for tests that type while they read. */
+function follow(pty: Pty): { text(): string; readonly ended: Promise<void> } {
+  let all = '';
+  const decoder = new TextDecoder();
+  const ended = (async () => {
+    for await (const chunk of pty.output) all += decoder.decode(chunk, { stream: true });
+  })();
+  ended.catch(() => {});
+  return { text: () => all, ended };
+}
+
+describe('a terminal of the client', () => {
+  let daemon: TestDaemon;
+  let cable: Cable;
+  let client: InstaVM;
+  let sandbox: Sandbox;
+  beforeAll(async () => {
+    daemon = await startTestDaemon({ vmm: 'fake' });
+    cable = new Cable(new URL(daemon.baseUrl));
+    client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: await cable.listen() });
+    sandbox = await client.sandboxes.create();
+  });
+  afterAll(async () => {
+    client.close();
+    cable.close();
+    await daemon.stop();
+  });
+
+  it('runs a program, gives its output and its end', async () => {
+    const pty = await sandbox.pty.create({
+      argv: ['sh', '-c', 'tty >/dev/null && stty size; exit 6'],
+      cols: 99,
+      rows: 11,
+    });
+    expect(await text(pty)).toBe('11 99\r\n');
+    expect(await pty.wait()).toEqual({ exitCode: 6, signal: null });
+    await expect(pty.write('x')).rejects.toMatchObject({ code: 'pty_ended' });
+  });
+
+  it('types, resizes and signals', async () => {
+    const script =
+      "trap 'stty size' WINCH; trap 'echo interrupted; exit 8' INT; echo ready; while :; do read -t 0.1 line && echo \"got $line\"; done";
+    const pty = await sandbox.pty.create({ argv: ['bash', '-c', script] });
+    const output = follow(pty);
+    await expect.poll(output.text).toContain('ready');
+    await pty.write('hello\n');
+    await expect.poll(output.text).toContain('got hello');
+    await pty.resize(101, 33);
+    await expect.poll(output.text).toContain('33 101');
+    await pty.signal('SIGINT');
+    expect(await pty.wait()).toEqual({ exitCode: 8, signal: null });
+    await output.ended;
+    expect(output.text()).toContain('interrupted');
+  });
+
+  it('is listed and described, and killed as often as one likes', async () => {
+    const pty = await sandbox.pty.create({ argv: ['sleep', '60'], id: 'a-b.c', user: '', lingerSeconds: 9 });
+    expect(await sandbox.pty.get('a-b.c')).toMatchObject({ id: 'a-b.c', alive: true, viewers: 1, lingerSeconds: 9 });
+    expect((await sandbox.pty.list()).map(({ id }) => id)).toContain('a-b.c');
+    await pty.kill();
+    await sandbox.pty.kill('a-b.c');
+    await expect(pty.wait()).resolves.toMatchObject({ signal: 'SIGHUP' });
+    await expect(sandbox.pty.get('a-b.c')).rejects.toMatchObject({ code: 'pty_not_found', status: 404 });
+  });
+
+  it('is attached by a second viewer, read-only, which sees the same', async () => {
+    const pty = await sandbox.pty.create({ argv: ['cat'] });
+    const notices: PtyNotice[] = [];
+    const watcher = await sandbox.pty.attach(pty.id, { readOnly: true, onNotice: (notice) => notices.push(notice) });
+    const [own, watched] = [follow(pty), follow(watcher)];
+    await watcher.write('not this\n');
+    await pty.write('this\n');
+    await expect.poll(watched.text).toBe('this\r\nthis\r\n');
+    expect(own.text()).toBe(watched.text());
+    await pty.resize(50, 10);
+    await expect.poll(() => notices).toEqual([{ type: 'resized', cols: 50, rows: 10 }]);
+    watcher.detach();
+    await expect(watcher.wait()).rejects.toMatchObject({ code: 'pty_detached' });
+    expect((await sandbox.pty.get(pty.id)).alive).toBe(true);
+    await pty.kill();
+  });
+
+  it('comes back by itself when its connection is cut, for exactly the rest', { timeout: 60_000 }, async () => {
+    const size = 10_000_000;
+    const script = `stty raw -echo; head -c ${size} /dev/urandom | tee >(sha256sum > sum); sleep 0.3; exit 3`;
+    const notices: string[] = [];
+    const pty = await sandbox.pty.create({ argv: ['bash', '-c', script], onNotice: ({ type }) => notices.push(type) });
+    const hash = createHash('sha256');
+    let received = 0;
+    let nextCut = 700_000;
+    for await (const chunk of pty.output) {
+      hash.update(chunk);
+      received += chunk.length;
+      if (received > nextCut && nextCut < 5_000_000) {
+        nextCut += 900_000;
+        cable.cut();
+      }
+    }
+    expect([received, await pty.wait()]).toEqual([size, { exitCode: 3, signal: null }]);
+    expect((await sandbox.run('cat sum')).stdoutText.slice(0, 64)).toBe(hash.digest('hex'));
+    expect(notices.filter((type) => type === 'reattached').length).toBeGreaterThanOrEqual(4);
+  });
+
+  it('types what was typed while it was disconnected', async () => {
+    const pty = await sandbox.pty.create({ argv: ['cat'] });
+    const output = follow(pty);
+    cable.isUp = false;
+    cable.cut();
+    await expect.poll(() => pty.write('').then(() => pty.offset)).toBe(0);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await pty.write('patient\n');
+    cable.isUp = true;
+    await expect.poll(output.text, { timeout: 10_000 }).toBe('patient\r\npatient\r\n');
+    await pty.kill();
+  });
+
+  it('gives up at once on a terminal that is no more, and says why', async () => {
+    const mortal = await client.sandboxes.create();
+    const pty = await mortal.pty.create({ argv: ['cat'] });
+    await mortal.delete();
+    await expect(pty.wait()).rejects.toMatchObject({ code: 'invalid_state', status: 409 });
+    await expect(text(pty)).rejects.toBeInstanceOf(InstaVMError);
+    await expect(sandbox.pty.attach('never-was')).rejects.toMatchObject({ code: 'pty_not_found' });
+    await expect(sandbox.pty.create({ argv: ['no-such-program'] })).rejects.toMatchObject({
+      code: 'command_not_found',
+    });
+  });
+
+  it('stops a program whose output nobody reads', async () => {
+    const pty = await sandbox.pty.create({ argv: ['yes'] });
+    let last = -1;
+    const rests = async (): Promise<boolean> => {
+      const earlier = last;
+      last = (await sandbox.pty.get(pty.id)).endOffset;
+      return last === earlier;
+    };
+    await expect.poll(rests, { interval: 200, timeout: 10_000 }).toBe(true);
+    expect(last).toBeLessThan(1_400_000);
+    expect(pty.offset).toBeLessThan(400_000);
+    await pty.kill();
+  });
+
+  it('gives a token that opens it once', async () => {
+    const pty = await sandbox.pty.create({ argv: ['cat'] });
+    const { token, expiresAt } = await sandbox.pty.token(pty.id, { readOnly: true });
+    expect(token.length).toBeGreaterThan(30);
+    expect(expiresAt.getTime()).toBeGreaterThan(Date.now());
+    await pty.kill();
+  });
+});
+
+describe('a terminal of the client, with a server that misbehaves', () => {
+  it('survives frames that make no sense and keeps what does', async () => {
+    const server = new WebSocketServer({ host: '127.0.0.1', port: 0 });
+    await once(server, 'listening');
+    server.on('connection', (socket: WebSocket) => {
+      for (const frame of ['{', '[]', '"x"', 'null', '{"type":7}', '{"type":"attached","offset":3}', '{"type":"new"}'])
+        socket.send(frame);
+      socket.send(Buffer.from('abc'));
+      socket.send('{"type":"exit","exit_code":0,"signal":null}');
+    });
+    const { port } = server.address() as { port: number };
+    const client = new InstaVM({ apiKey: 'k', baseUrl: `http://127.0.0.1:${port}` });
+    const pty = await client.sandboxes.attach('00000000-0000-4000-8000-000000000000').pty.attach('p');
+    expect([await text(pty), pty.offset, await pty.wait()]).toEqual(['abc', 6, { exitCode: 0, signal: null }]);
+    client.close();
+    server.close();
+  });
+});
