@@ -3,11 +3,16 @@
  * returned once, decoded across chunk borders.
  */
 import { randomInt } from 'node:crypto';
-import type { ExecCommandArgs, SandboxExecResult, WriteStdinArgs } from '@openai/agents-core/sandbox';
-import type { Exec, ExecResult } from '../exec.ts';
+import {
+  type ExecCommandArgs,
+  SandboxConfigurationError,
+  type SandboxExecResult,
+  type WriteStdinArgs,
+} from '@openai/agents-core/sandbox';
 import type { Sandbox } from '../sandbox.ts';
 import { providerError } from './errors.ts';
-import { formatExecResponse, shellQuote, truncateOutput } from './internals.ts';
+import { formatExecResponse, truncateOutput } from './internals.ts';
+import { type RunningCommand, runInTerminal, runPiped } from './running-command.ts';
 
 const MAX_PROCESSES = 64;
 /** The newest are never dropped to make room. */
@@ -15,13 +20,14 @@ const PROTECTED = 8;
 /** Kept of one command between two answers; what is dropped beyond is counted and said. */
 const MAX_KEPT_CHARACTERS = 64 * 1024 * 1024;
 const YIELD_MS = { exec: 10_000, write: 250, poll: 5_000, shortest: 250, longest: 30_000 };
-const TERMINAL = { rows: 24, cols: 80, term: 'xterm-256color' };
 
 export type ProcessContext = {
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
   readonly user: string | undefined;
 };
+
+export type ResizePtyArgs = { readonly sessionId: number; readonly cols: number; readonly rows: number };
 
 class Output {
   readonly #decoder = new TextDecoder();
@@ -50,14 +56,13 @@ class Output {
 }
 
 type Process = {
-  readonly exec: Exec;
-  readonly tty: boolean;
+  readonly command: RunningCommand;
   readonly stdout: Output;
   readonly stderr: Output;
   readonly startedAt: number;
   /** Settles when the command has ended and all its output is collected. */
   readonly ended: Promise<void>;
-  result: ExecResult | undefined;
+  exitCode: number | undefined;
   error: unknown;
   lastUsed: number;
 };
@@ -73,11 +78,13 @@ export class Processes {
 
   /** Runs a command until it ends or the yield time passes, whichever is first. @throws SandboxProviderError */
   async exec(args: ExecCommandArgs, context: ProcessContext): Promise<SandboxExecResult> {
+    // Before the start: the sandbox has a limit of its own on terminals, and it is this one.
+    if (this.#running.size >= MAX_PROCESSES) await this.#makeRoom();
     const process = await this.#start(args, context).catch((error: unknown) => {
       throw providerError(error);
     });
     await firstOf(process.ended, clamp(args.yieldTimeMs ?? YIELD_MS.exec));
-    const sessionId = process.result === undefined && process.error === undefined ? this.#keep(process) : undefined;
+    const sessionId = isOver(process) ? undefined : this.#keep(process);
     return answer(process, sessionId, args.maxOutputTokens);
   }
 
@@ -87,7 +94,7 @@ export class Processes {
     if (process === undefined) return refusal(`write_stdin failed: session not found: ${args.sessionId}`);
     process.lastUsed = ++this.#uses;
     const chars = args.chars ?? '';
-    if (chars !== '' && !process.tty) {
+    if (chars !== '' && process.command.type === undefined) {
       return formatExecResponse({
         output:
           'write_stdin failed: stdin is closed for this session; run the command again with tty=true to keep it open',
@@ -95,44 +102,55 @@ export class Processes {
         sessionId: args.sessionId,
       });
     }
-    if (chars !== '' && process.result === undefined) {
-      // A command that ended meanwhile reports its end below.
-      await process.exec.writeStdin(chars).catch(() => {});
-    }
+    // A command that ended meanwhile reports its end below.
+    if (chars !== '' && !isOver(process)) await process.command.type?.(chars).catch(() => {});
     await firstOf(process.ended, clamp(Math.max(args.yieldTimeMs ?? YIELD_MS.write, chars === '' ? YIELD_MS.poll : 0)));
-    const isOver = process.result !== undefined || process.error !== undefined;
-    if (isOver) this.#running.delete(args.sessionId);
-    return formatResult(answer(process, isOver ? undefined : args.sessionId, args.maxOutputTokens));
+    const over = isOver(process);
+    if (over) this.#running.delete(args.sessionId);
+    return formatResult(answer(process, over ? undefined : args.sessionId, args.maxOutputTokens));
   }
 
-  /** Ends every command. */
-  close(): void {
-    for (const { exec } of this.#running.values()) exec.close();
+  /** @throws SandboxConfigurationError for a session that is unknown, has ended, or is no terminal; SandboxProviderError */
+  async resize({ sessionId, cols, rows }: ResizePtyArgs): Promise<void> {
+    const resize = this.#running.get(sessionId)?.command.resize;
+    if (resize === undefined) throw new SandboxConfigurationError(`there is no terminal session ${sessionId}`);
+    await resize(cols, rows).catch((error: unknown) => {
+      throw providerError(error);
+    });
+  }
+
+  /** Ends every command; resolves when all have been told. */
+  async close(): Promise<void> {
+    const commands = [...this.#running.values()].map(({ command }) => command);
     this.#running.clear();
+    await Promise.all(commands.map((command) => command.end()));
   }
 
   async #start(args: ExecCommandArgs, context: ProcessContext): Promise<Process> {
-    const tty = args.tty ?? false;
-    const { cwd, user } = context;
-    const env = tty ? { TERM: TERMINAL.term, ...context.env } : context.env;
-    const exec = await this.#sandbox.exec(commandLine(args, tty), { cwd, env, user, stdin: tty });
+    // `cmd` stays one argument.
+    const argv = [args.shell ?? '/bin/bash', args.login === false ? '-c' : '-lc', args.cmd];
+    const run = args.tty === true ? runInTerminal : runPiped;
+    const command = await run(this.#sandbox, argv, context);
     const [stdout, stderr] = [new Output(), new Output()];
-    const collected = Promise.all([stdout.collect(exec.stdout), stderr.collect(exec.stderr), exec.wait()]);
+    const collected = Promise.all([
+      stdout.collect(command.stdout),
+      command.stderr && stderr.collect(command.stderr),
+      command.wait(),
+    ]);
     const process: Process = {
-      exec,
-      tty,
+      command,
       stdout,
       stderr,
       startedAt: performance.now(),
       ended: collected.then(
-        ([, , result]) => {
-          process.result = result;
+        ([, , exitCode]) => {
+          process.exitCode = exitCode;
         },
         (error: unknown) => {
           process.error = error;
         },
       ),
-      result: undefined,
+      exitCode: undefined,
       error: undefined,
       lastUsed: ++this.#uses,
     };
@@ -140,7 +158,6 @@ export class Processes {
   }
 
   #keep(process: Process): number {
-    if (this.#running.size >= MAX_PROCESSES) this.#makeRoom();
     let id = randomInt(1000, 100_000);
     while (this.#running.has(id)) id = randomInt(1000, 100_000);
     this.#running.set(id, process);
@@ -148,23 +165,17 @@ export class Processes {
   }
 
   /** Drops an ended command, else the one that was not used for longest. */
-  #makeRoom(): void {
+  async #makeRoom(): Promise<void> {
     const byUse = [...this.#running].sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
     const candidates = byUse.slice(0, -PROTECTED);
-    const victim = candidates.find(([, { result }]) => result !== undefined) ?? candidates[0];
+    const victim = candidates.find(([, process]) => isOver(process)) ?? candidates[0];
     if (victim === undefined) return;
-    victim[1].exec.close();
     this.#running.delete(victim[0]);
+    await victim[1].command.end();
   }
 }
 
-/** `cmd` stays one argument. A terminal is made by script(1) in the guest, whose exit status is the command's own (`-e`). */
-function commandLine(args: ExecCommandArgs, tty: boolean): string[] {
-  const shell = [args.shell ?? '/bin/bash', args.login === false ? '-c' : '-lc', args.cmd];
-  if (!tty) return shell;
-  const inTerminal = `stty rows ${TERMINAL.rows} cols ${TERMINAL.cols}; exec ${shell.map((word) => shellQuote(word)).join(' ')}`;
-  return ['script', '--quiet', '--flush', '--return', '--command', inTerminal, '/dev/null'];
-}
+const isOver = ({ exitCode, error }: Process): boolean => exitCode !== undefined || error !== undefined;
 
 const clamp = (yieldTimeMs: number): number => Math.min(YIELD_MS.longest, Math.max(YIELD_MS.shortest, yieldTimeMs));
 
@@ -191,7 +202,7 @@ function answer(
     stdout,
     stderr,
     wallTimeSeconds: (performance.now() - process.startedAt) / 1000,
-    ...(sessionId === undefined ? { exitCode: process.result?.exitCode ?? null } : { sessionId }),
+    ...(sessionId === undefined ? { exitCode: process.exitCode ?? null } : { sessionId }),
     ...(originalTokenCount === undefined ? {} : { originalTokenCount }),
   };
 }

@@ -31,7 +31,7 @@ import { createEditor } from './editor.ts';
 import { fileError, isGone, providerError } from './errors.ts';
 import { imageOutputFromBytes, MAX_VIEW_IMAGE_BYTES, mergeManifestDelta, shellQuote } from './internals.ts';
 import { assertSupported, materializeEntries, materializeManifest } from './materialize.ts';
-import { formatResult, Processes } from './processes.ts';
+import { formatResult, Processes, type ResizePtyArgs } from './processes.ts';
 import type { InstaVMSandboxSessionState } from './state.ts';
 
 type ToolImage = ReturnType<typeof imageOutputFromBytes>;
@@ -84,6 +84,11 @@ export class InstaVMSandboxSession implements SandboxSession<InstaVMSandboxSessi
 
   writeStdin(args: WriteStdinArgs): Promise<string> {
     return this.#processes.writeStdin(args);
+  }
+
+  /** Sets the window size of a command that runs in a terminal. */
+  resizePty(args: ResizePtyArgs): Promise<void> {
+    return this.#processes.resize(args);
   }
 
   createEditor(runAs?: string): Editor {
@@ -195,8 +200,8 @@ find ${shellQuote(beside)} -mindepth 1 -maxdepth 1 -exec mv -t ${shellQuote(root
   }
 
   /** Ends commands, not the sandbox. */
-  async stop(): Promise<void> {
-    this.#processes.close();
+  stop(): Promise<void> {
+    return this.#processes.close();
   }
 
   shutdown(): Promise<void> {
@@ -209,7 +214,7 @@ find ${shellQuote(beside)} -mindepth 1 -maxdepth 1 -exec mv -t ${shellQuote(root
       'sandbox.shutdown',
       { backend_id: 'instavm', sandbox_id: this.sandbox.id },
       async () => {
-        this.#processes.close();
+        await this.#processes.close();
         await this.sandbox.delete().catch((error: unknown) => {
           if (!isGone(error)) throw providerError(error);
         });
