@@ -13,6 +13,7 @@ export const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   '@instavm/images': ['@instavm/core', '@instavm/wire'],
   '@instavm/store': ['@instavm/core', '@instavm/wire'],
   instavm: ['@instavm/wire'],
+  '@instavm/cli': ['instavm'],
   '@instavm/testing': ['@instavm/core', '@instavm/wire', '@instavm/agent-client'],
   '@instavm/instavmd': [
     '@instavm/wire',

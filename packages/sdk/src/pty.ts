@@ -79,10 +79,9 @@ export class Ptys {
   readonly #http: HttpClient;
   readonly #base: string;
 
-  /** @param id of a sandbox, or of its present microVM */
-  constructor(http: HttpClient, id: string) {
+  constructor(http: HttpClient, sandboxId: string) {
     this.#http = http;
-    this.#base = `/v1/${id.startsWith('vm_') ? 'vms' : 'sessions'}/${encodeURIComponent(id)}/pty`;
+    this.#base = `/v1/sessions/${encodeURIComponent(sandboxId)}/pty`;
   }
 
   /** Starts a program on a new terminal and attaches to it. @throws InstaVMError */

@@ -1,0 +1,79 @@
+/** A terminal in a sandbox, on this terminal. */
+import { Command, Option } from 'commander';
+import type { Pty, PtyNotice, Sandbox } from 'instavm';
+import { assignment, escapeCharacter, integer } from '../arguments.ts';
+import { clientOf, sandboxOf } from '../connect.ts';
+import { LocalTerminal } from '../local-terminal.ts';
+import { relay } from '../relay.ts';
+
+type Options = {
+  attach?: string;
+  id?: string;
+  offset?: number;
+  readOnly?: boolean;
+  user?: string;
+  cwd?: string;
+  shell?: string;
+  env?: Record<string, string>;
+  linger?: number;
+  escape?: string;
+};
+
+export const ptyCommand = new Command('pty')
+  .description('open a terminal in a sandbox; a login shell, or the command that is given')
+  .argument('<id>', 'sandbox or VM')
+  .argument('[command...]', 'program and arguments, after --')
+  .option('--attach <pty>', 'come back to a terminal that is there')
+  .option('--offset <n>', 'with --attach: begin at this byte of its output', integer(0, Number.MAX_SAFE_INTEGER))
+  .option('--read-only', 'with --attach: watch without typing')
+  .option('--id <name>', 'the id of the new terminal')
+  .option('--user <name>', 'user name or number (default: root)')
+  .option('--cwd <path>', 'working directory')
+  .option('--shell <path>', 'login shell to run (default: /bin/bash)')
+  .option('--env <NAME=value>', 'environment; repeatable', assignment)
+  .option('--linger <seconds>', 'how long it lives without a viewer; 0 is for good (default: 300)', integer(0, 86_400))
+  .addOption(
+    new Option('--escape <char>', 'at the beginning of a line, followed by ".", detaches; "none" for no escape')
+      .argParser(escapeCharacter)
+      .default('~'),
+  )
+  .addHelpText(
+    'after',
+    '\nDetach with Enter ~ . and come back with --attach. The exit code is that of the program, 128 + signal when one ended it.',
+  )
+  .action(async (id: string, argv: string[], options: Options, command: Command) => {
+    const sandbox = await sandboxOf(clientOf(command), id);
+    const terminal = new LocalTerminal();
+    const onNotice = (notice: PtyNotice): void => {
+      if (notice.type === 'disconnected') terminal.note('connection lost; attaching again …');
+      if (notice.type === 'reattached') terminal.note('attached again');
+    };
+    const pty = await open(sandbox, argv, options, terminal, onNotice);
+    const readOnly = options.readOnly ?? false;
+    const end = await relay(pty, terminal, { readOnly, escapeCharacter: options.escape });
+    if (end === 'detached') {
+      console.error(`Detached. Come back with: npx instavm pty ${sandbox.id} --attach ${pty.id}`);
+      return;
+    }
+    process.exitCode = end.exitCode;
+  });
+
+async function open(
+  sandbox: Sandbox,
+  argv: string[],
+  options: Options,
+  terminal: LocalTerminal,
+  onNotice: (notice: PtyNotice) => void,
+): Promise<Pty> {
+  const { attach, offset, readOnly, id, user, cwd, shell, env, linger } = options;
+  if (attach === undefined) {
+    const what = argv.length > 0 ? { argv } : { shell };
+    const { TERM } = process.env;
+    const environment = { ...(TERM && terminal.size ? { TERM } : {}), ...env };
+    const own = { ...what, id, user, cwd, env: environment, lingerSeconds: linger, ...terminal.size };
+    return sandbox.pty.create({ ...own, onNotice });
+  }
+  const pty = await sandbox.pty.attach(attach, { offset, readOnly, onNotice });
+  if (terminal.size && !readOnly) await pty.resize(terminal.size.cols, terminal.size.rows);
+  return pty;
+}

@@ -1,0 +1,39 @@
+/** Which server, with which key, and which sandbox an argument means. */
+import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { InstaVM, InstaVMError, type Sandbox } from 'instavm';
+
+/** @throws InstaVMError `unauthenticated` when there is no key anywhere */
+export function clientOf(command: Command): InstaVM {
+  const { apiKey = process.env.INSTAVM_API_KEY, baseUrl } = command.optsWithGlobals<{
+    apiKey?: string;
+    baseUrl?: string;
+  }>();
+  return new InstaVM({ apiKey: apiKey || localKey(), baseUrl });
+}
+
+/** What the daemon on this machine wrote on its first start. */
+function localKey(): string | undefined {
+  const directory = process.env.INSTAVM_DATA_DIR ?? join(homedir(), '.local', 'share', 'instavm');
+  const path = join(directory, 'admin.key');
+  try {
+    const key = readFileSync(path, 'utf8').trim();
+    console.error(`Using the key in ${path}`);
+    return key;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'EACCES') return undefined;
+    throw error;
+  }
+}
+
+/** @param id of a sandbox (a UUID) or of its present microVM (`vm_…`). @throws InstaVMError `incarnation_not_found` */
+export async function sandboxOf(client: InstaVM, id: string): Promise<Sandbox> {
+  if (!id.startsWith('vm_')) return client.sandboxes.attach(id);
+  const found = (await client.sandboxes.list()).find(({ incarnationId }) => incarnationId === id);
+  if (found === undefined)
+    throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`, { hint: 'See: npx instavm ls' });
+  return client.sandboxes.attach(found.id);
+}

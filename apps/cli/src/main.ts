@@ -1,0 +1,33 @@
+/** The program: its commands, and how every failure ends. */
+import { Command } from 'commander';
+import { InstaVMError } from 'instavm';
+import { execCommand } from './commands/exec.ts';
+import { lsCommand } from './commands/ls.ts';
+import { newCommand } from './commands/new.ts';
+import { ptyCommand } from './commands/pty.ts';
+import { ptysCommand } from './commands/ptys.ts';
+import { rmCommand } from './commands/rm.ts';
+
+const program = new Command('instavm')
+  .description('Sandboxes in microVMs, from the command line.')
+  .option('--api-key <key>', 'default: INSTAVM_API_KEY, else the key of the daemon on this machine')
+  .option('--base-url <url>', 'default: INSTAVM_BASE_URL, else http://127.0.0.1:8787')
+  .enablePositionalOptions()
+  .showHelpAfterError('Add --help for what the command takes.');
+for (const command of [newCommand, lsCommand, rmCommand, execCommand, ptyCommand, ptysCommand])
+  program.addCommand(command);
+
+// A reader of the output that has gone, such as head(1), is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof InstaVMError)) throw error;
+  console.error(`instavm: ${error.message}`);
+  if (error.hint !== undefined) console.error(error.hint);
+  process.exitCode = 1;
+}

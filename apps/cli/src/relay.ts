@@ -1,0 +1,53 @@
+/** Joins a terminal of a sandbox with the one that this program runs on, until the program there ends or the person detaches. */
+import { once } from 'node:events';
+import type { Pty, PtyExit } from 'instavm';
+import { EscapeFilter } from './escape-filter.ts';
+import type { LocalTerminal } from './local-terminal.ts';
+
+/** End of transmission: the end of input, to a program that reads lines (termios(3), VEOF). */
+const EOT = '\x04';
+
+export type RelayOptions = { readonly readOnly: boolean; readonly escapeCharacter: string | undefined };
+
+/** @throws InstaVMError when the terminal was lost for good */
+export async function relay(
+  pty: Pty,
+  terminal: LocalTerminal,
+  { readOnly, escapeCharacter }: RelayOptions,
+): Promise<PtyExit | 'detached'> {
+  const { input, output } = terminal;
+  let detached = false;
+  terminal.enterRawMode();
+  terminal.onResize(({ cols, rows }) => {
+    // One that is lost meanwhile is told of at its end.
+    if (!readOnly) pty.resize(cols, rows).catch(() => {});
+  });
+  const filter = new EscapeFilter(input.isTTY ? escapeCharacter : undefined);
+  let last = 10;
+  const type = (text: Uint8Array | string): void => {
+    if (!readOnly && text.length > 0) pty.write(text).catch(() => {});
+  };
+  input.on('data', (chunk: Buffer) => {
+    const { bytes, detach } = filter.push(chunk);
+    type(bytes);
+    last = bytes.at(-1) ?? last;
+    if (!detach) return;
+    detached = true;
+    pty.detach();
+  });
+  // The end of a line that has none yet is a mark of its own.
+  input.on('end', () => type(last === 10 ? EOT : EOT + EOT));
+  try {
+    for await (const chunk of pty.output) if (!output.write(chunk)) await once(output, 'drain');
+    const exit = await pty.wait();
+    terminal.restore(false);
+    return exit;
+  } catch (error) {
+    terminal.restore(true);
+    if (detached) return 'detached';
+    throw error;
+  } finally {
+    input.destroy();
+    output.removeAllListeners('resize');
+  }
+}
