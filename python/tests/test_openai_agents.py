@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -305,3 +306,74 @@ def png() -> bytes:
 
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
+
+
+async def test_an_agent_keeps_a_repl_and_a_shell_open(provider: InstaVMSandboxClient) -> None:
+    """A Python REPL, read -p, vim, exit codes and Ctrl-C, over many tool calls."""
+    outputs: list[Any] = []
+
+    def opens(command: str, at: int) -> Callable[[list[Any]], list[Any]]:
+        return lambda _: [call("exec_command", f"c{at}", cmd=command, tty=True, yield_time_ms=2000)]
+
+    def types(chars: str, at: int, yield_time_ms: int = 2000) -> Callable[[list[Any]], list[Any]]:
+        def step(seen: list[Any]) -> list[Any]:
+            number = re.findall(r"session ID (\d+)", json.dumps(seen[-1]["output"]))[-1]
+            arguments = {"session_id": int(number), "chars": chars, "yield_time_ms": yield_time_ms}
+            return [call("write_stdin", f"c{at}", **arguments)]
+
+        return step
+
+    def finish(seen: list[Any]) -> list[Any]:
+        outputs.extend(json.dumps(item["output"]) for item in seen)
+        return [say("done")]
+
+    script: list[tuple[Any, ...]] = [
+        (opens, "python3 -i"),
+        (types, "answer = 6 * 7\n"),
+        (types, "print('the answer plus one is', answer + 1)\n"),
+        (types, "exit(3)\n", 10_000),
+        (opens, "bash --norc --noediting -i"),
+        (types, 'read -p "your name? " name\n'),
+        (types, "Ada\n"),
+        (types, 'echo "hello, $name"\n'),
+        (types, "vim notes.txt\n", 4000),
+        (types, "iwritten in vim\x1b:wq\n", 4000),
+        (types, 'cat notes.txt; false; echo "status $?"\n'),
+        (types, "sleep 100\n"),
+        (types, "\x03"),
+        (types, 'echo "after $?"\n'),
+        (types, "exit 4\n", 10_000),
+    ]
+    steps = [make(text, at, *rest) for at, (make, text, *rest) in enumerate(script)]
+    agent = SandboxAgent(name="T", model=ScriptedModel([*steps, finish]), instructions="Follow the script.")
+    config = RunConfig(sandbox=SandboxRunConfig(client=provider))
+    result = await Runner.run(agent, "go", run_config=config, max_turns=30)
+    assert result.final_output == "done" and len(outputs) == len(script)
+    expected = {
+        0: r"Python 3\..*>>> ",
+        2: "the answer plus one is 43",
+        3: "exited with code 3",
+        4: "running with session ID",
+        5: r"your name\?",
+        7: "hello, Ada",
+        8: r"\[\?1049h.*notes\.txt",
+        10: "written in vim.*status 1",
+        13: "after 130",
+        14: "exited with code 4",
+    }
+    for at, pattern in expected.items():
+        assert re.search(pattern, outputs[at]), (script[at][1], outputs[at])
+
+
+async def test_a_terminal_has_its_user_its_directory_and_ends_with_the_session(
+    provider: InstaVMSandboxClient, session: Any
+) -> None:
+    assert session.supports_pty() is True
+    await session.exec("useradd -m bea && install -d -o bea /srv/bea")
+    command = 'cd /srv/bea; id -un; stat -c %U "$(tty)"; echo $TERM $MODE; sleep 100'
+    started = await session.pty_exec_start(command, tty=True, user="bea", yield_time_s=3)
+    assert started.output.split(b"\r\n")[:3] == [b"bea", b"bea", b"xterm-256color manifest"]
+    sandbox = session._inner.sandbox
+    assert len(await sandbox.pty.list()) == 1
+    await session.pty_terminate_all()
+    assert await sandbox.pty.list() == []

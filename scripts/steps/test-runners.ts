@@ -26,6 +26,7 @@ const REPORTS = join(LOCAL_CACHE, 'test-reports');
 const PYTEST_SUITES: readonly { readonly environment: PythonEnvironment; readonly path: string }[] = [
   { environment: 'current', path: 'python/tests' },
   { environment: 'agents-0.14.1', path: 'python/tests' },
+  { environment: 'current', path: 'tests/terminals' },
   { environment: 'official', path: 'tests/clients/official' },
 ];
 
@@ -82,7 +83,7 @@ async function runPytest(
   path: string,
   env: Readonly<Record<string, string>>,
 ): Promise<TestResult> {
-  const report = await freshReport(`pytest-${environment}.xml`);
+  const report = await freshReport(`pytest-${environment}-${path.replaceAll('/', '-')}.xml`);
   const args = ['-m', 'pytest', '-p', 'no:cacheprovider', `--junitxml=${report}`, path];
   const ended = await runVisibly(pythonPath(environment), args, { cwd: ROOT, env });
   const attributes = /<testsuite [^>]*>/.exec(await readFile(report, 'utf8').catch(() => ''))?.[0] ?? '';

@@ -10,7 +10,8 @@ from ._client import (
 )
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
-from ._sync import Exec, Files, InstaVM, Sandbox
+from ._pty import AsyncPty, AsyncPtys, PtyExit, PtyInfo
+from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox
 from .errors import InstaVMError
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "AsyncExec",
     "AsyncFiles",
     "AsyncInstaVM",
+    "AsyncPty",
+    "AsyncPtys",
     "AsyncSandbox",
     "ChangeEvent",
     "Command",
@@ -29,6 +32,10 @@ __all__ = [
     "InstaVM",
     "InstaVMError",
     "Output",
+    "Pty",
+    "PtyExit",
+    "PtyInfo",
+    "Ptys",
     "RunResult",
     "Sandbox",
     "SandboxInfo",

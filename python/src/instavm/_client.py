@@ -11,6 +11,7 @@ from typing import Any
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
 from ._http import AsyncHttp, path_segment
+from ._pty import AsyncPtys
 from .errors import InstaVMError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8787"
@@ -64,6 +65,8 @@ class AsyncSandbox:
         self._path = f"/v2/sandboxes/{path_segment(sandbox_id)}"
         self.id = sandbox_id
         self.files = AsyncFiles(http, sandbox_id)
+        #: Terminals.
+        self.pty = AsyncPtys(http, sandbox_id)
 
     async def exec(
         self,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from ._http import AsyncHttp, path_segment
+from ._http import AsyncHttp, no_proxy, path_segment
 from .errors import InstaVMError, error_from_body
 
 #: A program with its arguments, or a bash script of any length.
@@ -75,8 +75,7 @@ class AsyncExec:
                 open_timeout=_OPEN_TIMEOUT_SECONDS,
                 # The answers to pings queue behind output: whoever pauses reading would be taken for lost.
                 ping_timeout=None,
-                # The server is on the address that was given; a proxy for the web has no part in it.
-                **_no_proxy(),
+                **no_proxy(),
             )
         except InvalidStatus as error:
             body = bytes(error.response.body or b"").decode("utf-8", "replace")
@@ -160,11 +159,3 @@ def _lost(error: ConnectionClosed) -> InstaVMError:
     return InstaVMError(
         "connection_lost", f"the exec connection closed before the command ended: {error}", retryable="unknown"
     )
-
-
-def _no_proxy() -> dict[str, Any]:
-    """`websockets` 15 and later look for a proxy in the environment; earlier ones do not know the option."""
-    import websockets
-
-    major = int(websockets.__version__.split(".", 1)[0])
-    return {"proxy": None} if major >= 15 else {}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
+from ._pty import AsyncPty, PtyExit, PtyInfo
 from .errors import InstaVMError
 
 T = TypeVar("T")
@@ -148,6 +149,82 @@ class Files:
         return self._loop.run(self._inner.unpack_tar(path, archive, **options))
 
 
+class Pty:
+    """A viewer of a terminal, as `AsyncPty`; iterate over it for the output. At the end of a `with` it detaches."""
+
+    def __init__(self, loop: _Loop, inner: AsyncPty) -> None:
+        self._loop = loop
+        self._inner = inner
+        self.id = inner.id
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._loop.iterate(aiter(self._inner))
+
+    @property
+    def offset(self) -> int:
+        return self._inner.offset
+
+    @property
+    def exit(self) -> PtyExit | None:
+        return self._inner.exit
+
+    def wait(self) -> PtyExit:
+        return self._loop.run(self._inner.wait())
+
+    def write(self, data: bytes | str) -> None:
+        self._loop.run(self._inner.write(data))
+
+    def resize(self, cols: int, rows: int) -> None:
+        self._loop.run(self._inner.resize(cols, rows))
+
+    def signal(self, signal: str) -> None:
+        self._loop.run(self._inner.signal(signal))
+
+    def kill(self) -> None:
+        self._loop.run(self._inner.kill())
+
+    def detach(self) -> None:
+        self._loop.run(self._inner.detach())
+
+    def __enter__(self) -> Pty:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+
+class Ptys:
+    """As `AsyncPtys`, whose methods have the full descriptions of every option."""
+
+    def __init__(self, loop: _Loop, sandbox: AsyncSandbox) -> None:
+        self._loop = loop
+        self._inner = sandbox.pty
+
+    def create(self, **options: Any) -> Pty:
+        return Pty(self._loop, self._loop.run(self._inner.create(**options)))
+
+    def attach(self, id: str, **options: Any) -> Pty:
+        return Pty(self._loop, self._loop.run(self._inner.attach(id, **options)))
+
+    def list(self) -> list[PtyInfo]:
+        return self._loop.run(self._inner.list())
+
+    def get(self, id: str) -> PtyInfo:
+        return self._loop.run(self._inner.get(id))
+
+    def resize(self, id: str, cols: int, rows: int) -> None:
+        self._loop.run(self._inner.resize(id, cols, rows))
+
+    def signal(self, id: str, signal: str, *, session: bool = False) -> None:
+        self._loop.run(self._inner.signal(id, signal, session=session))
+
+    def kill(self, id: str) -> None:
+        self._loop.run(self._inner.kill(id))
+
+    def token(self, id: str, *, read_only: bool = False) -> str:
+        return self._loop.run(self._inner.token(id, read_only=read_only))
+
+
 class Sandbox:
     """A microVM's worth of computer, by its id."""
 
@@ -156,6 +233,7 @@ class Sandbox:
         self._inner = inner
         self.id = inner.id
         self.files = Files(loop, inner)
+        self.pty = Ptys(loop, inner)
 
     def exec(
         self,

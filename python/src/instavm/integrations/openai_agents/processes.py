@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import shlex
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from agents.sandbox.errors import ExecTransportError, PtySessionNotFoundError
@@ -24,20 +24,62 @@ from agents.sandbox.session.pty_types import (
 
 from ..._client import AsyncSandbox
 from ..._exec import AsyncExec
+from ..._pty import AsyncPty
 from ...errors import InstaVMError
 
 _DEFAULT_YIELD_SECONDS = 10.0
 _DEFAULT_WRITE_YIELD_SECONDS = 0.25
 #: Kept of one command between two answers; what is dropped beyond is counted and said.
 _MAX_KEPT_BYTES = 64 * 1024 * 1024
-_TERMINAL = {"rows": 24, "cols": 80, "term": "xterm-256color"}
+
+
+class _Piped:
+    """A command with pipes; it takes no input."""
+
+    def __init__(self, exec_: AsyncExec) -> None:
+        self._exec = exec_
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._exec:
+            yield chunk.data
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self._exec.result is None else self._exec.result.exit_code
+
+    async def end(self) -> None:
+        await self._exec.aclose()
+
+
+class _InTerminal:
+    """A command that is the program of a terminal of its own, so that its end and its exit code are the terminal's."""
+
+    def __init__(self, pty: AsyncPty) -> None:
+        self._pty = pty
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return aiter(self._pty)
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self._pty.exit is None else self._pty.exit.exit_code
+
+    async def type(self, chars: str) -> None:
+        await self._pty.write(chars)
+
+    async def end(self) -> None:
+        try:
+            await self._pty.kill()
+        except InstaVMError:
+            # What cannot be told to end now ends with its linger time, or with the sandbox.
+            pass
+        await self._pty.detach()
 
 
 @dataclass
 class _Process:
-    exec: AsyncExec
+    running: _Piped | _InTerminal
     command: tuple[str, ...]
-    tty: bool
     output: bytearray = field(default_factory=bytearray)
     dropped: int = 0
     error: InstaVMError | None = None
@@ -50,8 +92,8 @@ class _Process:
 
     async def collect(self) -> None:
         try:
-            async for chunk in self.exec:
-                self.output += chunk.data
+            async for chunk in self.running.chunks():
+                self.output += chunk
                 excess = len(self.output) - _MAX_KEPT_BYTES
                 if excess > 0:
                     del self.output[:excess]
@@ -86,19 +128,21 @@ class Processes:
         yield_time_s: float | None,
         max_output_tokens: int | None,
     ) -> PtyExecUpdate:
-        if tty:
-            env = {"TERM": str(_TERMINAL["term"])} | env
+        # Before the start: the sandbox has a limit of its own on terminals, and it is this one.
+        await self._make_room()
+        running: _Piped | _InTerminal
         try:
-            exec_ = await self._sandbox.exec(
-                _in_terminal(command) if tty else command, cwd=cwd, env=env, user=user, stdin=tty
-            )
+            if tty:
+                running = _InTerminal(await self._sandbox.pty.create(argv=command, cwd=cwd, env=env, user=user))
+            else:
+                running = _Piped(await self._sandbox.exec(command, cwd=cwd, env=env, user=user))
         except InstaVMError as error:
             raise transport_error(command, error) from error
-        process = _Process(exec_, tuple(command), tty)
+        process = _Process(running, tuple(command))
         process.reader = asyncio.create_task(process.collect())
         wait_ms = clamp_pty_yield_time_ms(int((yield_time_s or _DEFAULT_YIELD_SECONDS) * 1000))
         await asyncio.wait({process.reader}, timeout=wait_ms / 1000)
-        process_id = None if process.is_over else await self._keep(process)
+        process_id = None if process.is_over else self._keep(process)
         return self._update(process, process_id, max_output_tokens)
 
     async def write_stdin(
@@ -108,14 +152,14 @@ class Processes:
         if process is None or process.reader is None:
             raise PtySessionNotFoundError(session_id=process_id)
         process.last_used = time.monotonic()
-        if chars and not process.tty:
+        if chars and not isinstance(process.running, _InTerminal):
             raise RuntimeError("stdin is not available for this process")
         if chars and not process.is_over:
             try:
-                await process.exec.write_stdin(chars)
+                await process.running.type(chars)
             except InstaVMError as error:
                 # A command that ended meanwhile reports its end below; anything else is the channel's failure.
-                if error.code != "connection_lost":
+                if error.code != "pty_ended":
                     raise transport_error(process.command, error) from error
         yield_ms = int((_DEFAULT_WRITE_YIELD_SECONDS if yield_time_s is None else yield_time_s) * 1000)
         wait_ms = resolve_pty_write_yield_time_ms(yield_time_ms=yield_ms, input_empty=chars == "")
@@ -131,12 +175,15 @@ class Processes:
         for process in processes:
             await _end(process)
 
-    async def _keep(self, process: _Process) -> int:
-        if len(self._running) >= PTY_PROCESSES_MAX:
-            meta = [(number, one.last_used, one.is_over) for number, one in self._running.items()]
-            victim = process_id_to_prune_from_meta(meta)
-            if victim is not None:
-                await _end(self._running.pop(victim))
+    async def _make_room(self) -> None:
+        if len(self._running) < PTY_PROCESSES_MAX:
+            return
+        meta = [(number, one.last_used, one.is_over) for number, one in self._running.items()]
+        victim = process_id_to_prune_from_meta(meta)
+        if victim is not None:
+            await _end(self._running.pop(victim))
+
+    def _keep(self, process: _Process) -> int:
         number = allocate_pty_process_id(set(self._running))
         self._running[number] = process
         return number
@@ -145,26 +192,19 @@ class Processes:
         if process.error is not None:
             raise transport_error(process.command, process.error) from process.error
         text, token_count = truncate_text_by_tokens(process.take(), max_output_tokens)
-        result = process.exec.result
         return PtyExecUpdate(
             process_id=process_id,
             output=text.encode(),
-            exit_code=None if process_id is not None or result is None else result.exit_code,
+            exit_code=None if process_id is not None else process.running.exit_code,
             original_token_count=token_count,
         )
 
 
 async def _end(process: _Process) -> None:
-    await process.exec.aclose()
+    await process.running.end()
     if process.reader is not None:
         process.reader.cancel()
         await asyncio.wait({process.reader})
-
-
-def _in_terminal(command: list[str]) -> list[str]:
-    """A terminal is made by script(1) in the guest, whose exit status is the command's own (`--return`)."""
-    line = f"stty rows {_TERMINAL['rows']} cols {_TERMINAL['cols']}; exec {shlex.join(command)}"
-    return ["script", "--quiet", "--flush", "--return", "--command", line, "/dev/null"]
 
 
 def transport_error(command: list[str] | tuple[str, ...], error: InstaVMError) -> ExecTransportError:

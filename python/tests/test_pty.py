@@ -1,0 +1,125 @@
+"""Terminals of the Python client, in real microVMs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+from cable import Cable
+from daemon import Daemon
+
+from instavm import AsyncInstaVM, AsyncPty, AsyncSandbox, InstaVM, InstaVMError
+
+
+class Follower:
+    """Reads in the background, for tests that type while they read."""
+
+    def __init__(self, pty: AsyncPty) -> None:
+        self.text = ""
+        self.ended = asyncio.create_task(self._read(pty))
+
+    async def _read(self, pty: AsyncPty) -> None:
+        async for chunk in pty:
+            self.text += chunk.decode()
+
+    async def shows(self, text: str) -> None:
+        for _ in range(600):
+            if text in self.text:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{text!r} is not in {self.text!r}")
+
+
+async def read_all(pty: AsyncPty) -> bytes:
+    return b"".join([chunk async for chunk in pty])
+
+
+async def test_a_program_runs_to_its_end_in_its_window(sandbox: AsyncSandbox) -> None:
+    pty = await sandbox.pty.create(argv=["sh", "-c", "stty size; echo $A; exit 6"], cols=99, rows=11, env={"A": "b c"})
+    assert await read_all(pty) == b"11 99\r\nb c\r\n"
+    assert pty.exit is not None and (pty.exit.exit_code, pty.exit.signal) == (6, None)
+    with pytest.raises(InstaVMError, match="ended"):
+        await pty.write("x")
+
+
+async def test_typing_resizing_and_signals_reach_the_program(sandbox: AsyncSandbox) -> None:
+    pty = await sandbox.pty.create(shell="/bin/bash")
+    output = Follower(pty)
+    await pty.write("trap 'stty size' WINCH; trap 'echo interrupted; exit 8' INT; PS1=; echo $((40 + 2))\n")
+    await output.shows("\n42\r\n")
+    await pty.resize(101, 33)
+    await output.shows("33 101")
+    await pty.write("sleep 100\n")
+    await output.shows("sleep 100\r\n")
+    await pty.write("\x03")
+    await output.ended
+    assert "interrupted" in output.text and pty.exit is not None and pty.exit.exit_code == 8
+    pty = await sandbox.pty.create(argv=["sleep", "100"])
+    await pty.signal("SIGTERM")
+    assert (await pty.wait()).signal == "SIGTERM"
+
+
+async def test_it_is_listed_described_and_killed_as_often_as_one_likes(sandbox: AsyncSandbox) -> None:
+    pty = await sandbox.pty.create(argv=["sleep", "60"], id="mine", linger_seconds=9)
+    info = await sandbox.pty.get("mine")
+    assert (info.alive, info.viewers, info.linger_seconds, info.argv) == (True, 1, 9, ["sleep", "60"])
+    assert [one.id for one in await sandbox.pty.list()] == ["mine"]
+    await pty.kill()
+    await sandbox.pty.kill("mine")
+    assert (await pty.wait()).signal == "SIGHUP"
+    with pytest.raises(InstaVMError) as error:
+        await sandbox.pty.get("mine")
+    assert error.value.code == "pty_not_found"
+
+
+async def test_several_viewers_see_the_same_and_a_read_only_one_does_not_type(sandbox: AsyncSandbox) -> None:
+    pty = await sandbox.pty.create(argv=["cat"])
+    async with await sandbox.pty.attach(pty.id, read_only=True) as watcher:
+        own, watched = Follower(pty), Follower(watcher)
+        await watcher.write("not this\n")
+        await pty.write("this\n")
+        await watched.shows("this\r\nthis\r\n")
+        assert own.text == watched.text
+    assert (await sandbox.pty.get(pty.id)).alive
+    assert len(await sandbox.pty.token(pty.id)) > 30
+    await pty.kill()
+
+
+async def test_a_cut_connection_loses_and_repeats_nothing(daemon: Daemon, sandbox: AsyncSandbox) -> None:
+    size, cable = 10_000_000, Cable(daemon.base_url)
+    script = f"stty raw -echo; head -c {size} /dev/urandom | tee >(sha256sum > /sum); sleep 0.5; exit 3"
+    async with AsyncInstaVM(daemon.api_key, cable.url) as client:
+        pty = await client.sandboxes.attach(sandbox.id).pty.create(argv=["bash", "-c", script])
+        digest, received, next_cut = hashlib.sha256(), 0, 700_000
+        async for chunk in pty:
+            digest.update(chunk)
+            received += len(chunk)
+            if next_cut < received and next_cut < 5_000_000:
+                next_cut += 900_000
+                cable.cut()
+        assert pty.exit is not None and (received, pty.exit.exit_code) == (size, 3)
+    cable.close()
+    assert (await sandbox.run("cut -c1-64 /sum")).stdout_text.strip() == digest.hexdigest()
+
+
+async def test_a_lost_sandbox_is_not_an_end(client: AsyncInstaVM) -> None:
+    mortal = await client.sandboxes.create()
+    pty = await mortal.pty.create(argv=["cat"])
+    await mortal.delete()
+    with pytest.raises(InstaVMError) as error:
+        await pty.wait()
+    assert (error.value.status, pty.exit) == (409, None)
+    with pytest.raises(InstaVMError) as error:
+        await mortal.pty.attach("x")
+    assert error.value.code in ("invalid_state", "sandbox_not_found")
+
+
+def test_the_blocking_face_does_the_same(daemon: Daemon) -> None:
+    with InstaVM(daemon.api_key, daemon.base_url) as client, client.sandboxes.create() as sandbox:
+        with sandbox.pty.create(argv=["sh", "-c", "read line; echo got $line; exit 4"], id="b") as pty:
+            pty.write("it\n")
+            assert b"got it" in b"".join(pty) and pty.exit is not None and pty.exit.exit_code == 4
+        assert [one.id for one in sandbox.pty.list()] == ["b"]
+        sandbox.pty.kill("b")
+        assert sandbox.pty.list() == []
