@@ -159,8 +159,7 @@ impl Pty for Agent {
     type AttachStream = ReceiverStream<Result<PtyEvent, Status>>;
 
     async fn create(&self, request: Request<PtyCreateRequest>) -> Reply<PtyInfo> {
-        let ptys = self.ptys.clone();
-        Ok(Response::new(blocking(move || ptys.create(request.into_inner())).await?))
+        Ok(Response::new(self.ptys.create(request.into_inner()).await?))
     }
 
     async fn list(&self, _: Request<PtyListRequest>) -> Reply<PtyListResponse> {

@@ -16,9 +16,10 @@ use tokio::sync::Semaphore;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::accounts::{User, find_user};
+use crate::accounts::find_user;
 use crate::error::{AgentError, Result};
 use crate::exec::{ExecContext, signal_group, spawn};
+use crate::files::blocking;
 use crate::proto::{PtyAttachRequest, PtyCreateRequest, PtyInfo, PtyOpen, PtyResizeRequest, PtySignalRequest};
 use state::{Description, Presence, Pty};
 use terminal::Size;
@@ -38,6 +39,8 @@ const DEFAULT_TERM: &str = "xterm-256color";
 pub struct Ptys {
     exec: ExecContext,
     list: Arc<Mutex<List>>,
+    /// Held while a program is being started.
+    starting: Arc<tokio::sync::Mutex<()>>,
     viewers: Arc<Semaphore>,
 }
 
@@ -45,20 +48,6 @@ pub struct Ptys {
 struct List {
     /// In the order of their creation.
     ptys: Vec<Arc<Pty>>,
-    /// Ids of those whose program is being started.
-    starting: Vec<String>,
-}
-
-/// Keeps an id for a program that is being started; given back when dropped.
-struct Reservation {
-    list: Arc<Mutex<List>>,
-    id: String,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        lock(&self.list).starting.retain(|id| *id != self.id);
-    }
 }
 
 fn lock(list: &Mutex<List>) -> MutexGuard<'_, List> {
@@ -86,67 +75,70 @@ fn size_of(cols: u32, rows: u32) -> Result<Size> {
 
 impl Ptys {
     pub fn new(exec: ExecContext) -> Self {
-        Self { exec, list: Arc::default(), viewers: Arc::new(Semaphore::new(MAX_VIEWERS)) }
+        Self { exec, list: Arc::default(), starting: Arc::default(), viewers: Arc::new(Semaphore::new(MAX_VIEWERS)) }
     }
 
-    /// Starts the program. Blocks while it is being started; to be called on the runtime.
+    /// Starts the program.
     /// Errors: `invalid_request`, `pty_exists`, `too_many_ptys`, and those of [`spawn::spawn`].
-    pub fn create(&self, request: PtyCreateRequest) -> Result<PtyInfo> {
+    pub async fn create(&self, request: PtyCreateRequest) -> std::result::Result<PtyInfo, Status> {
+        // Processes are started one after another in any case; only one of the waiting needs a thread.
+        let turn = self.starting.clone().lock_owned().await;
+        let ptys = self.clone();
+        blocking(move || {
+            let pty = ptys.start(request)?;
+            drop(turn);
+            Ok(pty.info())
+        })
+        .await
+    }
+
+    fn start(&self, request: PtyCreateRequest) -> Result<Arc<Pty>> {
         check_id(&request.id)?;
         let or = |asked: u32, usual: u16| if asked == 0 { usual.into() } else { asked };
         let size = size_of(or(request.cols, DEFAULT_SIZE.cols), or(request.rows, DEFAULT_SIZE.rows))?;
-        let reservation = self.reserve(&request.id)?;
-        let user = find_user(&request.user)?;
-        let description = Description {
-            id: request.id.clone(),
-            user: user.name.clone(),
-            args: request.args.clone(),
-            linger_ms: request.linger_ms,
-            size,
-        };
-        let pty = self.start(request, description, &user)?;
-        let info = pty.info();
+        self.check_room(&request.id)?;
+        let pty = self.spawn(request, size)?;
         let mut list = lock(&self.list);
         list.remove(&pty.id);
         list.ptys.push(pty.clone());
         list.forget_oldest();
         drop(list);
-        drop(reservation);
         if pty.linger_ms > 0 {
-            tokio::spawn(linger(self.clone(), pty));
+            tokio::spawn(linger(self.clone(), pty.clone()));
         }
-        Ok(info)
+        Ok(pty)
     }
 
-    fn reserve(&self, id: &str) -> Result<Reservation> {
-        let mut list = lock(&self.list);
-        let live = || list.ptys.iter().filter(|pty| pty.is_alive());
-        if live().any(|pty| pty.id == id) || list.starting.iter().any(|starting| starting == id) {
+    fn check_room(&self, id: &str) -> Result<()> {
+        let live = self.live();
+        if live.iter().any(|pty| pty.id == id) {
             return Err(AgentError::new("pty_exists", format!("a PTY {id:?} is running already")));
         }
-        if live().count() + list.starting.len() >= MAX_LIVE {
+        if live.len() >= MAX_LIVE {
             return Err(AgentError::new(
                 "too_many_ptys",
                 format!("{MAX_LIVE} PTYs are running in this sandbox already; close some"),
             ));
         }
-        list.starting.push(id.to_owned());
-        Ok(Reservation { list: self.list.clone(), id: id.to_owned() })
+        Ok(())
     }
 
-    fn start(&self, request: PtyCreateRequest, description: Description, user: &User) -> Result<Arc<Pty>> {
+    fn spawn(&self, request: PtyCreateRequest, size: Size) -> Result<Arc<Pty>> {
+        let user = find_user(&request.user)?;
         let mut own = request.env;
         own.entry("TERM".into()).or_insert_with(|| DEFAULT_TERM.into());
-        let env = spawn::environment(&self.exec, user, &own)?;
-        let cwd = spawn::working_directory(&request.cwd, user)?;
+        let env = spawn::environment(&self.exec, &user, &own)?;
+        let cwd = spawn::working_directory(&request.cwd, &user)?;
         let mut command = spawn::argv_command(&request.args)?;
         command.env_clear().envs(&env).current_dir(&cwd);
         let no_terminal = |error| AgentError::new("io_error", format!("opening a terminal: {error}"));
-        let (master, slave) = terminal::open(description.size, user).map_err(no_terminal)?;
-        slave.attach(&mut command, &self.exec, user).map_err(no_terminal)?;
+        let (master, slave) = terminal::open(size, &user).map_err(no_terminal)?;
+        slave.attach(&mut command, &self.exec, &user).map_err(no_terminal)?;
         let spawned = self.exec.reaper.spawn(&mut command);
         let (child, ended) = spawned.map_err(|error| spawn::spawn_error(&request.args[0], &error))?;
         let master = Arc::new(master);
+        let PtyCreateRequest { id, args, linger_ms, .. } = request;
+        let description = Description { id, user: user.name, args, linger_ms, size };
         let pty = Arc::new(Pty::new(description, child.id() as i32, master.clone()));
         let (pumped, ptys) = (pty.clone(), self.clone());
         tokio::spawn(async move {

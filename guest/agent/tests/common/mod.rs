@@ -1,6 +1,8 @@
 //! A real agent as an ordinary process, and a client that reached it through the real handshake.
 #![allow(dead_code)]
 
+pub mod pty;
+
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
