@@ -20,6 +20,10 @@ use crate::proto::{
 const FRAME_BYTES: usize = 64 * 1024;
 /// What may be on its way to a viewer that holds, sent and not acknowledged.
 const WINDOW_BYTES: u64 = 256 * 1024;
+/// Output in pieces of at least this much is bulk: what comes next may gather for a moment, for each message costs the same. What a
+/// keystroke echoes is smaller, and goes at once.
+const BULK_BYTES: usize = 1024;
+const GATHER: Duration = Duration::from_millis(2);
 /// How long the beginning of a character waits for its rest.
 const CHARACTER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -45,6 +49,7 @@ where
         read_only: open.read_only,
         size: entrance.size,
         waiting: None,
+        gathering: None,
         next: Some(pty_event::Event::Opened(opened)),
         _place: place,
     };
@@ -80,6 +85,8 @@ struct Viewer {
     size: Size,
     /// The beginning of a character at this offset waits for its rest until then.
     waiting: Option<(u64, Instant)>,
+    /// Bulk output gathers until then.
+    gathering: Option<Instant>,
     next: Option<pty_event::Event>,
     _place: OwnedSemaphorePermit,
 }
@@ -106,7 +113,8 @@ impl Viewer {
             if self.next.is_none() {
                 self.next = self.event();
             }
-            let (idle, until) = (self.next.is_none(), self.waiting.map(|(_, until)| until));
+            let idle = self.next.is_none();
+            let until = self.gathering.or(self.waiting.map(|(_, until)| until));
             tokio::select! {
                 request = requests.next() => match request {
                     Some(Ok(request)) => self.take(request)?,
@@ -121,7 +129,7 @@ impl Viewer {
                         return Ok(());
                     }
                 }
-                _ = self.changes.changed(), if idle => {}
+                _ = self.changes.changed(), if idle && self.gathering.is_none() => {}
                 () = sleep_until(until), if idle && until.is_some() => {}
                 () = events.closed(), if idle => return Ok(()),
             }
@@ -142,6 +150,12 @@ impl Viewer {
             // What is lost to it is not on its way.
             self.hold = self.hold.map(|acknowledged| acknowledged.max(start));
         }
+        if let Some(until) = self.gathering {
+            if Instant::now() < until && end - self.position < FRAME_BYTES as u64 {
+                return None;
+            }
+            self.gathering = None;
+        }
         let on_its_way = self.hold.map_or(0, |acknowledged| self.position - acknowledged);
         let limit = FRAME_BYTES.min(WINDOW_BYTES.saturating_sub(on_its_way) as usize);
         let mut data = state.ring.read(self.position, limit);
@@ -159,6 +173,7 @@ impl Viewer {
             let ended = ended.filter(|_| is_over && !is_cut)?;
             return Some(pty_event::Event::Exit(PtyExit { code: ended.code, signal: ended.signal }));
         }
+        self.gathering = (data.len() >= BULK_BYTES).then(|| Instant::now() + GATHER);
         let offset = self.position;
         self.position += data.len() as u64;
         Some(pty_event::Event::Output(PtyOutput { offset, data: data.into() }))
