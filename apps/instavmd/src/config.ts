@@ -1,6 +1,7 @@
 /** The daemon's configuration: every setting, read once. Nothing else reads the environment. docs/reference/configuration.md lists the same set. */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { STEPS } from '@instavm/core';
 import { defaultCacheDirectory } from '@instavm/images';
 import { z } from 'zod';
 
@@ -30,6 +31,17 @@ export const SETTINGS = {
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   /** Sandboxes that may run at once in one account. */
   INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
+  /** What becomes of running sandboxes when the daemon is asked to stop. */
+  INSTAVM_ON_STOP: z.enum(['keep', 'end']).default('keep'),
+  /** MicroVMs of the default size that wait for a request. */
+  INSTAVM_WARM_POOL: z.coerce.number().int().min(0).max(64).default(1),
+  /** Below these the host takes no further microVM or snapshot. */
+  INSTAVM_MEMORY_RESERVE_MB: z.coerce.number().int().min(0).default(512),
+  INSTAVM_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(1024),
+  /** Snapshots that clients leave behind by habit (`sandbox-…`) go when unused for so long; 0 keeps them. */
+  INSTAVM_SNAPSHOT_DAYS: z.coerce.number().min(0).default(7),
+  /** For tests of recovery: the daemon kills itself when it reaches this step. */
+  INSTAVM_CRASH_AT: z.enum(STEPS).optional(),
 } as const;
 
 /** Settings of our clients and tools, which may stand in the same environment. */

@@ -6,12 +6,14 @@ import {
   DEFAULT_SIZE,
   type GuestImages,
   SandboxService,
+  type Step,
+  type StepObserver,
   systemClock,
   Templates,
   type Vmm,
 } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { Accounts, openDatabase, sandboxRecords } from '@instavm/store';
+import { Accounts, openDatabase, sandboxRecords, snapshotRecords } from '@instavm/store';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
@@ -20,18 +22,24 @@ import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
+import { hostResources } from './host-resources.ts';
 import { PtyTokens } from './pty-tokens.ts';
+import { snapshotFiles } from './snapshot-files.ts';
 
 export type Daemon = {
   readonly url: string;
   readonly adminKeyPath: string;
-  /** Stops accepting, ends every sandbox, closes the database. A second call joins the first. */
+  /** Stops accepting, ends or leaves every sandbox, closes the database. A second call joins the first. */
   stop(): Promise<void>;
 };
 
 /** Answers of commands that the end of their sandbox has just cut short; after that their connections are cut too. */
 const LAST_ANSWERS_MS = 2_000;
-const RECORDS_KEPT_MS = 30 * 24 * 3_600_000;
+const DAY_MS = 24 * 3_600_000;
+const RECORDS_KEPT_MS = 30 * DAY_MS;
+const SWEEP_INTERVAL_MS = 3_600_000;
+/** The name that the Agents SDK gives to the snapshot after every run (contract §15.6). */
+const AUTOMATIC_SNAPSHOT = 'sandbox-';
 
 /** @throws InstaVMError, MissingGuestImages: what is missing, and the command that mends it */
 export async function startDaemon(config: Config, logger: Logger): Promise<Daemon> {
@@ -46,26 +54,38 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
-    const reaped = await vmm.reapLeftovers();
-    if (reaped > 0) logger.warn({ reaped }, 'removed what an earlier daemon left');
     const sandboxes = new SandboxService({
       vmm,
       templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
       connector: guestConnector,
       records: sandboxRecords(database),
+      snapshots: snapshotRecords(database),
+      files: snapshotFiles(data.snapshotsDirectory),
+      host: hostResources(config.INSTAVM_DATA_DIR),
+      limits: {
+        maxAlivePerAccount: config.INSTAVM_MAX_SANDBOXES,
+        memoryReserveMib: config.INSTAVM_MEMORY_RESERVE_MB,
+        diskReserveMib: config.INSTAVM_DISK_RESERVE_MB,
+      },
+      warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
       clock: systemClock,
       log: logger,
-      maxAlivePerAccount: config.INSTAVM_MAX_SANDBOXES,
+      reached: crashingAt(config.INSTAVM_CRASH_AT),
     });
-    const { lost, pruned } = await sandboxes.reconcile(RECORDS_KEPT_MS);
-    if (lost > 0) logger.warn({ lost }, 'sandboxes of an earlier daemon are marked as stopped');
-    if (pruned > 0) logger.info({ pruned }, 'forgot sandboxes that ended long ago');
+    const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
+    logger.info(recovered, 'took over from the daemon before');
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
-    const health = (): Record<string, unknown> => ({ backend: vmm.backend, accelerator: vmm.accelerator });
+    const { backend, accelerator } = vmm;
+    const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
     const app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), health }, logger);
-    cleanup.push(() => stopServing(app, sandboxes));
+    // Nothing of the fake outlives its daemon.
+    const fate = backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
+    cleanup.push(() => stopServing(app, sandboxes, fate));
+    if (config.INSTAVM_SNAPSHOT_DAYS > 0)
+      cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
+    sandboxes.warmUp();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };
   } catch (error) {
     await cleanup.run().catch((cause: unknown) => logger.error({ err: cause }, 'clean-up after a failed start'));
@@ -73,15 +93,38 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
   }
 }
 
-/** No new connections; sandboxes end, and with them the requests that use them, which still get their answer. */
-async function stopServing(app: FastifyInstance, sandboxes: SandboxService<Guest>): Promise<void> {
+/** No new connections; sandboxes end or are let go, and with that the requests that use them end, which still get their answer. */
+async function stopServing(
+  app: FastifyInstance,
+  sandboxes: SandboxService<Guest>,
+  fate: 'keep' | 'end',
+): Promise<void> {
   const closed = app.close();
-  const ended = sandboxes.close();
+  const ended = sandboxes.close(fate);
   await ended.catch(() => {});
   const cut = setTimeout(() => app.server.closeAllConnections(), LAST_ANSWERS_MS);
   await closed.finally(() => clearTimeout(cut));
   await ended;
 }
+
+/** @returns how to stop */
+function expireSnapshots(sandboxes: SandboxService<Guest>, unusedMs: number, logger: Logger): () => void {
+  const sweep = async (): Promise<void> => {
+    const expired = await sandboxes.snapshots.expire(AUTOMATIC_SNAPSHOT, unusedMs);
+    if (expired > 0) logger.info({ expired }, 'deleted automatic snapshots that nobody used');
+  };
+  const run = (): void => void sweep().catch((err: unknown) => logger.warn({ err }, 'expiring snapshots'));
+  run();
+  const timer = setInterval(run, SWEEP_INTERVAL_MS);
+  return () => clearInterval(timer);
+}
+
+/** For tests: SIGKILL leaves no time for anything, as a real crash. */
+const crashingAt =
+  (fatal: Step | undefined): StepObserver =>
+  (step) => {
+    if (step === fatal) process.kill(process.pid, 'SIGKILL');
+  };
 
 async function listen(app: FastifyInstance, { host, port }: Config['INSTAVM_LISTEN']): Promise<string> {
   try {

@@ -23,7 +23,7 @@ export function answerErrors(app: FastifyInstance): void {
 export function answerError(
   error: unknown,
   request: Pick<FastifyRequest, 'id' | 'log' | 'raw'>,
-  reply: Pick<FastifyReply, 'sent' | 'code' | 'type' | 'send' | 'removeHeader'>,
+  reply: Pick<FastifyReply, 'sent' | 'code' | 'type' | 'send' | 'header' | 'removeHeader'>,
 ): void {
   const failure = asInstaVMError(error);
   if (failure.status >= 500) request.log.error({ err: error, code: failure.code }, failure.message);
@@ -34,8 +34,16 @@ export function answerError(
     request.raw.resume();
   }
   reply.code(failure.status);
+  const retryAfter = retryAfterSeconds(failure);
+  if (retryAfter !== undefined) reply.header('retry-after', retryAfter);
   reply.type('application/json');
   reply.send(JSON.stringify(errorBody(failure, request.id)));
+}
+
+/** Whole seconds (RFC 9110 §10.2.3). */
+function retryAfterSeconds({ details }: InstaVMError): number | undefined {
+  const ms = details?.retryAfterMs;
+  return typeof ms === 'number' ? Math.ceil(ms / 1000) : undefined;
 }
 
 /** Answers what the HTTP parser could not read; there is no request to log. */

@@ -53,7 +53,7 @@ describe('the daemon', () => {
     await running[0]?.stop();
   });
 
-  it('takes over after a crash, and says of lost sandboxes that they stopped', async () => {
+  it('takes over after a crash, and says of sandboxes that did not outlive it that they are lost', async () => {
     const dataDirectory = await newDirectory();
     const first = await startTestDaemon({ vmm: 'fake', dataDirectory });
     const id = await apiOf(first).createSession();
@@ -61,7 +61,7 @@ describe('the daemon', () => {
     const second = await startTestDaemon({ vmm: 'fake', dataDirectory });
     const api = apiOf(second);
     const { body } = await api.request('GET', `/v2/sandboxes/${id}`);
-    expect(body).toMatchObject({ state: 'stopped', state_reason: expect.stringContaining('daemon'), expires_at: null });
+    expect(body).toMatchObject({ state: 'failed', state_reason: expect.stringContaining('daemon'), expires_at: null });
     expect((await api.execute(id, 'echo back')).body.stdout).toBe('back\n');
     await second.stop();
   });

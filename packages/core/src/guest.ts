@@ -17,8 +17,14 @@ export interface GuestConnector<Guest extends GuestLink> {
 }
 
 export interface GuestLink {
-  /** Clock, entropy, hostname, machine-id, environment; the first call after a restore, and proof of readiness. */
+  /** Clock, entropy, hostname, machine-id, environment; the first call after a restore, and proof of readiness. May be repeated. */
   personalize(identity: GuestIdentity, deadlineMs: number): Promise<void>;
+  /** @throws guest_unresponsive after `deadlineMs` */
+  ping(deadlineMs: number): Promise<void>;
+  /** Flushes the filesystems and holds writers back until `thaw`, or until `thawAfterMs` if nobody comes. */
+  freeze(thawAfterMs: number, deadlineMs: number): Promise<void>;
+  /** Also of what is not frozen. */
+  thaw(deadlineMs: number): Promise<void>;
   /** Settles when the channel is lost or closed. Never rejects. */
   readonly closed: Promise<void>;
   close(): void;

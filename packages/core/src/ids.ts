@@ -9,10 +9,15 @@ export type SandboxId = Branded<'SandboxId'>;
 export type IncarnationId = Branded<'IncarnationId'>;
 /** `acct_…` */
 export type AccountId = Branded<'AccountId'>;
+/** `snap_` and 20 base-32 characters. */
+export type SnapshotId = Branded<'SnapshotId'>;
+/** Name of a directory of saved state; several records may share one. Never shown. */
+export type FilesId = Branded<'FilesId'>;
 /** Hex digest over everything a template is made from; equal keys are interchangeable. */
 export type TemplateKey = Branded<'TemplateKey'>;
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const SNAPSHOT = /^snap_[a-z2-7]{20}$/;
 const INCARNATION = /^vm_[a-z2-7]{20}$/;
 
 /** @returns undefined when the text is not the canonical form of a sandbox id */
@@ -26,6 +31,11 @@ export function parseIncarnationId(text: string): IncarnationId | undefined {
   return INCARNATION.test(text) ? (text as IncarnationId) : undefined;
 }
 
+/** @returns undefined when the text is not a snapshot id */
+export function parseSnapshotId(text: string): SnapshotId | undefined {
+  return SNAPSHOT.test(text) ? (text as SnapshotId) : undefined;
+}
+
 export const newSandboxId = (): SandboxId => crypto.randomUUID() as SandboxId;
 
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
@@ -34,3 +44,5 @@ const base32 = (length: number): string =>
 
 export const newIncarnationId = (): IncarnationId => `vm_${base32(20)}` as IncarnationId;
 export const newAccountId = (): AccountId => `acct_${base32(20)}` as AccountId;
+export const newSnapshotId = (): SnapshotId => `snap_${base32(20)}` as SnapshotId;
+export const newFilesId = (): FilesId => `files_${base32(20)}` as FilesId;

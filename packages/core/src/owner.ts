@@ -1,262 +1,269 @@
 /**
- * The one owner of a sandbox: every change goes through it, in order. It makes incarnations (restore, attach, personalize),
- * keeps their lease, notices their death, and ends them.
+ * The one owner of a sandbox: every change goes through it, in order, as a request that the policy of `states.ts` answers. How it comes
+ * to run and stops, how a microVM is kept, and how its record is published are neighbours (`bring-up.ts`, `put-down.ts`, `running.ts`,
+ * `record-keeper.ts`).
  */
 import { InstaVMError } from '@instavm/wire';
-import { CleanupStack } from './cleanup.ts';
-import type { Clock } from './clock.ts';
-import type { GuestConnector, GuestLink } from './guest.ts';
-import { type AccountId, type IncarnationId, newIncarnationId } from './ids.ts';
-import type { SandboxChange, SandboxRecords } from './records.ts';
-import { decide, type EndCause, type SandboxRecord, type SandboxRequest, TRANSITIONS } from './sandbox.ts';
+import { adopt, create, resume } from './bring-up.ts';
+import type { GuestLink } from './guest.ts';
+import type { FilesId } from './ids.ts';
+import type { Incarnation } from './incarnation.ts';
+import {
+  absence,
+  failure,
+  identityOf,
+  idsOf,
+  type OwnerParts,
+  type OwnerPorts,
+  PERSONALIZE_DEADLINE_MS,
+} from './parts.ts';
+import { end, save, suspend } from './put-down.ts';
+import { RecordKeeper } from './record-keeper.ts';
+import type { SandboxChange } from './records.ts';
+import { planRecovery } from './recovery.ts';
+import { Running } from './running.ts';
+import type { SandboxRecord } from './sandbox.ts';
 import { SerialQueue } from './serial-queue.ts';
-import type { Templates } from './templates.ts';
-import type { MicroVm, Vmm } from './vmm.ts';
+import { decide, type EndCause, type SandboxRequest } from './states.ts';
+import type { MicroVm, VmSnapshot } from './vmm.ts';
 
-/** A channel that drops again and again belongs to a broken guest, not to a slip of the host. */
-const MAX_REATTACHMENTS = 16;
-/** How long the VMM's own end is awaited when its channel dropped: it says more about the reason. */
-const EXIT_GRACE_MS = 1_000;
-/** SYNC and Personalize of a clone: tens of milliseconds; a busy emulating host may need seconds. */
-const ATTACH_DEADLINE_MS = 30_000;
+/** When an expired sandbox cannot be suspended: how soon, and how often, it is tried again before it is ended. */
+const EXPIRY_RETRY_MS = 30_000;
+const EXPIRY_ATTEMPTS = 5;
 
-export type OwnerDependencies<Guest extends GuestLink> = {
-  readonly vmm: Vmm;
-  readonly templates: Templates;
-  readonly connector: GuestConnector<Guest>;
-  readonly records: SandboxRecords;
-  readonly clock: Clock;
-  readonly log: LifecycleLog;
-  /** Asked before every incarnation, in the same turn in which the state changes. @throws shutting_down, quota_exceeded */
-  readonly admit: (accountId: AccountId) => void;
+export type OwnerDependencies<Guest extends GuestLink> = OwnerPorts<Guest> & {
+  /** Takes the snapshot of a sandbox that is about to end. */
+  readonly keepAtEnd: (owner: SandboxOwner<Guest>) => Promise<void>;
 };
 
-export interface LifecycleLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-}
+/** Whether a suspended or lost sandbox is brought back for a guest that is asked for. */
+export type Wake =
+  /** No. */
+  | 'never'
+  /** A suspended one that allows it. */
+  | 'suspended'
+  /** That, and one that lost its microVM gets a fresh one, unless it was ended by request. */
+  | 'always';
 
-type Incarnation<Guest> = {
-  readonly id: IncarnationId;
-  readonly epoch: number;
-  readonly vm: MicroVm;
-  guest: Guest;
-  /** Pending while the control channel is opened again. */
-  reattaching: Promise<void> | undefined;
-  reattachments: number;
-  readonly cleanup: CleanupStack;
-};
+export type Saved = { readonly filesId: FilesId; readonly state: VmSnapshot };
 
 export class SandboxOwner<Guest extends GuestLink> {
   readonly #deps: OwnerDependencies<Guest>;
   readonly #queue = new SerialQueue();
-  #record: SandboxRecord;
-  #isStored: boolean;
-  #incarnation: Incarnation<Guest> | undefined;
+  readonly #parts: OwnerParts<Guest>;
+  #expiryAttempts = 0;
 
   /** @param isStored false for a new sandbox, whose record is inserted with its first incarnation */
   constructor(deps: OwnerDependencies<Guest>, record: SandboxRecord, isStored: boolean) {
     this.#deps = deps;
-    this.#record = record;
-    this.#isStored = isStored;
+    const running = new Running<Guest>(deps, {
+      lost: (incarnation, reason, diagnostics) => this.#lost(incarnation, reason, diagnostics),
+      expired: () => this.#expired(),
+      idle: () => this.#idle(),
+    });
+    const keeper = new RecordKeeper(deps.records, deps.log, record, isStored);
+    this.#parts = { ports: deps, keeper, running };
   }
 
   get record(): SandboxRecord {
-    return this.#record;
+    return this.#parts.keeper.record;
   }
 
   /** Whether a microVM of this sandbox exists. */
   get isAlive(): boolean {
-    return this.#incarnation !== undefined;
+    return this.#parts.running.incarnation !== undefined;
   }
 
   /** Whether nothing is under way and nothing is held, so that the record is all there is. */
   get isForgettable(): boolean {
-    return this.#isStored && this.#incarnation === undefined && this.#queue.isIdle;
+    const { keeper, running } = this.#parts;
+    return keeper.isStored && !this.isAlive && this.#queue.isIdle && !running.isUsed;
   }
 
-  /** Makes sure that the sandbox runs. @throws invalid_state, boot_failed, capacity_unavailable, guest_unresponsive */
+  /** Makes sure that it runs: resumed if it was suspended, in a fresh microVM if it has ended. @throws as `create`, `resume` */
   start(): Promise<void> {
+    return this.#queue.run(() => this.#bringUp('start'));
+  }
+
+  /** The first start of a sandbox that is made from a snapshot. @throws as `create`; snapshot_damaged */
+  startFrom(files: FilesId): Promise<void> {
     return this.#queue.run(async () => {
-      if (this.#request('start')) await this.#makeIncarnation();
+      if (this.#request('start')) await this.#deps.states.use(files, (state) => create(this.#parts, state));
     });
   }
 
-  /** Ends the sandbox; success when it has ended already. @throws teardown_incomplete */
-  end(reason: string, cause: EndCause): Promise<void> {
+  /** @throws invalid_state for what is not suspended; as `bring-up.ts` says */
+  resume(): Promise<void> {
+    return this.#queue.run(() => this.#bringUp('resume'));
+  }
+
+  /** Saves memory, devices and disk, and gives the memory back. @throws invalid_state, snapshot_failed, capacity_unavailable */
+  suspend(reason: string): Promise<void> {
     return this.#queue.run(async () => {
-      if (this.#request('end')) await this.#endIncarnation(reason, cause);
+      if (this.#request('suspend')) await suspend(this.#parts, reason);
     });
   }
 
-  /** The guest of the running incarnation. Waits for one that is being made, and makes none. @throws invalid_state, lease_expired */
-  async guest(): Promise<Guest> {
-    if (this.#record.state === 'running') await this.#incarnation?.reattaching;
-    else await this.#queue.run(async () => {});
-    if (this.#incarnation !== undefined) return this.#incarnation.guest;
-    const { state, stateReason, endCause } = this.#record;
-    const sentence = `the sandbox is ${state}${stateReason === null ? '' : `: ${stateReason}`}`;
-    throw new InstaVMError(endCause === 'expiry' ? 'lease_expired' : 'invalid_state', sentence, { details: { state } });
+  /**
+   * Saves what it is while it runs on, or hands out the saved state of one that is suspended.
+   * @param files where the state of a running one goes
+   * @param keep runs before anything else may happen to the sandbox
+   * @throws invalid_state, snapshot_failed, capacity_unavailable
+   */
+  snapshot(files: FilesId, keep: (saved: Saved, record: SandboxRecord) => Promise<void>): Promise<void> {
+    return this.#queue.run(async () => {
+      this.#request('snapshot');
+      const { savedIn } = this.record;
+      if (!this.isAlive && savedIn !== null)
+        return this.#deps.states.use(savedIn, (state) => keep({ filesId: savedIn, state }, this.record));
+      await keep({ filesId: files, state: await save(this.#parts, files, 'continue') }, this.record);
+    });
   }
 
-  /** Like `guest`, but a sandbox that lost its microVM gets a fresh one, unless it was ended by request. @throws as `start` */
-  async wokenGuest(): Promise<Guest> {
-    await this.#incarnation?.reattaching;
+  /** Says at once what `snapshot` would say now, unless something is under way. @throws invalid_state */
+  checkSnapshot(): void {
+    if (this.#queue.isIdle) this.#request('snapshot');
+  }
+
+  /** Ends the sandbox, suspended or not; success when it has ended already. @throws teardown_incomplete */
+  async end(reason: string, cause: EndCause): Promise<void> {
+    const { lifecycle, state } = this.record;
+    const isKept =
+      lifecycle.snapshotOnTerminate && cause !== 'daemon' && (state === 'running' || state === 'suspended');
+    // An end is never refused: when the snapshot fails, its own record says why.
+    if (isKept) await this.#deps.keepAtEnd(this).catch(this.#warning('no snapshot at the end'));
+    return this.#queue.run(async () => {
+      // A lease that ran out while others asked for an end and a start is not that of what runs now.
+      if (cause === 'expiry' && !this.#isExpired) return;
+      if (this.#request('end')) await end(this.#parts, reason, cause);
+    });
+  }
+
+  /**
+   * The guest of the running incarnation, after waiting for what is under way.
+   * @throws invalid_state, sandbox_suspended, lease_expired; as `start` when it may wake
+   */
+  async guest(wake: Wake = 'never'): Promise<Guest> {
     // Behind everything that is under way: news of a loss may be.
-    await this.#queue.run(async () => {
-      if (this.#record.state !== 'running' && this.#request('wake')) await this.#makeIncarnation();
+    if (wake !== 'never' || this.record.state !== 'running')
+      await this.#queue.run(async () => {
+        if (wake !== 'never' && this.record.state !== 'running')
+          await this.#bringUp(wake === 'always' ? 'wake' : 'rouse');
+      });
+    const { incarnation } = this.#parts.running;
+    if (incarnation === undefined) throw absence(this.record);
+    return incarnation.guest();
+  }
+
+  /** While held it counts as used, and is not suspended as idle. @returns how to let go */
+  hold(): () => void {
+    return this.#parts.running.hold();
+  }
+
+  /** Changes what is kept about the sandbox without changing its state. A new environment is handed to the guest too. */
+  remember(change: Pick<SandboxChange, 'egress' | 'metadata' | 'lifecycle' | 'env'>): Promise<void> {
+    return this.#queue.run(async () => {
+      const { keeper, running } = this.#parts;
+      await keeper.update(change);
+      if (change.lifecycle !== undefined) running.watchIdleness(change.lifecycle.idleSuspendSeconds);
+      if (change.env === undefined) return;
+      const guest = await running.incarnation?.guest();
+      await guest?.personalize(identityOf(this.record), PERSONALIZE_DEADLINE_MS);
     });
-    return this.guest();
   }
 
-  /** Changes what is kept about the sandbox without changing its state. */
-  remember(change: Pick<SandboxChange, 'egress' | 'metadata'>): Promise<void> {
-    return this.#queue.run(() => this.#update(change));
+  /** With the daemon: leaves what runs to the next one, or ends it. What is suspended stays so. This owner is of no use afterwards. */
+  shutDown(fate: 'keep' | 'end'): Promise<void> {
+    return this.#queue.run(async () => {
+      if (fate === 'keep') this.#parts.running.end()?.leave();
+      else if (this.record.state !== 'suspended' && this.#request('end'))
+        await end(this.#parts, 'the daemon stopped', 'daemon');
+    });
   }
 
-  /** @returns whether there is work to do. @throws invalid_state */
+  /** Finishes or undoes what an earlier daemon left half-made. @param survivor its microVM, proven to be it */
+  recover(survivor: MicroVm | undefined): Promise<void> {
+    return this.#queue.run(async () => {
+      const { keeper, ports } = this.#parts;
+      const { savedIn, state } = this.record;
+      const isSaved = savedIn !== null && (await ports.states.find(savedIn)) !== undefined;
+      const plan = planRecovery(state, survivor !== undefined, isSaved);
+      ports.log.warn({ ...idsOf(this.record), state, plan }, 'recovering a sandbox of an earlier daemon');
+      if (plan === 'adopt' && survivor !== undefined) return adopt(this.#parts, survivor);
+      await survivor?.kill();
+      const lost = failure('its microVM ended while no daemon ran', ports.clock.now());
+      if (plan === 'suspended') await keeper.update({ state: 'suspended', expiresAt: null });
+      else if (plan === 'undo_start')
+        await keeper.update({ ...lost, stateReason: 'the daemon ended while it was started', endCause: 'daemon' });
+      else if (plan === 'finish_end') await keeper.update({ ...lost, ...ENDED, endCause: this.record.endCause });
+      else await keeper.update(lost);
+    });
+  }
+
+  /** @returns whether there is work to do. @throws invalid_state, sandbox_suspended */
   #request(request: SandboxRequest): boolean {
-    const verdict = decide(this.#record, request);
-    this.#deps.log.info(
-      { sandboxId: this.#record.id, state: this.#record.state, request, verdict: verdict.kind },
-      'request',
-    );
-    if (verdict.kind === 'deny') {
-      throw new InstaVMError('invalid_state', verdict.reason, { details: { state: this.#record.state } });
-    }
-    return verdict.kind === 'accept';
+    const { id, state, endCause, lifecycle } = this.record;
+    const verdict = decide({ state, endCause, autoResume: lifecycle.autoResume }, request);
+    this.#deps.log.info({ sandboxId: id, state, request, verdict: verdict.kind }, 'request');
+    if (verdict.kind !== 'deny') return verdict.kind === 'accept';
+    if (request === 'rouse') throw absence(this.record);
+    const code = state === 'suspended' ? 'sandbox_suspended' : 'invalid_state';
+    throw new InstaVMError(code, verdict.reason, { details: { state } });
   }
 
-  async #update(change: SandboxChange): Promise<void> {
-    const { id, epoch, state } = this.#record;
-    const next = change.state;
-    if (next !== undefined && next !== state && !TRANSITIONS[state].includes(next)) {
-      throw new InstaVMError('internal', `a sandbox cannot go from ${state} to ${next}`);
-    }
-    const before = this.#record;
-    this.#record = { ...before, ...change };
-    try {
-      if (!this.#isStored) await this.#deps.records.insert(this.#record);
-      else if (!(await this.#deps.records.update(id, epoch, change))) {
-        throw new InstaVMError('conflict', 'another daemon owns this sandbox now');
-      }
-      this.#isStored = true;
-    } catch (error) {
-      this.#record = before;
-      throw error;
-    }
+  async #bringUp(request: 'start' | 'wake' | 'rouse' | 'resume'): Promise<void> {
+    if (!this.#request(request)) return;
+    const { savedIn, state } = this.record;
+    this.#expiryAttempts = 0;
+    if (state === 'suspended' && savedIn !== null) await resume(this.#parts, savedIn);
+    else await create(this.#parts, undefined);
   }
 
-  async #makeIncarnation(): Promise<void> {
-    const { vmm, templates, connector, clock, log, admit } = this.#deps;
-    const { id: sandboxId, size, ttlSeconds, accountId } = this.#record;
-    admit(accountId);
-    const id = newIncarnationId();
-    const epoch = this.#record.epoch + 1;
-    const startedAt = clock.now();
-    const lease = (): Date => new Date(clock.now().getTime() + ttlSeconds * 1000);
-    const begun = { stateReason: null, endCause: null, incarnationId: id, epoch, startedAt, endedAt: null };
-    await this.#update({ ...begun, state: 'creating', expiresAt: lease() });
-    const cleanup = new CleanupStack();
-    try {
-      const vm = await vmm.restore(await templates.get(size), id);
-      cleanup.push(() => vm.kill());
-      const guest = await connector.attach(await vm.connect('control'), ATTACH_DEADLINE_MS);
-      cleanup.push(() => guest.close());
-      await guest.personalize(this.#identity(), ATTACH_DEADLINE_MS);
-      const incarnation = { id, epoch, vm, guest, reattaching: undefined, reattachments: 0, cleanup };
-      this.#incarnation = incarnation;
-      const expiresAt = lease();
-      cleanup.push(clock.schedule(expiresAt, () => this.#expire(incarnation)));
-      vm.exited.then((exit) => {
-        if (!exit.requested)
-          this.#died(incarnation, `the microVM ended by itself (${exit.signal ?? exit.code})`, exit.diagnostics);
+  get #isExpired(): boolean {
+    const { expiresAt, state } = this.record;
+    return state === 'running' && expiresAt !== null && expiresAt <= this.#deps.clock.now();
+  }
+
+  #expired(): void {
+    const { running, ports, keeper } = this.#parts;
+    const expire = async (): Promise<void> => {
+      if (!this.record.lifecycle.autoSuspend || this.#expiryAttempts++ >= EXPIRY_ATTEMPTS)
+        return this.end('its lifetime ran out', 'expiry');
+      await this.#queue.run(async () => {
+        if (this.#isExpired) await suspend(this.#parts, 'its lifetime ran out');
       });
-      this.#keepAttached(incarnation);
-      await this.#update({ state: 'running', expiresAt });
-      log.info({ sandboxId, incarnationId: id, ms: clock.now().getTime() - startedAt.getTime() }, 'sandbox running');
-    } catch (error) {
-      this.#incarnation = undefined;
-      await cleanup
-        .run()
-        .catch((cause: unknown) => log.warn({ sandboxId, err: cause }, 'clean-up after a failed start'));
-      const reason = error instanceof InstaVMError ? error.message : 'the microVM could not be started';
-      await this.#update(this.#failure(reason));
-      throw error;
-    }
-  }
-
-  #identity() {
-    const hex = this.#record.id.replaceAll('-', '');
-    // machine-id(5) wants a value that is stable for the machine and no secret; the sandbox id is both.
-    return { hostname: `sandbox-${hex.slice(0, 12)}`, machineIdHex: hex, env: this.#record.env };
-  }
-
-  /** A control stream that drops while the microVM lives is opened again; only when that fails is the sandbox lost. */
-  #keepAttached(incarnation: Incarnation<Guest>): void {
-    incarnation.guest.closed.then(() => {
-      if (this.#incarnation !== incarnation) return;
-      incarnation.reattaching = this.#reattach(incarnation).finally(() => {
-        incarnation.reattaching = undefined;
-      });
+    };
+    expire().catch((error: unknown) => {
+      this.#warning('the end of a lease')(error);
+      if (keeper.record.state === 'running') running.expireAt(new Date(ports.clock.now().getTime() + EXPIRY_RETRY_MS));
     });
   }
 
-  /** Never rejects. */
-  async #reattach(incarnation: Incarnation<Guest>): Promise<void> {
-    const { log, connector, clock } = this.#deps;
-    try {
-      if (++incarnation.reattachments > MAX_REATTACHMENTS) throw new Error('the control channel dropped too often');
-      log.warn({ sandboxId: this.#record.id }, 'the control channel dropped; attaching again');
-      const guest = await connector.attach(await incarnation.vm.connect('control'), ATTACH_DEADLINE_MS);
-      if (this.#incarnation !== incarnation) return guest.close();
-      incarnation.guest = guest;
-      incarnation.cleanup.push(() => guest.close());
-      this.#keepAttached(incarnation);
-    } catch (error) {
-      const grace = new Promise<void>((resolve) => {
-        clock.schedule(new Date(clock.now().getTime() + EXIT_GRACE_MS), resolve);
-      });
-      await Promise.race([incarnation.vm.exited, grace]);
-      this.#died(incarnation, 'the guest agent no longer answers', String(error));
-    }
-  }
-
-  #expire(incarnation: Incarnation<Guest>): void {
-    if (this.#incarnation !== incarnation) return;
-    this.end('its lifetime ran out', 'expiry').catch((error: unknown) =>
-      this.#deps.log.warn({ sandboxId: this.#record.id, err: error }, 'ending an expired sandbox'),
-    );
+  #idle(): void {
+    const { running } = this.#parts;
+    this.#queue
+      .run(async () => {
+        if (this.record.state === 'running' && !running.isUsed) await suspend(this.#parts, 'nobody used it');
+      })
+      .catch(this.#warning('suspending an idle sandbox'));
   }
 
   /** Late news of an incarnation that is no longer the present one changes nothing. */
-  #died(incarnation: Incarnation<Guest>, reason: string, diagnostics: string): void {
+  #lost(incarnation: Incarnation<Guest>, reason: string, diagnostics: string): void {
+    const { keeper, running, ports } = this.#parts;
     this.#queue
       .run(async () => {
-        if (this.#incarnation !== incarnation) return;
-        this.#deps.log.warn({ sandboxId: this.#record.id, reason, diagnostics }, 'sandbox lost');
-        this.#incarnation = undefined;
-        await incarnation.cleanup.run().finally(() => this.#update(this.#failure(reason)));
+        if (running.incarnation !== incarnation) return;
+        ports.log.warn({ ...idsOf(this.record), reason, diagnostics }, 'sandbox lost');
+        running.end();
+        await incarnation.release().finally(() => keeper.settle(failure(reason, ports.clock.now())));
       })
-      .catch((error: unknown) =>
-        this.#deps.log.warn({ sandboxId: this.#record.id, err: error }, 'cleaning up a lost sandbox'),
-      );
+      .catch(this.#warning('cleaning up a lost sandbox'));
   }
 
-  #failure(stateReason: string): SandboxChange {
-    return { state: 'failed', stateReason, endCause: 'loss', endedAt: this.#deps.clock.now(), expiresAt: null };
-  }
-
-  async #endIncarnation(reason: string, endCause: EndCause): Promise<void> {
-    const incarnation = this.#incarnation;
-    await this.#update({ state: 'stopping', stateReason: reason, endCause });
-    this.#incarnation = undefined;
-    try {
-      await incarnation?.cleanup.run();
-    } catch (cause) {
-      await this.#update({ ...this.#failure('something of it could not be removed'), endCause });
-      throw new InstaVMError('teardown_incomplete', 'the sandbox ended, but something of it is still there', { cause });
-    }
-    await this.#update({ state: 'stopped', endedAt: this.#deps.clock.now(), expiresAt: null });
+  #warning(message: string): (error: unknown) => void {
+    return (error) => this.#deps.log.warn({ sandboxId: this.record.id, err: error }, message);
   }
 }
+
+const ENDED = { state: 'stopped', stateReason: 'the daemon ended while it was being ended' } as const;

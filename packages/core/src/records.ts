@@ -12,6 +12,7 @@ export interface SandboxRecords {
    */
   update(id: SandboxId, epoch: number, change: SandboxChange): Promise<boolean>;
   find(id: SandboxId): Promise<SandboxRecord | undefined>;
+  /** Also by an earlier incarnation of it: clients keep the id that they were given first. */
   findByIncarnation(id: IncarnationId): Promise<SandboxRecord | undefined>;
   /** Newest first; `alive` leaves out those without a microVM. */
   list(accountId: AccountId, limit: number, alive?: boolean): Promise<SandboxRecord[]>;

@@ -1,67 +1,122 @@
-/** All sandboxes of one daemon: makes owners, finds them, and ends them with the daemon. */
+/** All sandboxes of one daemon: makes owners, finds them, brings back those of an earlier daemon, and ends or leaves them with this one. */
 import { InstaVMError } from '@instavm/wire';
+import { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
 import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
+import { mapLimited } from './map-limited.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
-import type { EgressPolicy, SandboxRecord, SandboxState } from './sandbox.ts';
+import { type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
+import { SavedStates } from './saved-states.ts';
+import type { SnapshotFiles, SnapshotRecord, SnapshotRecords } from './snapshot.ts';
+import { Snapshots } from './snapshots.ts';
+import { HOLDING_STATES } from './states.ts';
+import type { StepObserver } from './steps.ts';
 import type { MachineSize } from './vmm.ts';
+import { WarmPool } from './warm-pool.ts';
 
-export type NewSandbox = {
-  readonly accountId: AccountId;
-  readonly size: MachineSize;
-  readonly ttlSeconds: number;
-  readonly metadata: Readonly<Record<string, unknown>>;
-  readonly env: Readonly<Record<string, string>>;
-  readonly egress: EgressPolicy | null;
-};
+export type NewSandbox = SandboxSpec & { readonly accountId: AccountId };
 
-const HOLDS_MICROVM: ReadonlySet<SandboxState> = new Set(['creating', 'running', 'stopping']);
+/** What may differ between a snapshot's sandbox and one that is made from it. Its size cannot. */
+export type SpecChange = Partial<Omit<SandboxSpec, 'size'>>;
 
 /** Beyond this many, owners of ended sandboxes that nobody asked for lately are forgotten. */
 const MAX_OWNERS = 256;
 const OWNER_IDLE_MS = 60_000;
+/** Sandboxes that are attached again at once after a start. */
+const RECOVERED_AT_ONCE = 8;
+/** A warm microVM more must leave room for that many that someone asks for. */
+const POOL_HEADROOM_MIB = 512;
 
-export type ServiceDependencies<Guest extends GuestLink> = Omit<OwnerDependencies<Guest>, 'admit'> & {
-  /** How many microVMs one account may have at once. */
-  readonly maxAlivePerAccount: number;
+export type ServiceDependencies<Guest extends GuestLink> = Omit<
+  OwnerDependencies<Guest>,
+  'admission' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
+> & {
+  readonly snapshots: SnapshotRecords;
+  readonly files: SnapshotFiles;
+  readonly host: HostResources;
+  readonly limits: AdmissionLimits;
+  readonly warmPool: { readonly size: MachineSize; readonly depth: number };
+  readonly reached?: StepObserver;
 };
 
+export type Recovered = { readonly unsettled: number; readonly reaped: number; readonly swept: number };
+
 export class SandboxService<Guest extends GuestLink> {
+  readonly snapshots: Snapshots<Guest>;
   readonly #deps: OwnerDependencies<Guest>;
+  readonly #pool: WarmPool<Guest>;
+  readonly #admission: Admission;
   /** Owners of sandboxes that were used in this daemon's life. */
   readonly #owners = new Map<SandboxId, { readonly owner: SandboxOwner<Guest>; usedAt: number }>();
-  readonly #maxAlivePerAccount: number;
-  #closing = false;
 
-  constructor({ maxAlivePerAccount, ...deps }: ServiceDependencies<Guest>) {
-    this.#maxAlivePerAccount = maxAlivePerAccount;
-    this.#deps = { ...deps, admit: (accountId) => this.#admit(accountId) };
+  constructor(deps: ServiceDependencies<Guest>) {
+    const { snapshots, files, host, limits, warmPool, reached = () => {}, ...ports } = deps;
+    const states = new SavedStates(ports.vmm, files, snapshots);
+    this.#admission = new Admission(host, limits, (accountId) => this.#aliveOf(accountId));
+    const hasRoom = (): boolean => this.#admission.hasMemoryFor(POOL_HEADROOM_MIB);
+    this.#pool = new WarmPool(ports, ports.templates, { ...warmPool, hasRoom });
+    this.snapshots = new Snapshots({ snapshots, states, clock: ports.clock, log: ports.log, reached });
+    const keepAtEnd = async (owner: SandboxOwner<Guest>): Promise<void> => {
+      await (await this.snapshots.take(owner, { name: owner.record.lifecycle.snapshotName })).done;
+    };
+    const shared = { states, pool: this.#pool, admission: this.#admission };
+    this.#deps = { ...ports, ...shared, reached, keepAtEnd };
+  }
+
+  /** MicroVMs that wait for someone to ask for one. */
+  get warm(): number {
+    return this.#pool.depth;
   }
 
   /** Records a sandbox and starts it. @throws shutting_down, quota_exceeded, boot_failed, capacity_unavailable */
-  async create(wanted: NewSandbox): Promise<SandboxOwner<Guest>> {
-    const record: SandboxRecord = {
-      ...wanted,
-      id: newSandboxId(),
-      state: 'stopped',
-      stateReason: null,
-      endCause: null,
-      incarnationId: null,
-      epoch: 0,
-      createdAt: this.#deps.clock.now(),
-      expiresAt: null,
-      startedAt: null,
-      endedAt: null,
-    };
-    const owner = this.#own(record, false);
+  create(wanted: NewSandbox): Promise<SandboxOwner<Guest>> {
+    return this.#begin(recordOf(wanted, this.#deps.clock.now()), (owner) => owner.start());
+  }
+
+  /**
+   * A sandbox with the memory, disk, size, environment, metadata, lifetime and egress policy of a snapshot, and an identity of its own.
+   * @throws as `create`; snapshot_damaged, snapshot_incompatible
+   */
+  createFrom(
+    accountId: AccountId,
+    { id, spec, filesId }: SnapshotRecord,
+    change: SpecChange,
+  ): Promise<SandboxOwner<Guest>> {
+    const env = { ...spec.env, ...change.env };
+    const record = recordOf({ accountId, ...spec, ...change, env }, this.#deps.clock.now());
+    return this.#begin({ ...record, snapshotId: id }, (owner) => owner.startFrom(filesId));
+  }
+
+  /**
+   * Copies of what is running or suspended now, each with an identity of its own.
+   * @param name keeps the snapshot that they are made from, under this name
+   * @throws as `createFrom`; then none of them is left
+   */
+  async clone(
+    owner: SandboxOwner<Guest>,
+    count: number,
+    name: string | null,
+    change: SpecChange,
+  ): Promise<{ clones: SandboxOwner<Guest>[]; snapshot: SnapshotRecord }> {
+    const { reached } = this.#deps;
+    const isTransient = name === null;
+    const snapshot = await (await this.snapshots.take(owner, { name, isTransient })).done;
+    reached('clone.saved');
     try {
-      await owner.start();
-    } catch (error) {
-      // Refused before there was anything to record.
-      if (owner.record.epoch === 0) this.#owners.delete(record.id);
-      throw error;
+      const made = await Promise.allSettled(
+        Array.from({ length: count }, () => this.createFrom(owner.record.accountId, snapshot, change)),
+      );
+      const clones = made.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+      const failed = made.find((each) => each.status === 'rejected');
+      if (failed !== undefined) {
+        await Promise.all(clones.map((clone) => clone.end('another clone could not be made', 'daemon')));
+        throw failed.reason;
+      }
+      reached('clone.made');
+      return { clones, snapshot };
+    } finally {
+      if (isTransient) await this.snapshots.remove(snapshot);
     }
-    return owner;
   }
 
   /** @throws sandbox_not_found, also for another account's */
@@ -71,7 +126,7 @@ export class SandboxService<Guest extends GuestLink> {
     return owner;
   }
 
-  /** @throws incarnation_not_found, also for another account's */
+  /** Also by an earlier incarnation of it. @throws incarnation_not_found, also for another account's */
   async getByIncarnation(accountId: AccountId, id: IncarnationId): Promise<SandboxOwner<Guest>> {
     const record = await this.#deps.records.findByIncarnation(id);
     if (record?.accountId !== accountId) throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`);
@@ -83,46 +138,72 @@ export class SandboxService<Guest extends GuestLink> {
     return this.#deps.records.list(accountId, limit, alive);
   }
 
-  #admit(accountId: AccountId): void {
-    if (this.#closing) throw new InstaVMError('shutting_down', 'the daemon is stopping');
-    let alive = 0;
-    for (const { owner } of this.#owners.values()) {
-      if (owner.record.accountId === accountId && HOLDS_MICROVM.has(owner.record.state)) alive++;
-    }
-    if (alive >= this.#maxAlivePerAccount) {
-      throw new InstaVMError('quota_exceeded', `${alive} sandboxes are running; this account may run no more`);
-    }
-  }
-
   /** Finds or makes the template of a size, so that no sandbox of it waits for one. @throws boot_failed */
   async prepare(size: MachineSize): Promise<void> {
     await this.#deps.templates.get(size);
   }
 
-  /** After a start: no microVM survived (the caller reaped them), so no record may say so; and old records are forgotten. */
-  async reconcile(keptMs: number): Promise<{ lost: number; pruned: number }> {
-    const lost = await this.#deps.records.listUnsettled();
-    for (const record of lost) {
-      const change = {
-        state: 'stopped',
-        stateReason: 'the daemon ended without stopping it',
-        endCause: 'daemon',
-        expiresAt: null,
-      } as const;
-      await this.#deps.records.update(record.id, record.epoch, { ...change, endedAt: this.#deps.clock.now() });
-    }
-    const pruned = await this.#deps.records.prune(new Date(this.#now() - keptMs));
-    return { lost: lost.length, pruned };
+  /**
+   * After a start, before any request: takes over what runs, finishes or undoes what was half-made, and removes what belongs to nobody.
+   * @param keptMs how long records of ended sandboxes are kept
+   */
+  async recover(keptMs: number): Promise<Recovered> {
+    const { vmm, records, states } = this.#deps;
+    const survivors = new Map((await vmm.adoptSurvivors()).map((vm) => [vm.incarnationId, vm]));
+    const unsettled = await records.listUnsettled();
+    await mapLimited(unsettled, RECOVERED_AT_ONCE, async (record) => {
+      const survivor = record.incarnationId === null ? undefined : survivors.get(record.incarnationId);
+      if (record.incarnationId !== null) survivors.delete(record.incarnationId);
+      await this.#own(record, true).recover(survivor);
+    });
+    // Warm ones, and those whose record says that they have ended.
+    await mapLimited([...survivors.values()], RECOVERED_AT_ONCE, (vm) => vm.kill());
+    await this.snapshots.recover();
+    const reaped = (await vmm.reapLeftovers()) + survivors.size;
+    const swept = await states.sweep();
+    await records.prune(new Date(this.#now() - keptMs));
+    return { unsettled: unsettled.length, reaped, swept };
   }
 
-  /** Ends every sandbox. @throws AggregateError of those that could not be */
-  async close(): Promise<void> {
-    this.#closing = true;
-    const ends = await Promise.allSettled(
-      [...this.#owners.values()].map(({ owner }) => owner.end('the daemon stopped', 'daemon')),
-    );
+  /** Begins to keep microVMs ready. */
+  warmUp(): void {
+    this.#pool.open();
+  }
+
+  /**
+   * Takes no more requests. `end` ends every sandbox; `keep` leaves what runs to the next daemon.
+   * @throws AggregateError of those that could not be ended
+   */
+  async close(fate: 'keep' | 'end'): Promise<void> {
+    this.#admission.close();
+    const owners = [...this.#owners.values()].map(({ owner }) => owner);
+    await Promise.all([this.#pool.close(), this.snapshots.close()]);
+    const ends = await Promise.allSettled(owners.map((owner) => owner.shutDown(fate)));
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as unknown] : []));
     if (failures.length > 0) throw new AggregateError(failures, 'some sandboxes could not be ended');
+  }
+
+  async #begin(
+    record: SandboxRecord,
+    start: (owner: SandboxOwner<Guest>) => Promise<void>,
+  ): Promise<SandboxOwner<Guest>> {
+    const owner = this.#own(record, false);
+    try {
+      await start(owner);
+    } catch (error) {
+      // Refused before there was anything to record.
+      if (owner.record.epoch === 0) this.#owners.delete(record.id);
+      throw error;
+    }
+    return owner;
+  }
+
+  #aliveOf(accountId: AccountId): number {
+    let alive = 0;
+    for (const { owner } of this.#owners.values()) {
+      if (owner.record.accountId === accountId && HOLDING_STATES.includes(owner.record.state)) alive++;
+    }
+    return alive;
   }
 
   #ownStored(record: SandboxRecord | undefined): SandboxOwner<Guest> | undefined {
@@ -152,4 +233,24 @@ export class SandboxService<Guest extends GuestLink> {
   #now(): number {
     return this.#deps.clock.now().getTime();
   }
+}
+
+function recordOf({ accountId, ...wanted }: NewSandbox, createdAt: Date): SandboxRecord {
+  return {
+    ...specOf(wanted),
+    id: newSandboxId(),
+    accountId,
+    createdAt,
+    state: 'stopped',
+    stateReason: null,
+    endCause: null,
+    incarnationId: null,
+    epoch: 0,
+    expiresAt: null,
+    startedAt: null,
+    endedAt: null,
+    savedIn: null,
+    leaseLeftMs: null,
+    snapshotId: null,
+  };
 }

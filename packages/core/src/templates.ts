@@ -16,9 +16,13 @@ export class Templates {
     this.#progress = progress;
   }
 
+  keyOf(size: MachineSize): TemplateKey {
+    return this.#vmm.templateKey(this.#images, size);
+  }
+
   /** @throws boot_failed; the next call tries again */
   get(size: MachineSize): Promise<Template> {
-    const key = this.#vmm.templateKey(this.#images, size);
+    const key = this.keyOf(size);
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     const template = this.#findOrBuild(key, size);

@@ -33,6 +33,17 @@ export type Template = {
   readonly accelerator: Accelerator;
 };
 
+/** A frozen microVM of one sandbox on disk: what differs from its template, device state, overlay. Complete, and never written again. */
+export type VmSnapshot = {
+  readonly directory: string;
+  readonly templateKey: TemplateKey;
+  readonly size: MachineSize;
+  readonly backend: string;
+  readonly accelerator: Accelerator;
+  /** Bytes that it occupies on disk. */
+  readonly storedBytes: number;
+};
+
 export type VmmExit = {
   /** Exit status of the VMM process, null when a signal ended it. */
   readonly code: number | null;
@@ -58,6 +69,13 @@ export interface MicroVm {
   connect(channel: Channel): Promise<Duplex>;
   /** Settles once, when the VMM process is gone. Never rejects. */
   readonly exited: Promise<VmmExit>;
+  /**
+   * Pauses the vCPUs, writes memory, device state and disk beside `directory` and renames to it when all is flushed and digested. The
+   * caller has frozen the guest's filesystems (agent) and closed the channels. `continue`: the guest runs on. `end`: the VMM is gone
+   * afterwards, as after kill(). On failure nothing of `directory` is left and the guest runs on (or `exited` settles when it could not).
+   * @throws snapshot_failed, capacity_unavailable (disk full)
+   */
+  snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot>;
   /** Ends the VMM and removes its run directory and sockets. Idempotent; resolves when all is gone. */
   kill(): Promise<void>;
 }
@@ -78,11 +96,20 @@ export interface Vmm {
    */
   buildTemplate(images: GuestImages, size: MachineSize, progress: BuildProgress): Promise<Template>;
   /**
-   * Starts a copy-on-write clone of a template. Resolves when the VMM runs and its sockets accept; the guest may still
-   * be loading (readiness is a Ping over `control`).
-   * @throws boot_failed, capacity_unavailable
+   * Starts a copy-on-write clone of a template or a snapshot. Resolves when the VMM runs and its sockets accept; the guest may
+   * still be loading (readiness is a Ping over `control`).
+   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when its template is gone, or it was made by another backend, CPU or version
    */
-  restore(template: Template, incarnationId: IncarnationId): Promise<MicroVm>;
-  /** Ends VMM processes and removes run directories that earlier daemons of this data directory left. @returns how many */
+  restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
+  /** @returns the snapshot in `directory` if complete and its digests hold, else undefined */
+  findSnapshot(directory: string): Promise<VmSnapshot | undefined>;
+  /** Templates that no snapshot and no living microVM needs may go; the caller says which keys are in use. @returns removed keys */
+  pruneTemplates(inUse: ReadonlySet<TemplateKey>): Promise<TemplateKey[]>;
+  /**
+   * Takes over the microVMs that an earlier daemon of this run directory left running. Identity is proven (executable, start time,
+   * cwd, -name), not assumed from a pid. What is not proven alive is left to reapLeftovers.
+   */
+  adoptSurvivors(): Promise<MicroVm[]>;
+  /** Ends processes and removes run directories that no living MicroVm object of this backend (restored or adopted) owns. @returns how many */
   reapLeftovers(): Promise<number>;
 }

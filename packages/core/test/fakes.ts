@@ -1,23 +1,34 @@
-/** Ports of the lifecycle made by hand: a VMM whose microVMs are objects, records in a map, a clock that tests move. */
+/** Ports of the lifecycle made by hand: a VMM whose microVMs are objects, records in maps, a clock that tests move. */
 import { PassThrough } from 'node:stream';
+import { InstaVMError } from '@instavm/wire';
 import type {
   AccountId,
   Clock,
+  FilesId,
   GuestConnector,
   GuestIdentity,
   GuestLink,
+  HostResources,
+  LifecyclePolicy,
   MicroVm,
   SandboxId,
   SandboxRecord,
   SandboxRecords,
+  SnapshotFiles,
+  SnapshotId,
+  SnapshotRecord,
+  SnapshotRecords,
+  Step,
   Template,
   TemplateKey,
   Vmm,
   VmmExit,
+  VmSnapshot,
 } from '../src/index.ts';
-import { SandboxService, Templates } from '../src/index.ts';
+import { DEFAULT_LIFECYCLE, HOLDING_STATES, SandboxService, Templates } from '../src/index.ts';
 
 export const ACCOUNT = 'acct_test' as AccountId;
+export const SIZE = { memoryMib: 512, vcpus: 2 };
 
 export class ManualClock implements Clock {
   #now = new Date('2026-01-01T00:00:00Z').getTime();
@@ -51,6 +62,9 @@ export class ManualClock implements Clock {
 export class HandGuest implements GuestLink {
   readonly closed: Promise<void>;
   identity: GuestIdentity | undefined;
+  isFrozen = false;
+  /** Neither answers nor hangs up. */
+  isMute = false;
   #settle: () => void = () => {};
 
   constructor() {
@@ -60,7 +74,22 @@ export class HandGuest implements GuestLink {
   }
 
   async personalize(identity: GuestIdentity): Promise<void> {
+    await this.ping();
     this.identity = identity;
+  }
+
+  async ping(): Promise<void> {
+    if (this.isMute) throw new InstaVMError('guest_unresponsive', 'no answer');
+  }
+
+  async freeze(): Promise<void> {
+    await this.ping();
+    this.isFrozen = true;
+  }
+
+  async thaw(): Promise<void> {
+    await this.ping();
+    this.isFrozen = false;
   }
 
   close(): void {
@@ -68,24 +97,43 @@ export class HandGuest implements GuestLink {
   }
 }
 
+/** What a saved state holds here: the memory of its guest, one number. */
+type SavedMemory = { readonly memory: number; readonly snapshot: VmSnapshot };
+
 export class HandVm implements MicroVm {
   readonly accelerator = 'none';
   readonly pid = undefined;
   readonly incarnationId: MicroVm['incarnationId'];
   readonly exited: Promise<VmmExit>;
+  memory: number;
   killed = false;
   killFails = false;
+  snapshotFails = false;
+  readonly #disk: Map<string, SavedMemory>;
   #settle: (exit: VmmExit) => void = () => {};
 
-  constructor(incarnationId: MicroVm['incarnationId']) {
+  constructor(incarnationId: MicroVm['incarnationId'], disk: Map<string, SavedMemory>, memory: number) {
     this.incarnationId = incarnationId;
+    this.#disk = disk;
+    this.memory = memory;
     this.exited = new Promise((resolve) => {
       this.#settle = resolve;
     });
   }
 
   async connect(): Promise<PassThrough> {
+    if (this.killed) throw new Error('it has ended');
     return new PassThrough();
+  }
+
+  async snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot> {
+    await Promise.resolve();
+    if (this.killed || this.snapshotFails) throw new InstaVMError('snapshot_failed', 'it cannot be saved');
+    const made = { size: SIZE, backend: 'hand', accelerator: 'none', storedBytes: 7 } as const;
+    const snapshot = { directory, templateKey: 'k' as TemplateKey, ...made };
+    this.#disk.set(directory, { memory: this.memory, snapshot });
+    if (then === 'end') await this.kill();
+    return snapshot;
   }
 
   async kill(): Promise<void> {
@@ -100,31 +148,55 @@ export class HandVm implements MicroVm {
   }
 }
 
-export function ladder(options: { maxAlivePerAccount?: number } = {}) {
-  const clock = new ManualClock();
-  const vms: HandVm[] = [];
-  const guests: HandGuest[] = [];
-  const stored = new Map<SandboxId, SandboxRecord>();
-  const fail: { restore?: Error; attach?: Error; update?: Error } = {};
-  const template: Template = {
-    key: 'k' as TemplateKey,
+export type LadderOptions = {
+  readonly maxAlivePerAccount?: number;
+  readonly warm?: number;
+  readonly reached?: (step: Step) => void;
+};
+
+/** Everything that survives a daemon: what a next one starts from. */
+export class World {
+  readonly clock = new ManualClock();
+  readonly vms: HandVm[] = [];
+  readonly guests: HandGuest[] = [];
+  readonly stored = new Map<SandboxId, SandboxRecord>();
+  readonly snapshots = new Map<SnapshotId, SnapshotRecord>();
+  readonly disk = new Map<string, SavedMemory>();
+  readonly host = { availableMemoryMib: 20_000, freeDiskMib: 100_000 };
+  readonly fail: { restore?: Error; attach?: Error; update?: Error } = {};
+  templateKey = 'k' as TemplateKey;
+
+  get alive(): HandVm[] {
+    return this.vms.filter(({ killed }) => !killed);
+  }
+}
+
+export function ladder(options: LadderOptions = {}, world = new World()) {
+  const { clock, vms, guests, stored, fail, disk } = world;
+  const templateOf = (key: TemplateKey): Template => ({
+    key,
     directory: '/nowhere',
-    size: { memoryMib: 512, vcpus: 2 },
+    size: SIZE,
     backend: 'hand',
     accelerator: 'none',
-  };
+  });
   const vmm: Vmm = {
     backend: 'hand',
     accelerator: 'none',
-    templateKey: () => template.key,
-    findTemplate: async () => template,
-    buildTemplate: async () => template,
-    restore: async (_template, incarnationId) => {
+    templateKey: () => world.templateKey,
+    findTemplate: async (key) => templateOf(key),
+    buildTemplate: async () => templateOf(world.templateKey),
+    restore: async (source, incarnationId) => {
       if (fail.restore !== undefined) throw fail.restore;
-      const vm = new HandVm(incarnationId);
+      const memory = 'templateKey' in source ? disk.get(source.directory)?.memory : 0;
+      if (memory === undefined) throw new InstaVMError('boot_failed', 'there is nothing to restore');
+      const vm = new HandVm(incarnationId, disk, memory);
       vms.push(vm);
       return vm;
     },
+    findSnapshot: async (directory) => disk.get(directory)?.snapshot,
+    pruneTemplates: async () => [],
+    adoptSurvivors: async () => world.alive,
     reapLeftovers: async () => 0,
   };
   const connector: GuestConnector<HandGuest> = {
@@ -135,43 +207,99 @@ export function ladder(options: { maxAlivePerAccount?: number } = {}) {
       return guest;
     },
   };
-  const records: SandboxRecords = {
+  const files: SnapshotFiles = {
+    directoryOf: (id) => `/snapshots/${id}`,
+    remove: async (id) => void disk.delete(`/snapshots/${id}`),
+    removeAllBut: async (kept) => {
+      const doomed = [...disk.keys()].filter((path) => !kept.has(path.replace('/snapshots/', '') as FilesId));
+      for (const path of doomed) disk.delete(path);
+      return doomed.length;
+    },
+  };
+  const host: HostResources = {
+    availableMemoryMib: () => world.host.availableMemoryMib,
+    freeDiskMib: () => world.host.freeDiskMib,
+  };
+  const service = new SandboxService<HandGuest>({
+    vmm,
+    templates: new Templates(vmm, images, () => {}),
+    connector,
+    records: sandboxRecordsOf(world),
+    snapshots: snapshotRecordsOf(world),
+    files,
+    host,
+    limits: { maxAlivePerAccount: options.maxAlivePerAccount ?? 100, memoryReserveMib: 512, diskReserveMib: 1024 },
+    warmPool: { size: SIZE, depth: options.warm ?? 0 },
+    clock,
+    log: { info: () => {}, warn: () => {} },
+    ...(options.reached !== undefined && { reached: options.reached }),
+  });
+  const create = (ttlSeconds = 60, lifecycle: Partial<LifecyclePolicy> = {}) =>
+    service.create({
+      accountId: ACCOUNT,
+      size: SIZE,
+      ttlSeconds,
+      metadata: { team: 'a' },
+      env: { A: 'b' },
+      egress: null,
+      lifecycle: { ...DEFAULT_LIFECYCLE, ...lifecycle },
+    });
+  return { world, clock, vms, guests, stored, fail, service, create };
+}
+
+const images = { kernelPath: '', initramfsPath: '', basePath: '', blankOverlayPath: '', digest: '' };
+
+function sandboxRecordsOf({ stored, fail }: World): SandboxRecords {
+  const ofIncarnation = new Map<string, SandboxId>();
+  const remember = ({ id, incarnationId }: SandboxRecord): void => {
+    if (incarnationId !== null) ofIncarnation.set(incarnationId, id);
+  };
+  for (const record of stored.values()) remember(record);
+  return {
     insert: async (record) => {
       if (fail.update !== undefined) throw fail.update;
       stored.set(record.id, record);
+      remember(record);
     },
     update: async (id, epoch, change) => {
       if (fail.update !== undefined) throw fail.update;
       const record = stored.get(id);
       if (record?.epoch !== epoch) return false;
       stored.set(id, { ...record, ...change });
+      remember({ ...record, ...change });
       return true;
     },
     find: async (id) => stored.get(id),
-    findByIncarnation: async (id) => [...stored.values()].find(({ incarnationId }) => incarnationId === id),
+    findByIncarnation: async (id) => stored.get(ofIncarnation.get(id) as SandboxId),
     list: async () => [...stored.values()],
     prune: async () => 0,
-    listUnsettled: async () =>
-      [...stored.values()].filter(({ state }) => ['creating', 'running', 'stopping'].includes(state)),
+    listUnsettled: async () => [...stored.values()].filter(({ state }) => HOLDING_STATES.includes(state)),
   };
-  const images = { kernelPath: '', initramfsPath: '', basePath: '', blankOverlayPath: '', digest: '' };
-  const service = new SandboxService<HandGuest>({
-    vmm,
-    templates: new Templates(vmm, images, () => {}),
-    connector,
-    records,
-    clock,
-    log: { info: () => {}, warn: () => {} },
-    maxAlivePerAccount: options.maxAlivePerAccount ?? 100,
-  });
-  const create = (ttlSeconds = 60) =>
-    service.create({
-      accountId: ACCOUNT,
-      size: template.size,
-      ttlSeconds,
-      metadata: {},
-      env: { A: 'b' },
-      egress: null,
-    });
-  return { clock, vms, guests, stored, fail, service, create };
+}
+
+function snapshotRecordsOf({ snapshots, stored, fail }: World): SnapshotRecords {
+  const all = (): SnapshotRecord[] => [...snapshots.values()];
+  const referred = (): Set<FilesId> => {
+    const ofSandboxes = [...stored.values()].flatMap(({ savedIn }) => savedIn ?? []);
+    const ofSnapshots = all().flatMap(({ status, filesId }) => (status === 'failed' ? [] : [filesId]));
+    return new Set([...ofSandboxes, ...ofSnapshots]);
+  };
+  return {
+    insert: async (record) => {
+      if (fail.update !== undefined) throw fail.update;
+      snapshots.set(record.id, record);
+    },
+    update: async (id, change) => {
+      const record = snapshots.get(id);
+      if (record !== undefined) snapshots.set(id, { ...record, ...change });
+    },
+    find: async (id) => snapshots.get(id),
+    list: async () => all().filter(({ isTransient }) => !isTransient),
+    delete: async (id) => snapshots.delete(id),
+    listUnsettled: async () => all().filter(({ status, isTransient }) => status === 'building' || isTransient),
+    listUnused: async (prefix, before) =>
+      all().filter(({ name, usedAt }) => name?.startsWith(prefix) && usedAt < before),
+    refersTo: async (id) => referred().has(id),
+    listFiles: async () => referred(),
+  };
 }

@@ -38,7 +38,7 @@ describe('a sandbox', () => {
     await settled();
     expect(owner.record).toMatchObject({ state: 'stopped', endCause: 'expiry' });
     await expect(owner.guest()).rejects.toMatchObject({ code: 'lease_expired' });
-    await owner.wokenGuest();
+    await owner.guest('always');
     expect(owner.record).toMatchObject({ state: 'running', epoch: 2 });
     expect(owner.record.expiresAt?.getTime()).toBe(clock.now().getTime() + 60_000);
     expect(vms).toHaveLength(2);
@@ -48,7 +48,7 @@ describe('a sandbox', () => {
     const { create } = ladder();
     const owner = await create();
     await owner.end('enough', 'request');
-    await expect(owner.wokenGuest()).rejects.toMatchObject({ code: 'invalid_state' });
+    await expect(owner.guest('always')).rejects.toMatchObject({ code: 'invalid_state' });
     await owner.start();
     expect(owner.record.state).toBe('running');
   });
@@ -59,7 +59,7 @@ describe('a sandbox', () => {
     last(vms).die();
     await settled();
     expect(owner.record).toMatchObject({ state: 'failed', endCause: 'loss' });
-    await owner.wokenGuest();
+    await owner.guest('always');
     vms[0]?.die();
     await settled();
     expect(owner.record.state).toBe('running');
@@ -96,7 +96,7 @@ describe('a sandbox', () => {
     expect(record).toMatchObject({ state: 'failed', expiresAt: null });
     delete fail.attach;
     const owner = await service.get(ACCOUNT, record?.id as never);
-    await owner.wokenGuest();
+    await owner.guest('always');
     expect(owner.record.state).toBe('running');
   });
 
@@ -105,7 +105,7 @@ describe('a sandbox', () => {
     const owner = await create();
     fail.update = new Error('disk full');
     await expect(owner.remember({ metadata: { a: 1 } })).rejects.toThrow('disk full');
-    expect(owner.record.metadata).toEqual({});
+    expect(owner.record.metadata).toEqual({ team: 'a' });
   });
 
   it('says what is left when it cannot be torn down, and can be ended again', async () => {
@@ -131,7 +131,7 @@ describe('a sandbox', () => {
     const made = await Promise.allSettled([create(), create(), create()]);
     expect(made.map(({ status }) => status).sort()).toEqual(['fulfilled', 'fulfilled', 'rejected']);
     expect(stored.size).toBe(2);
-    await service.close();
+    await service.close('end');
     await expect(create()).rejects.toMatchObject({ code: 'shutting_down' });
     expect([...stored.values()].every(({ state }) => state === 'stopped')).toBe(true);
   });
@@ -146,7 +146,7 @@ describe('a sandbox', () => {
         const asked = (promise: Promise<unknown>): void => void waiting.push(promise.catch(() => {}));
         for (const next of steps) {
           if (next === 'start') asked(owner.start());
-          else if (next === 'wake') asked(owner.wokenGuest());
+          else if (next === 'wake') asked(owner.guest('always'));
           else if (next === 'end') asked(owner.end('asked', 'request'));
           else if (next === 'die') vms.findLast((vm: HandVm) => !vm.killed)?.die();
           else if (next === 'drop') last(guests).close();

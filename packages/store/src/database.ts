@@ -2,10 +2,16 @@
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
+import { InstaVMError } from '@instavm/wire';
 import { Kysely, type SqliteDatabase, SqliteDialect } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import { MIGRATIONS } from './migrations.ts';
 import type { Tables } from './schema.ts';
+
+/** How long a statement waits, with the whole daemon, for a program that holds the file. */
+const BUSY_TIMEOUT_MS = 1_000;
+/** Primary result codes (sqlite3.h) of what the host denies, not of what we asked wrongly: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN. */
+const HOST_FAULTS: ReadonlySet<number> = new Set([5, 6, 8, 10, 13, 14]);
 
 export type Database = Kysely<Tables>;
 
@@ -15,7 +21,7 @@ export async function openDatabase(path: string): Promise<Database> {
   const sqlite = new DatabaseSync(path);
   // NORMAL is durable against a crash of the process, and in WAL mode against corruption by a crash of the host.
   sqlite.exec(
-    'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000',
+    `PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON`,
   );
   const database = new Kysely<Tables>({ dialect: new SqliteDialect({ database: adapted(sqlite) }) });
   const migrator = new Migrator({ db: database, provider: { getMigrations: async () => MIGRATIONS } });
@@ -36,10 +42,25 @@ function adapted(sqlite: DatabaseSync): SqliteDatabase {
       const values = (parameters: readonly unknown[]): SQLInputValue[] => parameters as SQLInputValue[];
       return {
         reader: statement.columns().length > 0,
-        all: (parameters) => statement.all(...values(parameters)),
-        run: (parameters) => statement.run(...values(parameters)),
+        all: (parameters) => named(() => statement.all(...values(parameters))),
+        run: (parameters) => named(() => statement.run(...values(parameters))),
         iterate: (parameters) => statement.iterate(...values(parameters)),
       };
     },
   };
+}
+
+/** @throws store_unavailable when the host is why it cannot be done now */
+function named<T>(statement: () => T): T {
+  try {
+    return statement();
+  } catch (error) {
+    const { errcode = 0, message } = error as { errcode?: number; message: string };
+    // Extended codes have the primary one in their low byte.
+    if (!HOST_FAULTS.has(errcode & 0xff)) throw error;
+    throw new InstaVMError('store_unavailable', `the database of the daemon cannot be used: ${message}`, {
+      cause: error,
+      details: { retryAfterMs: BUSY_TIMEOUT_MS },
+    });
+  }
 }

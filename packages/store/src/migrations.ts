@@ -1,5 +1,5 @@
 /** Migrations in order; a finished one is never edited. */
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
 
 export const MIGRATIONS: Record<string, Migration> = {
@@ -53,6 +53,58 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0002_end_cause': {
     async up(db: Kysely<unknown>) {
       await db.schema.alterTable('sandboxes').addColumn('end_cause', 'text').execute();
+    },
+  },
+  '0003_lifecycle': {
+    async up(db: Kysely<unknown>) {
+      // What sandboxes of before did: resumed by anyone, kept by nobody.
+      const before = JSON.stringify({
+        autoResume: true,
+        autoSuspend: false,
+        snapshotOnTerminate: false,
+        snapshotName: null,
+        idleSuspendSeconds: null,
+      });
+      await db.schema
+        .alterTable('sandboxes')
+        .addColumn('lifecycle', 'text', (column) => column.notNull().defaultTo(before))
+        .execute();
+      await db.schema.alterTable('sandboxes').addColumn('saved_in', 'text').execute();
+      await db.schema.alterTable('sandboxes').addColumn('lease_left_ms', 'integer').execute();
+      await db.schema.alterTable('sandboxes').addColumn('snapshot_id', 'text').execute();
+      await db.schema.createIndex('sandboxes_by_state').on('sandboxes').column('state').execute();
+      await db.schema
+        .createTable('incarnations')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('sandbox_id', 'text', (column) => column.notNull())
+        .execute();
+      await db.schema.createIndex('incarnations_by_sandbox').on('incarnations').column('sandbox_id').execute();
+      await sql`insert into incarnations (id, sandbox_id)
+        select incarnation_id, id from sandboxes where incarnation_id is not null`.execute(db);
+      await db.schema
+        .createTable('snapshots')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('account_id', 'text', (column) => column.notNull().references('accounts.id'))
+        .addColumn('name', 'text')
+        .addColumn('status', 'text', (column) => column.notNull())
+        .addColumn('last_error', 'text')
+        .addColumn('is_transient', 'integer', (column) => column.notNull())
+        .addColumn('sandbox_id', 'text', (column) => column.notNull())
+        .addColumn('incarnation_id', 'text')
+        .addColumn('files_id', 'text', (column) => column.notNull())
+        .addColumn('spec', 'text', (column) => column.notNull())
+        .addColumn('template_key', 'text')
+        .addColumn('size_bytes', 'integer')
+        .addColumn('created_at', 'text', (column) => column.notNull())
+        .addColumn('updated_at', 'text', (column) => column.notNull())
+        .addColumn('used_at', 'text', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('snapshots_by_account')
+        .on('snapshots')
+        .columns(['account_id', 'created_at'])
+        .execute();
+      await db.schema.createIndex('snapshots_by_files').on('snapshots').column('files_id').execute();
     },
   },
 };

@@ -1,68 +1,103 @@
 /** Sandboxes in the database; implements core's `SandboxRecords`. */
-import type {
-  AccountId,
-  EgressPolicy,
-  EndCause,
-  IncarnationId,
-  SandboxChange,
-  SandboxId,
-  SandboxRecord,
-  SandboxRecords,
-  SandboxState,
+import {
+  type AccountId,
+  ALIVE_STATES,
+  type EgressPolicy,
+  type EndCause,
+  type FilesId,
+  HOLDING_STATES,
+  type IncarnationId,
+  type LifecyclePolicy,
+  type SandboxChange,
+  type SandboxId,
+  type SandboxRecord,
+  type SandboxRecords,
+  type SandboxState,
+  type SnapshotId,
 } from '@instavm/core';
-import type { Insertable, Selectable, Updateable } from 'kysely';
+import type { Insertable, Selectable, Transaction, Updateable } from 'kysely';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
 
 export function sandboxRecords(database: Database): SandboxRecords {
   const select = () => database.selectFrom('sandboxes').selectAll();
   return {
-    async insert(record) {
-      await database.insertInto('sandboxes').values(toRow(record)).execute();
-    },
-    async update(id, epoch, change) {
-      const result = await database
-        .updateTable('sandboxes')
-        .set(toColumns(change))
-        .where('id', '=', id)
-        .where('epoch', '=', epoch)
-        .executeTakeFirst();
-      return result.numUpdatedRows === 1n;
-    },
+    insert: (record) =>
+      database.transaction().execute(async (transaction) => {
+        await transaction.insertInto('sandboxes').values(toRow(record)).execute();
+        await remember(transaction, record.id, record.incarnationId);
+      }),
+    update: (id, epoch, change) =>
+      database.transaction().execute(async (transaction) => {
+        const result = await transaction
+          .updateTable('sandboxes')
+          .set(toColumns(change))
+          .where('id', '=', id)
+          .where('epoch', '=', epoch)
+          .executeTakeFirst();
+        if (result.numUpdatedRows !== 1n) return false;
+        await remember(transaction, id, change.incarnationId);
+        return true;
+      }),
     async find(id) {
       return toRecord(await select().where('id', '=', id).executeTakeFirst());
     },
     async findByIncarnation(id) {
-      return toRecord(await select().where('incarnation_id', '=', id).executeTakeFirst());
+      const row = await database
+        .selectFrom('incarnations')
+        .innerJoin('sandboxes', 'sandboxes.id', 'incarnations.sandbox_id')
+        .selectAll('sandboxes')
+        .where('incarnations.id', '=', id)
+        .executeTakeFirst();
+      return toRecord(row);
     },
     async list(accountId, limit, alive = false) {
       const rows = await select()
         .where('account_id', '=', accountId)
-        .$if(alive, (query) => query.where('state', 'in', ['creating', 'running']))
+        .$if(alive, (query) => query.where('state', 'in', ALIVE_STATES))
         .orderBy('created_at', 'desc')
         .orderBy('id')
         .limit(limit)
         .execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
-    async prune(endedBefore) {
-      const result = await database
-        .deleteFrom('sandboxes')
-        .where('state', 'in', ['stopped', 'failed'])
-        .where('ended_at', '<', endedBefore.toISOString())
-        .executeTakeFirst();
-      return Number(result.numDeletedRows);
-    },
+    prune: (endedBefore) =>
+      database.transaction().execute(async (transaction) => {
+        const isOld = transaction
+          .selectFrom('sandboxes')
+          .select('id')
+          .where('state', 'in', ['stopped', 'failed'])
+          .where('ended_at', '<', endedBefore.toISOString());
+        await transaction.deleteFrom('incarnations').where('sandbox_id', 'in', isOld).execute();
+        const result = await transaction.deleteFrom('sandboxes').where('id', 'in', isOld).executeTakeFirst();
+        return Number(result.numDeletedRows);
+      }),
     async listUnsettled() {
-      const rows = await select().where('state', 'in', ['creating', 'running', 'stopping']).execute();
+      const rows = await select().where('state', 'in', HOLDING_STATES).execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
   };
 }
 
+/** Earlier incarnations stay known: clients keep the id that they were given first. */
+async function remember(
+  transaction: Transaction<Tables>,
+  sandboxId: SandboxId,
+  incarnationId: IncarnationId | null | undefined,
+): Promise<void> {
+  if (!incarnationId) return;
+  const row = { id: incarnationId, sandbox_id: sandboxId };
+  await transaction
+    .insertInto('incarnations')
+    .values(row)
+    .onConflict((conflict) => conflict.doNothing())
+    .execute();
+}
+
+const instant = (text: string | null): Date | null => (text === null ? null : new Date(text));
+
 function toRecord(row: Selectable<Tables['sandboxes']> | undefined): SandboxRecord | undefined {
   if (row === undefined) return undefined;
-  const instant = (text: string | null): Date | null => (text === null ? null : new Date(text));
   return {
     id: row.id as SandboxId,
     accountId: row.account_id as AccountId,
@@ -80,6 +115,10 @@ function toRecord(row: Selectable<Tables['sandboxes']> | undefined): SandboxReco
     metadata: JSON.parse(row.metadata) as Record<string, unknown>,
     env: JSON.parse(row.env) as Record<string, string>,
     egress: row.egress === null ? null : (JSON.parse(row.egress) as EgressPolicy),
+    lifecycle: JSON.parse(row.lifecycle) as LifecyclePolicy,
+    savedIn: row.saved_in as FilesId | null,
+    leaseLeftMs: row.lease_left_ms,
+    snapshotId: row.snapshot_id as SnapshotId | null,
   };
 }
 
@@ -90,7 +129,7 @@ function toRow(record: SandboxRecord): Insertable<Tables['sandboxes']> {
 }
 
 function toColumns(change: SandboxChange): Updateable<Tables['sandboxes']> {
-  const instant = (date: Date | null): string | null => date?.toISOString() ?? null;
+  const text = (date: Date | null): string | null => date?.toISOString() ?? null;
   const columns: Updateable<Tables['sandboxes']> = {};
   if (change.state !== undefined) columns.state = change.state;
   if (change.stateReason !== undefined) columns.state_reason = change.stateReason;
@@ -100,11 +139,15 @@ function toColumns(change: SandboxChange): Updateable<Tables['sandboxes']> {
   if (change.size !== undefined)
     Object.assign(columns, { memory_mib: change.size.memoryMib, vcpus: change.size.vcpus });
   if (change.ttlSeconds !== undefined) columns.ttl_seconds = change.ttlSeconds;
-  if (change.expiresAt !== undefined) columns.expires_at = instant(change.expiresAt);
-  if (change.startedAt !== undefined) columns.started_at = instant(change.startedAt);
-  if (change.endedAt !== undefined) columns.ended_at = instant(change.endedAt);
+  if (change.expiresAt !== undefined) columns.expires_at = text(change.expiresAt);
+  if (change.startedAt !== undefined) columns.started_at = text(change.startedAt);
+  if (change.endedAt !== undefined) columns.ended_at = text(change.endedAt);
   if (change.metadata !== undefined) columns.metadata = JSON.stringify(change.metadata);
   if (change.env !== undefined) columns.env = JSON.stringify(change.env);
   if (change.egress !== undefined) columns.egress = change.egress === null ? null : JSON.stringify(change.egress);
+  if (change.lifecycle !== undefined) columns.lifecycle = JSON.stringify(change.lifecycle);
+  if (change.savedIn !== undefined) columns.saved_in = change.savedIn;
+  if (change.leaseLeftMs !== undefined) columns.lease_left_ms = change.leaseLeftMs;
+  if (change.snapshotId !== undefined) columns.snapshot_id = change.snapshotId;
   return columns;
 }

@@ -32,5 +32,28 @@ export type Tables = {
     metadata: string;
     env: string;
     egress: string | null;
+    lifecycle: string;
+    saved_in: string | null;
+    lease_left_ms: number | null;
+    snapshot_id: string | null;
+  };
+  /** Every incarnation that a sandbox ever had. */
+  incarnations: { id: string; sandbox_id: string };
+  snapshots: {
+    id: string;
+    account_id: string;
+    name: string | null;
+    status: string;
+    last_error: string | null;
+    is_transient: number;
+    sandbox_id: string;
+    incarnation_id: string | null;
+    files_id: string;
+    spec: string;
+    template_key: string | null;
+    size_bytes: number | null;
+    created_at: string;
+    updated_at: string;
+    used_at: string;
   };
 };

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { AccountId, SandboxRecord } from '@instavm/core';
-import { newIncarnationId, newSandboxId } from '@instavm/core';
+import { DEFAULT_LIFECYCLE, newIncarnationId, newSandboxId } from '@instavm/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Accounts, type Database, openDatabase, sandboxRecords, takeExclusiveLock } from '../src/index.ts';
 
@@ -42,6 +42,10 @@ describe('the store', () => {
     endedAt: null,
     metadata: { deep: { er: [1, null] } },
     env: { A: 'b' },
+    lifecycle: { ...DEFAULT_LIFECYCLE, idleSuspendSeconds: 60 },
+    savedIn: null,
+    leaseLeftMs: null,
+    snapshotId: null,
     egress: { allowHttp: true, allowHttps: false, allowPublicRepos: true, allowedDomains: ['x'], allowedCidrs: [] },
     ...fields,
   });

@@ -31,7 +31,7 @@ export type TestDaemon = {
   readonly pid: number;
   /** The last lines of its log. */
   log(): string;
-  /** SIGTERM. @throws when it does not end with status 0 in time, or leaves anything behind. Idempotent */
+  /** SIGTERM. @throws when it does not end with status 0 in time, or leaves anything behind that it was not told to keep. Idempotent */
   stop(): Promise<void>;
   /** SIGKILL: what is left is left. */
   crash(): Promise<void>;
@@ -40,7 +40,9 @@ export type TestDaemon = {
 /** @throws with its log when it does not start */
 export async function startTestDaemon(options: TestDaemonOptions): Promise<TestDaemon> {
   const dataDirectory = options.dataDirectory ?? (await mkdtemp(join(tmpdir(), 'instavm-test-')));
-  const own = { INSTAVM_DATA_DIR: dataDirectory, INSTAVM_LISTEN: '127.0.0.1:0', INSTAVM_VMM: options.vmm };
+  // Tests that want them say so: sandboxes that stay, and microVMs that nobody asked for.
+  const quiet = { INSTAVM_ON_STOP: 'end', INSTAVM_WARM_POOL: '0' };
+  const own = { ...quiet, INSTAVM_DATA_DIR: dataDirectory, INSTAVM_LISTEN: '127.0.0.1:0', INSTAVM_VMM: options.vmm };
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('INSTAVM_')));
   const cache = process.env.INSTAVM_CACHE_DIR === undefined ? {} : { INSTAVM_CACHE_DIR: process.env.INSTAVM_CACHE_DIR };
   const child = spawn(process.execPath, [...FLAGS, MAIN], {
@@ -81,6 +83,7 @@ export async function startTestDaemon(options: TestDaemonOptions): Promise<TestD
     }
     if (signal === 'SIGKILL') return;
     if (ended?.[0] !== 0) throw new Error(`the daemon did not stop cleanly:\n${log()}`);
+    if (options.env?.INSTAVM_ON_STOP === 'keep') return;
     await assertNothingLeft(dataDirectory);
     if (options.dataDirectory === undefined) await rm(dataDirectory, { recursive: true, force: true });
   };

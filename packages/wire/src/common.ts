@@ -54,6 +54,8 @@ export function noNul(maxLength: number) {
 
 export const GuestPath = noNul(4096).refine((path) => path.startsWith('/'), 'must be an absolute path');
 
+export const SnapshotName = noNul(200).min(1);
+
 /** Query strings carry text only. */
 export const QueryBoolean = z.enum(['true', 'false']).transform((text) => text === 'true');
 export const QueryList = z

@@ -43,8 +43,16 @@ const CATALOG = {
   file_not_found: { status: 404, retryable: 'no', hint: 'Check the path; relative ones are not accepted.' },
   pty_not_found: { status: 404, retryable: 'no', hint: 'List the terminals of the sandbox, or create one.' },
   lease_expired: { status: 410, retryable: 'no', hint: 'Create a sandbox with a longer lifetime.' },
+  snapshot_not_found: { status: 404, retryable: 'no', hint: 'List the snapshots that exist with GET /v1/snapshots.' },
   // state
   invalid_state: { status: 409, retryable: 'no', hint: 'See the state in details.' },
+  sandbox_suspended: { status: 409, retryable: 'no', hint: 'Resume it first, or let it be resumed with auto_resume.' },
+  snapshot_not_ready: { status: 409, retryable: 'no', hint: 'Ask for it until its status is ready or failed.' },
+  snapshot_incompatible: {
+    status: 409,
+    retryable: 'no',
+    hint: 'Restore it where it was made, or make a new one: its template, VMM or CPU is not here.',
+  },
   pty_exists: { status: 409, retryable: 'no', hint: 'Take another id, or delete that terminal first.' },
   conflict: { status: 409, retryable: 'yes', hint: 'Read the current state and try again.' },
   file_permission_denied: {
@@ -88,8 +96,23 @@ const CATALOG = {
   python_unavailable: { status: 502, retryable: 'yes', hint: 'The Python kernel does not start; see detail.' },
   // host
   boot_failed: { status: 500, retryable: 'yes', hint: 'Run: npm run doctor' },
+  snapshot_failed: {
+    status: 500,
+    retryable: 'yes',
+    hint: 'The sandbox runs on, or its state says why not; see the log.',
+  },
+  snapshot_damaged: {
+    status: 500,
+    retryable: 'no',
+    hint: 'Its files were changed or lost; delete it and make a new one.',
+  },
   template_missing: { status: 503, retryable: 'yes', hint: 'Run: npm run setup' },
   teardown_incomplete: { status: 500, retryable: 'yes', hint: 'Something of the sandbox is still there; see the log.' },
+  store_unavailable: {
+    status: 503,
+    retryable: 'yes',
+    hint: 'The disk of the data directory is full, or another program holds the database.',
+  },
   shutting_down: { status: 503, retryable: 'yes', hint: 'The daemon is stopping; try again when it is back.' },
   internal: { status: 500, retryable: 'unknown', hint: 'The log has the request id.' },
 } as const satisfies Record<string, Entry>;

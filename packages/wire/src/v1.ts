@@ -9,6 +9,7 @@ import {
   noNul,
   QueryBoolean,
   SignalName,
+  SnapshotName,
   VcpuCount,
 } from './common.ts';
 
@@ -180,6 +181,20 @@ export const EgressPolicyBody = z.strictObject(egressPolicy);
 export const EgressPolicyResponse = z.object({ ...egressPolicy, status: z.string() });
 export type EgressPolicyBody = z.infer<typeof EgressPolicyBody>;
 
+/** What happens to a VM without anyone asking by name; the contract's words. */
+const lifecycle = {
+  auto_suspend: z.boolean().nullish(),
+  auto_resume: z.boolean().nullish(),
+  snapshot_on_terminate: z.boolean().nullish(),
+  snapshot_name: SnapshotName.nullish(),
+};
+const lifecycleView = {
+  auto_suspend: z.boolean(),
+  auto_resume: z.boolean(),
+  snapshot_on_terminate: z.boolean(),
+  snapshot_name: z.string().nullable(),
+};
+
 /** Unknown fields are part of the contract here: clients forward arbitrary keywords. */
 export const CreateVmRequest = z.looseObject({
   session_id: z.string().optional(),
@@ -188,6 +203,7 @@ export const CreateVmRequest = z.looseObject({
   vcpu_count: VcpuCount.optional(),
   metadata: Metadata.optional(),
   env: Env.optional(),
+  ...lifecycle,
   egress_policy: z.looseObject(egressPolicy).optional(),
   snapshot_id: z.string().nullish(),
   image_variant: z.string().nullish(),
@@ -205,9 +221,49 @@ export const Vm = z.object({
   metadata: z.record(z.string(), z.unknown()),
   ssh_host: z.string().nullable(),
   snapshot_id: z.string().nullable(),
+  ...lifecycleView,
 });
 
-export const UpdateVmRequest = z.looseObject({ metadata: Metadata.optional() });
+export const UpdateVmRequest = z.looseObject({ metadata: Metadata.optional(), ...lifecycle });
+
+export const SnapshotVmRequest = z.looseObject({ name: SnapshotName.nullish() });
+export const CloneVmRequest = z.looseObject({ snapshot_name: SnapshotName.nullish() });
+export const CloneVmResponse = Vm.extend({
+  snapshot_id: z.string().nullable().describe('The snapshot that the clone was made from, if it was given a name.'),
+  snapshot_deleted: z.boolean(),
+});
+export const StageEnvRequest = z.looseObject({
+  entries: z
+    .array(z.looseObject({ env_name: z.string(), value: z.string() }))
+    .min(1)
+    .max(256),
+});
+export const StageEnvResponse = z.object({ success: z.boolean(), staged: z.number() });
+
+export const Snapshot = z
+  .object({
+    id: z.string(),
+    snapshot_id: z.string().describe('The same as `id`.'),
+    name: z.string(),
+    status: z.enum(['building', 'ready', 'failed']),
+    type: z.enum(['user', 'system']),
+    snapshot_type: z.string(),
+    is_public: z.boolean(),
+    error: z.string().nullable(),
+    last_error: z.string().nullable(),
+    source_vm_id: z.string().nullable(),
+    source_session_id: z.string(),
+    oci_image: z.string().nullable(),
+    vcpu_count: z.number(),
+    memory_mb: z.number(),
+    size_bytes: z.number().nullable(),
+    vm_lifetime_seconds: z.number(),
+    metadata: z.record(z.string(), z.unknown()),
+    created_at: z.string(),
+    updated_at: z.string(),
+  })
+  .meta({ id: 'Snapshot' });
+export const SnapshotsQuery = z.looseObject({ type: z.string().optional() });
 
 export const SandboxesQuery = z.object({
   metadata: z

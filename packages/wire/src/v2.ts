@@ -10,21 +10,40 @@ import {
   QueryBoolean,
   QueryList,
   SignalName,
+  SnapshotName,
   VcpuCount,
 } from './common.ts';
 
-export const CreateSandboxRequest = z.strictObject({
-  memory_mb: MemoryMb.optional(),
-  vcpu_count: VcpuCount.optional(),
-  ttl_seconds: LifetimeSeconds.default(300),
-  metadata: Metadata.optional(),
-  env: Env.optional(),
-});
+/** What happens to a sandbox without anyone asking by name. */
+const lifecycle = {
+  auto_resume: z.boolean().optional().describe('Whether a command, a terminal or a file resumes it. Default true.'),
+  auto_suspend: z.boolean().optional().describe('Suspend at the end of its lifetime instead of ending.'),
+  snapshot_on_terminate: z.boolean().optional(),
+  snapshot_name: SnapshotName.nullable().optional(),
+  idle_suspend_seconds: z.number().int().min(1).max(86_400).nullable().optional(),
+};
+
+const madeAnew = { ttl_seconds: LifetimeSeconds.optional(), metadata: Metadata.optional(), env: Env.optional() };
+
+export const CreateSandboxRequest = z
+  .strictObject({
+    memory_mb: MemoryMb.optional(),
+    vcpu_count: VcpuCount.optional(),
+    ...madeAnew,
+    ...lifecycle,
+    snapshot_id: z.string().optional(),
+  })
+  .refine((body) => body.snapshot_id === undefined || (body.memory_mb ?? body.vcpu_count) === undefined, {
+    path: ['memory_mb'],
+    message: 'a sandbox has the size of its snapshot',
+  });
+
+export const UpdateSandboxRequest = z.strictObject({ metadata: Metadata.optional(), ...lifecycle });
 
 export const Sandbox = z
   .object({
     id: z.string(),
-    state: z.enum(['creating', 'running', 'stopping', 'stopped', 'failed']),
+    state: z.enum(['creating', 'running', 'suspending', 'suspended', 'resuming', 'stopping', 'stopped', 'failed']),
     state_reason: z.string().nullable(),
     incarnation_id: z.string().nullable(),
     created_at: z.string(),
@@ -32,8 +51,44 @@ export const Sandbox = z
     memory_mb: z.number(),
     vcpu_count: z.number(),
     metadata: z.record(z.string(), z.unknown()),
+    ttl_seconds: z.number(),
+    lease_left_seconds: z.number().nullable().describe('While suspended: what is left of its lifetime.'),
+    snapshot_id: z.string().nullable().describe('The snapshot that it was made from.'),
+    auto_resume: z.boolean(),
+    auto_suspend: z.boolean(),
+    snapshot_on_terminate: z.boolean(),
+    snapshot_name: z.string().nullable(),
+    idle_suspend_seconds: z.number().nullable(),
   })
   .meta({ id: 'Sandbox' });
+
+export const CreateSnapshotRequest = z.strictObject({
+  name: SnapshotName.optional(),
+  wait: z.boolean().default(true).describe('False: answer at once, with the status `building`.'),
+});
+export const SandboxSnapshot = z
+  .object({
+    id: z.string(),
+    name: z.string().nullable(),
+    status: z.enum(['building', 'ready', 'failed']),
+    error: z.string().nullable(),
+    sandbox_id: z.string(),
+    memory_mb: z.number(),
+    vcpu_count: z.number(),
+    ttl_seconds: z.number(),
+    size_bytes: z.number().nullable(),
+    metadata: z.record(z.string(), z.unknown()),
+    created_at: z.string(),
+  })
+  .meta({ id: 'SandboxSnapshot' });
+
+const MAX_FORKS = 32;
+export const ForkRequest = z.strictObject({
+  count: z.number().int().min(1).max(MAX_FORKS).default(1),
+  name: SnapshotName.optional().describe('Keeps the snapshot that the forks are made from, under this name.'),
+  ...madeAnew,
+});
+export const ForkResponse = z.object({ sandboxes: z.array(Sandbox), snapshot_id: z.string().nullable() });
 
 export const SandboxStats = z.object({
   agent_rss_bytes: z.number(),

@@ -26,6 +26,18 @@ export class Guest implements GuestLink {
     await askGuest(() => this.agent.lifecycle.personalize(request, { timeoutMs: deadlineMs }));
   }
 
+  async ping(deadlineMs: number): Promise<void> {
+    await askGuest(() => this.agent.lifecycle.ping({}, { timeoutMs: deadlineMs }));
+  }
+
+  async freeze(_thawAfterMs: number, deadlineMs: number): Promise<void> {
+    await askGuest(() => this.agent.lifecycle.sync({}, { timeoutMs: deadlineMs }));
+  }
+
+  async thaw(deadlineMs: number): Promise<void> {
+    await askGuest(() => this.agent.lifecycle.ping({}, { timeoutMs: deadlineMs }));
+  }
+
   close(): void {
     this.agent.close();
   }

@@ -1,35 +1,98 @@
-/** Making a sandbox, for the three routes that do. */
-import { type AccountId, DEFAULT_SIZE, type EgressPolicy, memoryClass, type SandboxOwner } from '@instavm/core';
-import type { EgressPolicyBody } from '@instavm/wire';
+/** Making a sandbox, fresh or from a snapshot, for the routes that do. */
+import {
+  type AccountId,
+  DEFAULT_LIFECYCLE,
+  DEFAULT_SIZE,
+  type EgressPolicy,
+  type LifecyclePolicy,
+  memoryClass,
+  parseSnapshotId,
+  type SandboxOwner,
+  type SpecChange,
+} from '@instavm/core';
+import { type EgressPolicyBody, InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
 import type { Guest } from '../guest/guest.ts';
 
-export type Wanted = {
+const DEFAULT_LIFETIME_SECONDS = 300;
+
+type LifecycleFields = {
+  readonly auto_resume?: boolean | null | undefined;
+  readonly auto_suspend?: boolean | null | undefined;
+  readonly snapshot_on_terminate?: boolean | null | undefined;
+  readonly snapshot_name?: string | null | undefined;
+  readonly idle_suspend_seconds?: number | null | undefined;
+};
+
+export type Wanted = LifecycleFields & {
   readonly memory_mb?: number | undefined;
   readonly vcpu_count?: number | undefined;
   readonly metadata?: Record<string, unknown> | undefined;
   readonly env?: Record<string, string> | undefined;
+  readonly ttlSeconds?: number | undefined;
+  readonly egress?: EgressPolicy | undefined;
+  readonly snapshot_id?: string | null | undefined;
 };
 
-/** @throws as `SandboxService.create` */
+/**
+ * What is not said is the default, or the snapshot's.
+ * @throws as `SandboxService.create` and `createFrom`; snapshot_not_found, snapshot_not_ready, invalid_argument
+ */
 export async function createSandbox(
-  services: Services,
+  { sandboxes }: Services,
   accountId: AccountId,
   wanted: Wanted,
-  ttlSeconds: number,
-  egress: EgressPolicy | null = null,
+  defaults: LifecyclePolicy = DEFAULT_LIFECYCLE,
 ): Promise<SandboxOwner<Guest>> {
-  return services.sandboxes.create({
+  if (wanted.snapshot_id) {
+    const snapshot = await sandboxes.snapshots.getReady(accountId, snapshotIdOf(wanted.snapshot_id));
+    const { memoryMib, vcpus } = snapshot.spec.size;
+    const isOther = memoryClass(wanted.memory_mb ?? memoryMib) !== memoryMib || (wanted.vcpu_count ?? vcpus) !== vcpus;
+    if (isOther)
+      throw new InstaVMError('invalid_argument', `the snapshot is of ${memoryMib} MB and ${vcpus} vCPUs, and stays so`);
+    return sandboxes.createFrom(accountId, snapshot, specChange(wanted, snapshot.spec.lifecycle));
+  }
+  return sandboxes.create({
     accountId,
     size: {
       memoryMib: memoryClass(wanted.memory_mb ?? DEFAULT_SIZE.memoryMib),
       vcpus: wanted.vcpu_count ?? DEFAULT_SIZE.vcpus,
     },
-    ttlSeconds,
+    ttlSeconds: wanted.ttlSeconds ?? DEFAULT_LIFETIME_SECONDS,
     metadata: wanted.metadata ?? {},
     env: wanted.env ?? {},
-    egress,
+    egress: wanted.egress ?? null,
+    lifecycle: changedLifecycle(defaults, wanted),
   });
+}
+
+/** Of what is made from a snapshot. */
+export function specChange(wanted: Wanted, before: LifecyclePolicy): SpecChange {
+  const { ttlSeconds, metadata, env, egress } = wanted;
+  return {
+    ...(ttlSeconds !== undefined && { ttlSeconds }),
+    ...(metadata !== undefined && { metadata }),
+    ...(env !== undefined && { env }),
+    ...(egress !== undefined && { egress }),
+    lifecycle: changedLifecycle(before, wanted),
+  };
+}
+
+/** What is left out stays; a name may be taken away by null. */
+export const changedLifecycle = (before: LifecyclePolicy, fields: LifecycleFields): LifecyclePolicy => ({
+  autoResume: fields.auto_resume ?? before.autoResume,
+  autoSuspend: fields.auto_suspend ?? before.autoSuspend,
+  snapshotOnTerminate: fields.snapshot_on_terminate ?? before.snapshotOnTerminate,
+  snapshotName: fields.snapshot_name === undefined ? before.snapshotName : fields.snapshot_name,
+  idleSuspendSeconds:
+    fields.idle_suspend_seconds === undefined ? before.idleSuspendSeconds : fields.idle_suspend_seconds,
+});
+
+/** @throws snapshot_not_found */
+export function snapshotIdOf(text: string) {
+  const id = parseSnapshotId(text);
+  if (id === undefined) throw new InstaVMError('snapshot_not_found', `there is no snapshot ${text.slice(0, 80)}`);
+  return id;
 }
 
 export const egressFromBody = (body: EgressPolicyBody): EgressPolicy => ({

@@ -70,14 +70,29 @@ export const executeRoutes =
     });
   };
 
+/** Counts as use of the sandbox while it lasts. */
 async function run(
   owner: SandboxOwner<Guest>,
   body: ExecuteRequest,
   budget: OutputBudget,
   abandoned?: AbortSignal,
 ): Promise<RunResult> {
+  const release = owner.hold();
+  try {
+    return await runWoken(owner, body, budget, abandoned);
+  } finally {
+    release();
+  }
+}
+
+async function runWoken(
+  owner: SandboxOwner<Guest>,
+  body: ExecuteRequest,
+  budget: OutputBudget,
+  abandoned: AbortSignal | undefined,
+): Promise<RunResult> {
   const asked = Date.now();
-  const guest = await owner.wokenGuest();
+  const guest = await owner.guest('always');
   // Starting a microVM counts against the client's patience as well.
   const spentMs = Date.now() - asked;
   const leaseMs = (owner.record.expiresAt?.getTime() ?? asked) - Date.now();

@@ -12,11 +12,13 @@ import {
   RenameRequest,
   StatQuery,
 } from '@instavm/wire';
+import type { FastifyReply } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { askGuest } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { heldGuest } from '../guest/held-guest.ts';
 import { fileInfoView, packTar, readFile, targetOf } from '../guest/transfer.ts';
 import { untilClosed } from './until-closed.ts';
 import { ownerOf } from './views.ts';
@@ -31,8 +33,8 @@ const deadline = { timeoutMs: OPERATION_DEADLINE_MS };
 export const fileRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
-    const guestOf = async (accountId: AccountId, id: string): Promise<Guest> =>
-      (await ownerOf(services, accountId, id)).guest();
+    const guestOf = async (accountId: AccountId, id: string, reply: FastifyReply): Promise<Guest> =>
+      heldGuest(await ownerOf(services, accountId, id), reply);
     const base = '/v2/sandboxes/:id';
 
     app.get(
@@ -46,7 +48,7 @@ export const fileRoutes =
         },
       },
       async ({ account, params, query }, reply) => {
-        const guest = await guestOf(account.id, params.id);
+        const guest = await guestOf(account.id, params.id, reply);
         const { info, contents } = await readFile(guest, {
           target: query,
           offset: query.offset,
@@ -69,8 +71,8 @@ export const fileRoutes =
       querystring: StatQuery,
       response: { 200: FileInfo },
     };
-    app.get(`${base}/files/stat`, { schema: described }, async ({ account, params, query }) => {
-      const guest = await guestOf(account.id, params.id);
+    app.get(`${base}/files/stat`, { schema: described }, async ({ account, params, query }, reply) => {
+      const guest = await guestOf(account.id, params.id, reply);
       const request = { target: targetOf(query), follow: query.follow ?? true };
       return fileInfoView(await askGuest(() => guest.agent.files.stat(request, deadline)));
     });
@@ -81,8 +83,8 @@ export const fileRoutes =
       querystring: ListQuery,
       response: { 200: z.object({ entries: z.array(FileInfo) }) },
     };
-    app.get(`${base}/files/list`, { schema: listed }, async ({ account, params, query }) => {
-      const guest = await guestOf(account.id, params.id);
+    app.get(`${base}/files/list`, { schema: listed }, async ({ account, params, query }, reply) => {
+      const guest = await guestOf(account.id, params.id, reply);
       const entries: FileInfo[] = [];
       await askGuest(async () => {
         for await (const batch of guest.agent.files.list({ target: targetOf(query) }, deadline)) {
@@ -95,8 +97,8 @@ export const fileRoutes =
     });
 
     const made = { summary: 'Make a directory', params: Params, body: MkdirRequest, response: { 200: FileInfo } };
-    app.post(`${base}/files/mkdir`, { schema: made }, async ({ account, params, body }) => {
-      const guest = await guestOf(account.id, params.id);
+    app.post(`${base}/files/mkdir`, { schema: made }, async ({ account, params, body }, reply) => {
+      const guest = await guestOf(account.id, params.id, reply);
       const { mode, parents = false, owner = '', group = '' } = body;
       const request = { target: targetOf(body), parents, owner, group, ...(mode === undefined ? {} : { mode }) };
       return fileInfoView(await askGuest(() => guest.agent.files.mkdir(request, deadline)));
@@ -105,8 +107,8 @@ export const fileRoutes =
     app.post(
       `${base}/files/remove`,
       { schema: { summary: 'Remove a file or directory', params: Params, body: RemoveRequest } },
-      async ({ account, params, body }) => {
-        const guest = await guestOf(account.id, params.id);
+      async ({ account, params, body }, reply) => {
+        const guest = await guestOf(account.id, params.id, reply);
         const { recursive = false, force = false } = body;
         await askGuest(() => guest.agent.files.remove({ target: targetOf(body), recursive, force }, deadline));
         return {};
@@ -119,8 +121,8 @@ export const fileRoutes =
       body: RenameRequest,
       response: { 200: FileInfo },
     };
-    app.post(`${base}/files/rename`, { schema: renamed }, async ({ account, params, body }) => {
-      const guest = await guestOf(account.id, params.id);
+    app.post(`${base}/files/rename`, { schema: renamed }, async ({ account, params, body }, reply) => {
+      const guest = await guestOf(account.id, params.id, reply);
       const request = { from: targetOf({ ...body, path: body.from }), to: targetOf({ ...body, path: body.to }) };
       return fileInfoView(await askGuest(() => guest.agent.files.rename(request, deadline)));
     });
@@ -136,7 +138,7 @@ export const fileRoutes =
         },
       },
       async ({ account, params, query }, reply) => {
-        const guest = await guestOf(account.id, params.id);
+        const guest = await guestOf(account.id, params.id, reply);
         const archive = await packTar(guest, query, query.exclude ?? [], untilClosed(reply));
         reply.header('content-type', 'application/x-tar');
         return reply.send(Readable.from(archive, { objectMode: false, highWaterMark: 512 * 1024 }));

@@ -18,6 +18,7 @@ import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { askGuest } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { heldGuest } from '../guest/held-guest.ts';
 import { signalName } from '../guest/signals.ts';
 import { ownerOf, ownerOfVm } from './views.ts';
 
@@ -49,9 +50,9 @@ const scopedRoutes =
     const within = { timeoutMs: DEADLINE_MS };
 
     const created = { params: Scope, body: CreatePtyRequest, response: { 200: PtySession } };
-    app.post(base, { schema: created }, async ({ account, params, body }) => {
+    app.post(base, { schema: created }, async ({ account, params, body }, reply) => {
       const owner = await findOwner(services, account.id, params.id);
-      const { agent } = await owner.wokenGuest();
+      const { agent } = await heldGuest(owner, reply, 'always');
       return ptyView(await askGuest(() => agent.pty.create(createMessage(body), within)));
     });
 
@@ -85,9 +86,9 @@ const scopedRoutes =
     );
 
     const token = { params: One, body: PtyTokenRequest.nullish(), response: { 200: PtyToken } };
-    app.post(`${base}/:pty/token`, { schema: token }, async ({ account, params, body }) => {
+    app.post(`${base}/:pty/token`, { schema: token }, async ({ account, params, body }, reply) => {
       const owner = await findOwner(services, account.id, params.id);
-      const { agent } = await owner.guest();
+      const { agent } = await heldGuest(owner, reply);
       await askGuest(() => agent.pty.get({ id: params.pty }, within));
       const grant = { accountId: account.id, sandboxId: owner.record.id, ptyId: params.pty };
       const issued = services.ptyTokens.issue({ ...grant, readOnly: body?.read_only ?? false });

@@ -16,7 +16,7 @@ export const sandboxRoutes =
   async (app) => {
     const created = { body: CreateSandboxRequest, response: { 201: Sandbox } };
     app.post('/v2/sandboxes', { schema: created }, async ({ account, body }, reply) => {
-      const owner = await createSandbox(services, account.id, body, body.ttl_seconds);
+      const owner = await createSandbox(services, account.id, { ...body, ttlSeconds: body.ttl_seconds });
       return reply.code(201).send(sandboxView(owner.record));
     });
 

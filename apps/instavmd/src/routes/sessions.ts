@@ -17,7 +17,7 @@ import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { authenticate } from '../auth.ts';
 import { createSandbox } from './create.ts';
-import { ownerOf, vmStatus, vmView } from './views.ts';
+import { isUsable, ownerOf, vmStatus, vmView } from './views.ts';
 
 const Params = z.object({ sid: z.string() });
 
@@ -27,7 +27,7 @@ export const sessionRoutes =
     const created = { body: CreateSessionRequest, response: { 200: CreateSessionResponse } };
     app.post('/v1/sessions/session', { config: { isPublic: true }, schema: created }, async ({ body }) => {
       const account = await authenticate(services.accounts, body.api_key);
-      const owner = await createSandbox(services, account.id, body, body.vm_lifetime_seconds);
+      const owner = await createSandbox(services, account.id, { ...body, ttlSeconds: body.vm_lifetime_seconds });
       return { session_id: owner.record.id };
     });
 
@@ -90,13 +90,14 @@ function uptimeSeconds(record: SandboxRecord): number | null {
 
 function statusView(record: SandboxRecord) {
   const assigned = record.incarnationId !== null;
-  const alive = record.state === 'running' || record.state === 'creating';
+  // A suspended session that the next command resumes is as good as a running one.
+  const alive = isUsable(record);
   return {
     session_id: record.id,
     exists: true,
     vm_assigned: assigned,
     vm_alive: alive,
-    vm_status: assigned ? (alive ? vmStatus(record) : 'killed') : null,
+    vm_status: assigned ? (alive || record.state === 'suspended' ? vmStatus(record) : 'killed') : null,
     vm_id: record.incarnationId,
     uptime_seconds: uptimeSeconds(record),
     expires_in_seconds:

@@ -7,6 +7,7 @@ import type { FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import type { Services } from '../app.ts';
 import { invalidFields } from '../errors.ts';
+import { heldGuest } from '../guest/held-guest.ts';
 import { fileInfoView, readFile, writeFile } from '../guest/transfer.ts';
 import { bodyPieces } from '../request-body.ts';
 import { untilClosed } from './until-closed.ts';
@@ -32,7 +33,8 @@ export const transferRoutes =
         const form = fieldsOf(part);
         const owner = await ownerOf(services, request.account.id, form.sessionId);
         const options = { target: { path: form.path }, parents: true };
-        const info = fileInfoView(await writeFile(await owner.wokenGuest(), options, contents, untilClosed(reply)));
+        const guest = await heldGuest(owner, reply, 'always');
+        const info = fileInfoView(await writeFile(guest, options, contents, untilClosed(reply)));
         return { success: true, remote_path: form.path, size: info.size_bytes };
       } finally {
         part.file.resume();
@@ -47,7 +49,7 @@ export const transferRoutes =
     app.post('/download', { schema: downloaded }, async ({ account, body }, reply) => {
       const owner = await ownerOf(services, account.id, body.session_id);
       const request = { target: { path: absolute(body.filename) }, signal: untilClosed(reply) };
-      const { info, contents } = await readFile(await owner.wokenGuest(), request);
+      const { info, contents } = await readFile(await heldGuest(owner, reply, 'always'), request);
       reply.type('application/json');
       return reply.send(Readable.from(downloadBody(fileInfoView(info).name, contents), { objectMode: false }));
     });

@@ -3,6 +3,7 @@ import { FileInfo, UnpackQuery, UnpackResponse, WriteFileQuery } from '@instavm/
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { heldGuest } from '../guest/held-guest.ts';
 import { fileInfoView, unpackTar, writeFile } from '../guest/transfer.ts';
 import { bodyPieces } from '../request-body.ts';
 import { untilClosed } from './until-closed.ts';
@@ -25,7 +26,7 @@ export const uploadRoutes =
       response: { 200: FileInfo },
     };
     app.put('/v2/sandboxes/:id/files', { schema: written }, async ({ account, params, query, body }, reply) => {
-      const guest = await (await ownerOf(services, account.id, params.id)).guest();
+      const guest = await heldGuest(await ownerOf(services, account.id, params.id), reply);
       const { mode, parents, owner, group, append } = query;
       const options = { target: query, mode, parents, owner, group, append };
       return fileInfoView(await writeFile(guest, options, bodyPieces(body), untilClosed(reply)));
@@ -39,7 +40,7 @@ export const uploadRoutes =
       response: { 200: UnpackResponse },
     };
     app.put('/v2/sandboxes/:id/tar', { schema: unpacked }, async ({ account, params, query, body }, reply) => {
-      const guest = await (await ownerOf(services, account.id, params.id)).guest();
+      const guest = await heldGuest(await ownerOf(services, account.id, params.id), reply);
       const { owner, group, max_bytes: maxBytes, max_entries: maxEntries } = query;
       const options = { target: query, owner, group, maxBytes, maxEntries };
       const done = await unpackTar(guest, options, bodyPieces(body), untilClosed(reply));

@@ -1,10 +1,12 @@
-/** How sandboxes look on the wire, and how wire ids find them. */
+/** How sandboxes and snapshots look on the wire, and how wire ids find them. */
 import {
   type AccountId,
   parseIncarnationId,
   parseSandboxId,
   type SandboxOwner,
   type SandboxRecord,
+  type SandboxState,
+  type SnapshotRecord,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
@@ -28,15 +30,26 @@ export async function ownerOfVm(services: Services, accountId: AccountId, vmId: 
   return services.sandboxes.getByIncarnation(accountId, id);
 }
 
-/** The contract's words for our states. */
-export function vmStatus(record: SandboxRecord): string {
-  if (record.state === 'running') return 'active';
-  if (record.state === 'creating') return 'creating';
-  if (record.state === 'failed') return 'failed';
-  return 'terminated';
-}
+/** The contract's words for our states, and its kind of words where it has none. */
+const VM_STATUS: Readonly<Record<SandboxState, string>> = {
+  creating: 'creating',
+  running: 'active',
+  suspending: 'suspending',
+  suspended: 'suspended',
+  resuming: 'resuming',
+  stopping: 'terminated',
+  stopped: 'terminated',
+  failed: 'failed',
+};
+
+export const vmStatus = ({ state }: SandboxRecord): string => VM_STATUS[state];
+
+/** Whether a command finds it running, or brings it back with its memory. */
+export const isUsable = ({ state, lifecycle }: SandboxRecord): boolean =>
+  state === 'suspended' ? lifecycle.autoResume : ['creating', 'running', 'suspending', 'resuming'].includes(state);
 
 export function vmView(record: SandboxRecord) {
+  const { lifecycle } = record;
   return {
     vm_id: record.incarnationId ?? '',
     session_id: record.id,
@@ -47,11 +60,16 @@ export function vmView(record: SandboxRecord) {
     vcpu_count: record.size.vcpus,
     metadata: record.metadata,
     ssh_host: null,
-    snapshot_id: null,
+    snapshot_id: record.snapshotId,
+    auto_suspend: lifecycle.autoSuspend,
+    auto_resume: lifecycle.autoResume,
+    snapshot_on_terminate: lifecycle.snapshotOnTerminate,
+    snapshot_name: lifecycle.snapshotName,
   };
 }
 
 export function sandboxView(record: SandboxRecord) {
+  const { lifecycle, leaseLeftMs } = record;
   return {
     id: record.id,
     state: record.state,
@@ -62,5 +80,54 @@ export function sandboxView(record: SandboxRecord) {
     memory_mb: record.size.memoryMib,
     vcpu_count: record.size.vcpus,
     metadata: record.metadata,
+    ttl_seconds: record.ttlSeconds,
+    lease_left_seconds: record.state === 'suspended' && leaseLeftMs !== null ? leaseLeftMs / 1000 : null,
+    snapshot_id: record.snapshotId,
+    auto_resume: lifecycle.autoResume,
+    auto_suspend: lifecycle.autoSuspend,
+    snapshot_on_terminate: lifecycle.snapshotOnTerminate,
+    snapshot_name: lifecycle.snapshotName,
+    idle_suspend_seconds: lifecycle.idleSuspendSeconds,
+  };
+}
+
+/** The contract's object (§3). Only `error` and `last_error` say why one failed. */
+export function snapshotView(record: SnapshotRecord) {
+  return {
+    id: record.id,
+    snapshot_id: record.id,
+    name: record.name ?? record.id,
+    status: record.status,
+    type: 'user' as const,
+    snapshot_type: 'vm',
+    is_public: false,
+    error: record.lastError,
+    last_error: record.lastError,
+    source_vm_id: record.incarnationId,
+    source_session_id: record.sandboxId,
+    oci_image: null,
+    vcpu_count: record.spec.size.vcpus,
+    memory_mb: record.spec.size.memoryMib,
+    size_bytes: record.sizeBytes,
+    vm_lifetime_seconds: record.spec.ttlSeconds,
+    metadata: record.spec.metadata,
+    created_at: record.createdAt.toISOString(),
+    updated_at: record.updatedAt.toISOString(),
+  };
+}
+
+export function sandboxSnapshotView(record: SnapshotRecord) {
+  return {
+    id: record.id,
+    name: record.name,
+    status: record.status,
+    error: record.lastError,
+    sandbox_id: record.sandboxId,
+    memory_mb: record.spec.size.memoryMib,
+    vcpu_count: record.spec.size.vcpus,
+    ttl_seconds: record.spec.ttlSeconds,
+    size_bytes: record.sizeBytes,
+    metadata: record.spec.metadata,
+    created_at: record.createdAt.toISOString(),
   };
 }

@@ -1,32 +1,45 @@
 /** VMs of the contract (§7): incarnations, seen from the side. `/v1/vms` and `/v1/vms/` are two routes. */
-import { CreateVmRequest, InstaVMError, UpdateVmRequest, Vm, WaitQuery } from '@instavm/wire';
+import { DEFAULT_LIFECYCLE } from '@instavm/core';
+import {
+  CloneVmRequest,
+  CloneVmResponse,
+  CreateVmRequest,
+  InstaVMError,
+  StageEnvRequest,
+  StageEnvResponse,
+  UpdateVmRequest,
+  Vm,
+  WaitQuery,
+} from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { createSandbox, egressFromBody } from './create.ts';
+import { changedLifecycle, createSandbox, egressFromBody } from './create.ts';
+import { envOf } from './stage-env.ts';
 import { ownerOf, ownerOfVm, vmView } from './views.ts';
 
 const Params = z.object({ vm: z.string() });
-const DEFAULT_LIFETIME_SECONDS = 300;
 const LIST_LIMIT = 1000;
+/** A VM is resumed by its name unless it was made with `auto_resume` (contract §5.1). */
+const VM_LIFECYCLE = { ...DEFAULT_LIFECYCLE, autoResume: false };
+const CHANGEABLE = new Set(['metadata', 'auto_suspend', 'auto_resume', 'snapshot_on_terminate', 'snapshot_name']);
 
+/** Every route answers when it is done, also with `wait=false`: it takes less time than a poll. Snapshots are the exception. */
 export const vmRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
     const created = { body: CreateVmRequest.nullish(), querystring: WaitQuery, response: { 200: Vm } };
     app.post('/v1/vms', { schema: created }, async ({ account, body }) => {
-      const wanted = body ?? {};
-      const unavailable = wanted.snapshot_id ? 'snapshots' : wanted.image_variant ? 'image variants' : undefined;
-      if (unavailable !== undefined)
-        throw new InstaVMError('not_available', `${unavailable} are not available on this server`);
-      if (wanted.session_id !== undefined) {
-        const owner = await ownerOf(services, account.id, wanted.session_id);
+      const { vm_lifetime_seconds, egress_policy, session_id, image_variant, ...wanted } = body ?? {};
+      if (image_variant) throw new InstaVMError('not_available', 'image variants are not available on this server');
+      if (session_id !== undefined) {
+        const owner = await ownerOf(services, account.id, session_id);
         await owner.start();
         return vmView(owner.record);
       }
-      const lifetime = wanted.vm_lifetime_seconds ?? DEFAULT_LIFETIME_SECONDS;
-      const egress = wanted.egress_policy === undefined ? null : egressFromBody(wanted.egress_policy);
-      return vmView((await createSandbox(services, account.id, wanted, lifetime, egress)).record);
+      const egress = egress_policy === undefined ? undefined : egressFromBody(egress_policy);
+      const all = { ...wanted, ttlSeconds: vm_lifetime_seconds, egress };
+      return vmView((await createSandbox(services, account.id, all, VM_LIFECYCLE)).record);
     });
 
     const listed = { response: { 200: z.array(Vm) } };
@@ -45,15 +58,53 @@ export const vmRoutes =
     );
     app.patch('/v1/vms/:vm', { schema: { ...one, body: UpdateVmRequest } }, async ({ account, params, body }) => {
       const owner = await ownerOfVm(services, account.id, params.vm);
-      const unknown = Object.keys(body).filter((key) => key !== 'metadata');
+      const unknown = Object.keys(body).filter((key) => !CHANGEABLE.has(key));
       if (unknown.length > 0)
         throw new InstaVMError('not_available', `changing ${unknown.join(', ')} is not available on this server`);
-      if (body.metadata !== undefined) await owner.remember({ metadata: body.metadata });
+      const lifecycle = changedLifecycle(owner.record.lifecycle, body);
+      await owner.remember({ lifecycle, ...(body.metadata !== undefined && { metadata: body.metadata }) });
       return vmView(owner.record);
     });
     app.delete('/v1/vms/:vm', { schema: one }, async ({ account, params }) => {
       const owner = await ownerOfVm(services, account.id, params.vm);
       await owner.end('deleted by request', 'request');
       return vmView(owner.record);
+    });
+
+    app.post('/v1/vms/:vm/suspend', { schema: one }, async ({ account, params }) => {
+      const owner = await ownerOfVm(services, account.id, params.vm);
+      await owner.suspend('suspended by request');
+      return vmView(owner.record);
+    });
+    const resumed = { ...one, querystring: WaitQuery };
+    app.post('/v1/vms/:vm/resume', { schema: resumed }, async ({ account, params }) => {
+      const owner = await ownerOfVm(services, account.id, params.vm);
+      await owner.resume();
+      return vmView(owner.record);
+    });
+
+    const cloned = {
+      params: Params,
+      querystring: WaitQuery,
+      body: CloneVmRequest.nullish(),
+      response: { 200: CloneVmResponse },
+    };
+    app.post('/v1/vms/:vm/clone', { schema: cloned }, async ({ account, params, body }) => {
+      const owner = await ownerOfVm(services, account.id, params.vm);
+      const name = body?.snapshot_name ?? null;
+      const { clones, snapshot } = await services.sandboxes.clone(owner, 1, name, {});
+      const [clone = owner] = clones;
+      return {
+        ...vmView(clone.record),
+        snapshot_id: name === null ? null : snapshot.id,
+        snapshot_deleted: name === null,
+      };
+    });
+
+    const staged = { params: Params, body: StageEnvRequest, response: { 200: StageEnvResponse } };
+    app.post('/v1/vms/:vm/stage-env', { schema: staged }, async ({ account, params, body }) => {
+      const owner = await ownerOfVm(services, account.id, params.vm);
+      await owner.remember({ env: envOf(owner.record.env, body.entries) });
+      return { success: true, staged: body.entries.length };
     });
   };

@@ -7,6 +7,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { guestError } from '../guest/errors.ts';
+import { heldGuest } from '../guest/held-guest.ts';
 import { firstOf, targetOf } from '../guest/transfer.ts';
 import { untilClosed } from './until-closed.ts';
 import { ownerOf } from './views.ts';
@@ -34,7 +35,7 @@ export const watchRoutes =
       querystring: WatchQuery,
     };
     app.get('/v2/sandboxes/:id/files/watch', { schema: watched }, async ({ account, params, query, log }, reply) => {
-      const guest = await (await ownerOf(services, account.id, params.id)).guest();
+      const guest = await heldGuest(await ownerOf(services, account.id, params.id), reply);
       const signal = untilClosed(reply);
       const request = { target: targetOf(query), recursive: query.recursive ?? false };
       const events = guest.agent.files.watch(request, { signal })[Symbol.asyncIterator]();

@@ -3,7 +3,7 @@
  * its client has read, and goes on from there when the channel to the guest was lost and found again.
  */
 import type { PtyEvent } from '@instavm/agent-client';
-import type { SandboxOwner } from '@instavm/core';
+import type { SandboxOwner, Wake } from '@instavm/core';
 import { type AttachPtyQuery, InstaVMError, PtyControl } from '@instavm/wire';
 import type { FastifyBaseLogger } from 'fastify';
 import type { RawData, WebSocket } from 'ws';
@@ -69,7 +69,10 @@ export class PtyRelay {
   /** @throws pty_not_found, too_many_viewers, guest_unresponsive, guest_lost, and as `SandboxOwner.guest` */
   static async attach(viewer: PtyViewer, log: FastifyBaseLogger): Promise<PtyRelay> {
     const relay = new PtyRelay(viewer, log);
-    relay.#opened = await relay.#attach(viewer.query.offset === undefined ? undefined : BigInt(viewer.query.offset));
+    relay.#opened = await relay.#attach(
+      viewer.query.offset === undefined ? undefined : BigInt(viewer.query.offset),
+      'suspended',
+    );
     relay.#offset = relay.#opened.offset;
     relay.#acknowledged = relay.#offset;
     return relay;
@@ -110,9 +113,9 @@ export class PtyRelay {
     }
   }
 
-  async #attach(from: bigint | undefined): Promise<Opened> {
+  async #attach(from: bigint | undefined, wake: Wake): Promise<Opened> {
     const { owner, ptyId, query } = this.#viewer;
-    const { agent } = await owner.guest();
+    const { agent } = await owner.guest(wake);
     const stop = new AbortController();
     this.#stop = stop;
     const open = { id: ptyId, offset: from ?? 0n, fromStart: from === undefined, readOnly: query.read_only };
@@ -142,7 +145,8 @@ export class PtyRelay {
     this.#input = this.#newInput();
     lost.moveTo(this.#input);
     this.#stop.abort();
-    await this.#attach(this.#offset);
+    // Whoever suspended the sandbox under its viewers meant it.
+    await this.#attach(this.#offset, 'never');
   }
 
   #newInput(): MessageQueue<Input> {

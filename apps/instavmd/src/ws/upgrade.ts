@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { AccountId, SandboxId } from '@instavm/core';
+import type { AccountId, SandboxId, SandboxOwner } from '@instavm/core';
 import { AttachPtyQuery, errorBody, InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { type WebSocket, WebSocketServer } from 'ws';
@@ -10,6 +10,7 @@ import type { Services } from '../app.ts';
 import { authenticate } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
+import type { Guest } from '../guest/guest.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
 import { relayExec } from './exec.ts';
@@ -35,7 +36,8 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
   const exec: Handler = async ({ request, accept }, id = '') => {
     const account = await authenticate(services.accounts, request.headers['x-api-key']);
     const owner = await ownerOf(services, account.id, id);
-    const guest = await owner.guest();
+    holdWhile(request, owner);
+    const guest = await owner.guest('suspended');
     await accept((socket) => relayExec(socket, guest, app.log));
   };
 
@@ -47,6 +49,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     const owner = await PTY_SCOPES[scope]?.(services, grant.accountId, id);
     if (owner === undefined || !grant.allows(owner.record.id, ptyId))
       throw new InstaVMError('permission_denied', 'the token is for another terminal');
+    holdWhile(request, owner);
     const viewer = { owner, ptyId, query: { ...query, read_only: query.read_only || grant.readOnly } };
     const relay = await PtyRelay.attach(viewer, app.log).catch(guestError);
     if (relay instanceof InstaVMError) {
@@ -95,6 +98,13 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     for (const client of server.clients) client.close(1001, 'the daemon is stopping');
     server.close();
   });
+}
+
+/** The sandbox counts as used as long as the connection is open. */
+function holdWhile({ socket }: IncomingMessage, owner: SandboxOwner<Guest>): void {
+  const release = owner.hold();
+  if (socket.destroyed) release();
+  else socket.once('close', release);
 }
 
 function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void {

@@ -2,11 +2,21 @@
  * The fake backend: the Vmm port without a guest. Commands run on the host, as the daemon's user, in a temporary directory that stands
  * for the guest's disk, behind the same handshake, gRPC services and error words as the real agent's. It isolates nothing: for tests.
  */
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import type { Channel, GuestImages, MachineSize, MicroVm, Template, TemplateKey, Vmm, VmmExit } from '@instavm/core';
+import type {
+  Channel,
+  GuestImages,
+  MachineSize,
+  MicroVm,
+  Template,
+  TemplateKey,
+  Vmm,
+  VmmExit,
+  VmSnapshot,
+} from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { FakeGuest } from './guest.ts';
 import { streamPair } from './stream-pair.ts';
@@ -19,6 +29,8 @@ export const fakeImages: GuestImages = {
   blankOverlayPath: '/nonexistent/overlay',
   digest: 'fake',
 };
+
+const MANIFEST = 'snapshot.json';
 
 export type FakeOptions = {
   /** Where the guests' disks are; without one they are temporary directories of the system. */
@@ -49,8 +61,20 @@ export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vm
         runDirectory === undefined ? await mkdtemp(join(tmpdir(), 'instavm-fake-')) : join(runDirectory, incarnationId);
       for (const name of ['disk/root', 'disk/tmp', 'disk/workspace', 'scripts'])
         await mkdir(join(directory, name), { recursive: true, mode: 0o700 });
-      return microVm(incarnationId, directory, template.size, agentPath);
+      if ('templateKey' in template)
+        await cp(join(template.directory, 'disk'), join(directory, 'disk'), { recursive: true });
+      return microVm(incarnationId, directory, template, agentPath);
     },
+    findSnapshot: async (directory) => {
+      try {
+        return { ...(JSON.parse(await readFile(join(directory, MANIFEST), 'utf8')) as VmSnapshot), directory };
+      } catch {
+        return undefined;
+      }
+    },
+    pruneTemplates: async () => [],
+    // A fake guest lives inside its daemon.
+    adoptSurvivors: async () => [],
     reapLeftovers: async () => {
       const names = runDirectory === undefined ? [] : await readdir(runDirectory).catch(() => []);
       for (const name of names) await rm(join(runDirectory ?? '', name), { recursive: true, force: true });
@@ -62,7 +86,7 @@ export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vm
 function microVm(
   incarnationId: MicroVm['incarnationId'],
   directory: string,
-  size: MachineSize,
+  source: Template | VmSnapshot,
   agentPath: string | undefined,
 ): MicroVm {
   const streams = new Map<Channel, Duplex>();
@@ -82,7 +106,7 @@ function microVm(
   const powerOff = (): void => {
     killed ??= end(false);
   };
-  const guest = new FakeGuest(directory, size, powerOff, agentPath);
+  const guest = new FakeGuest(directory, source.size, powerOff, agentPath);
   return {
     incarnationId,
     accelerator: 'none',
@@ -95,6 +119,21 @@ function microVm(
       streams.set(channel, host);
       if (channel === 'control') guest.accept(inside);
       return host;
+    },
+    snapshot: async (target, then) => {
+      const partial = `${target}.partial`;
+      await mkdir(partial, { recursive: true, mode: 0o700 });
+      await cp(join(directory, 'disk'), join(partial, 'disk'), { recursive: true });
+      const { size, backend, accelerator } = source;
+      const templateKey = 'templateKey' in source ? source.templateKey : source.key;
+      const made = { templateKey, size, backend, accelerator, storedBytes: 1 };
+      await writeFile(join(partial, MANIFEST), JSON.stringify(made));
+      await rename(partial, target);
+      if (then === 'end') {
+        killed ??= end(true);
+        await killed;
+      }
+      return { ...made, directory: target };
     },
     kill: () => {
       killed ??= end(true);

@@ -73,7 +73,13 @@ export function createQemuVmm(options: QemuOptions): Vmm {
       builds.set(key, build);
       return build;
     },
-    restore: (template, incarnationId) => restore(binary, runDirectory, template, incarnationId),
+    restore: (source, incarnationId) => {
+      if ('templateKey' in source) throw new InstaVMError('unsupported', 'snapshots come with the next change');
+      return restore(binary, runDirectory, source, incarnationId);
+    },
+    findSnapshot: async () => undefined,
+    pruneTemplates: async () => [],
+    adoptSurvivors: async () => [],
     reapLeftovers: () => reapDirectory(runDirectory),
   };
 }
@@ -122,6 +128,9 @@ function microVm(vmm: QemuProcess, incarnationId: IncarnationId, accelerator: Ac
     pid: vmm.pid,
     exited: vmm.exited,
     connect: (channel: Channel) => vmm.connect(FILES[channel], CHANNEL_DEADLINE_MS),
+    snapshot: async () => {
+      throw new InstaVMError('unsupported', 'snapshots come with the next change');
+    },
     kill: () => {
       killed ??= vmm.kill();
       return killed;

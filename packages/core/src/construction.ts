@@ -1,0 +1,73 @@
+/** How a microVM with an attached guest is made, for a sandbox or for the warm pool. */
+import { InstaVMError } from '@instavm/wire';
+import { CleanupStack } from './cleanup.ts';
+import type { Clock } from './clock.ts';
+import { withDeadline } from './deadline.ts';
+import type { GuestConnector, GuestLink } from './guest.ts';
+import type { IncarnationId } from './ids.ts';
+import type { LifecycleLog } from './log.ts';
+import { DEADLINES_MS } from './states.ts';
+import type { MicroVm, Template, Vmm, VmSnapshot } from './vmm.ts';
+
+/** SYNC and the first call of a clone: tens of milliseconds; a busy emulating host may need seconds. */
+export const ATTACH_DEADLINE_MS = 30_000;
+
+export type ConstructionPorts<Guest extends GuestLink> = {
+  readonly vmm: Vmm;
+  readonly connector: GuestConnector<Guest>;
+  readonly clock: Clock;
+  readonly log: LifecycleLog;
+};
+
+/** Runs, and answers; whose it is the guest does not know yet. */
+export type Prepared<Guest extends GuestLink> = {
+  readonly id: IncarnationId;
+  readonly vm: MicroVm;
+  readonly guest: Guest;
+  /** Ends it, last first. */
+  readonly cleanup: CleanupStack;
+};
+
+/**
+ * @param restored called between the microVM and its guest
+ * @throws boot_failed, capacity_unavailable, snapshot_incompatible, guest_unresponsive; nothing is left then
+ */
+export function prepare<Guest extends GuestLink>(
+  ports: ConstructionPorts<Guest>,
+  source: Template | VmSnapshot,
+  id: IncarnationId,
+  deadlineMs: number = DEADLINES_MS.creating,
+  restored: () => void = () => {},
+): Promise<Prepared<Guest>> {
+  const make = async (): Promise<Prepared<Guest>> => {
+    const vm = await ports.vmm.restore(source, id);
+    restored();
+    return attach(ports, vm);
+  };
+  const tooLate = (): Error => new InstaVMError('boot_failed', 'the microVM did not start in time');
+  return withDeadline(ports.clock, deadlineMs, make(), tooLate, (late) => void discard(ports.log, late));
+}
+
+/** @throws guest_unresponsive; the microVM is ended then */
+export async function attach<Guest extends GuestLink>(
+  { connector, log }: ConstructionPorts<Guest>,
+  vm: MicroVm,
+): Promise<Prepared<Guest>> {
+  const cleanup = new CleanupStack();
+  cleanup.push(() => vm.kill());
+  try {
+    const guest = await connector.attach(await vm.connect('control'), ATTACH_DEADLINE_MS);
+    cleanup.push(() => guest.close());
+    return { id: vm.incarnationId, vm, guest, cleanup };
+  } catch (error) {
+    await runLogged(log, cleanup);
+    throw error;
+  }
+}
+
+/** Ends what nobody will use. Never rejects. */
+export const discard = <Guest extends GuestLink>(log: LifecycleLog, { cleanup }: Prepared<Guest>): Promise<void> =>
+  runLogged(log, cleanup);
+
+const runLogged = (log: LifecycleLog, cleanup: CleanupStack): Promise<void> =>
+  cleanup.run().catch((error: unknown) => log.warn({ err: error }, 'clean-up after a failed start'));

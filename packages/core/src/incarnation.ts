@@ -1,0 +1,198 @@
+/**
+ * One run of a microVM for a sandbox: keeps its guest attached, notices its death, saves it. It knows nothing of records; what becomes
+ * of the sandbox is its owner's to decide.
+ */
+import { InstaVMError } from '@instavm/wire';
+import type { CleanupStack } from './cleanup.ts';
+import { ATTACH_DEADLINE_MS, type ConstructionPorts, type Prepared } from './construction.ts';
+import { withDeadline } from './deadline.ts';
+import type { GuestIdentity, GuestLink } from './guest.ts';
+import type { IncarnationId } from './ids.ts';
+import { DEADLINES_MS } from './states.ts';
+import type { MicroVm, VmSnapshot } from './vmm.ts';
+
+/** A channel that drops again and again belongs to a broken guest, not to a slip of the host. */
+const MAX_REATTACHMENTS = 16;
+/** How long the VMM's own end is awaited when its channel dropped: it says more about the reason. */
+const EXIT_GRACE_MS = 1_000;
+const CALL_DEADLINE_MS = 30_000;
+/** An agent that is alive answers in a millisecond; one that answers none of three is wedged. */
+const PING_INTERVAL_MS = 60_000;
+const MAX_MISSED_PINGS = 3;
+/** Of the guest's own time, which stands still while it is saved. */
+const THAW_AFTER_MS = 15_000;
+
+/** News of an incarnation; may come late, so the owner compares. */
+export type Lost = (reason: string, diagnostics: string) => void;
+
+export class Incarnation<Guest extends GuestLink> {
+  readonly id: IncarnationId;
+  readonly #ports: ConstructionPorts<Guest>;
+  readonly #vm: MicroVm;
+  readonly #cleanup: CleanupStack;
+  readonly #lost: Lost;
+  #guest: Guest;
+  /** Pending while there is no channel that could be used. */
+  #detached: Promise<void> | undefined;
+  #reattachments = 0;
+  #isPaused = false;
+  #isReleased = false;
+  #cancelPing: () => void = () => {};
+  #hasExited = false;
+
+  /** @param lost called at most a few times, when the microVM or its guest is gone for good */
+  constructor(ports: ConstructionPorts<Guest>, { id, vm, guest, cleanup }: Prepared<Guest>, lost: Lost) {
+    this.id = id;
+    this.#ports = ports;
+    this.#vm = vm;
+    this.#guest = guest;
+    this.#cleanup = cleanup;
+    this.#lost = lost;
+    cleanup.push(() => this.#guest.close());
+    cleanup.push(() => this.#cancelPing());
+    vm.exited.then((exit) => {
+      this.#hasExited = true;
+      if (!exit.requested && !this.#isReleased)
+        lost(`the microVM ended by itself (${exit.signal ?? exit.code})`, exit.diagnostics);
+    });
+    this.#keepAttached();
+    this.#watch(0);
+  }
+
+  /** Waits while the channel is opened again. */
+  async guest(): Promise<Guest> {
+    while (this.#detached !== undefined) await this.#detached;
+    return this.#guest;
+  }
+
+  /** Ends the microVM and lets go of everything. A second call joins the first. @throws when something stays */
+  release(): Promise<void> {
+    this.#isReleased = true;
+    const tooLate = (): Error => new Error('the microVM did not end in time');
+    return withDeadline(this.#ports.clock, DEADLINES_MS.stopping, this.#cleanup.run(), tooLate);
+  }
+
+  /** Leaves the microVM to the next daemon. */
+  leave(): void {
+    this.#isReleased = true;
+    this.#cancelPing();
+    this.#guest.close();
+  }
+
+  /**
+   * Writes what it is to `directory`. With `continue` it runs on with its clock set; with `end` its microVM is gone afterwards. After a
+   * failure it runs on as well, unless it is reported as lost.
+   * @throws snapshot_failed, capacity_unavailable, guest_unresponsive
+   */
+  async save(
+    directory: string,
+    then: 'continue' | 'end',
+    identity: GuestIdentity,
+    frozen: () => void,
+  ): Promise<VmSnapshot> {
+    const guest = await this.guest();
+    await guest.freeze(THAW_AFTER_MS, CALL_DEADLINE_MS);
+    frozen();
+    let resumed = (): void => {};
+    this.#detached = new Promise((resolve) => {
+      resumed = resolve;
+    });
+    this.#isPaused = true;
+    try {
+      guest.close();
+      await guest.closed;
+      const saved = await this.#snapshot(directory, then);
+      if (then === 'end') this.#isReleased = true;
+      return saved;
+    } finally {
+      if (this.#hasExited) this.#giveUp('the microVM ended while it was saved', '');
+      else if (!this.#isReleased) await this.#attachAgain(identity);
+      this.#isPaused = false;
+      this.#detached = undefined;
+      resumed();
+      this.#keepAttached();
+    }
+  }
+
+  async #snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot> {
+    const tooLate = (): Error => {
+      // Nobody knows what it is doing now, so it is not let run on.
+      this.#giveUp('it could not be saved in time', '');
+      return new InstaVMError('snapshot_failed', 'the microVM could not be saved in time');
+    };
+    return withDeadline(this.#ports.clock, DEADLINES_MS.suspending, this.#vm.snapshot(directory, then), tooLate);
+  }
+
+  /** After a pause. @throws nothing: a guest that does not come back is lost */
+  async #attachAgain(identity: GuestIdentity): Promise<void> {
+    try {
+      const guest = await this.#attach();
+      await guest.thaw(CALL_DEADLINE_MS);
+      // Its clock stood still.
+      await guest.personalize(identity, CALL_DEADLINE_MS);
+    } catch (error) {
+      this.#giveUp('the guest agent did not come back after a pause', String(error));
+    }
+  }
+
+  async #attach(): Promise<Guest> {
+    const guest = await this.#ports.connector.attach(await this.#vm.connect('control'), ATTACH_DEADLINE_MS);
+    if (this.#isReleased) guest.close();
+    this.#guest = guest;
+    return guest;
+  }
+
+  /** A control stream that drops while the microVM lives is opened again; only when that fails is the guest lost. */
+  #keepAttached(): void {
+    const guest = this.#guest;
+    guest.closed.then(() => {
+      // Closed by us, to save it or to end it.
+      if (this.#isPaused || this.#isReleased || this.#guest !== guest) return;
+      const again = this.#reattach().then(() => {
+        if (this.#detached === again) this.#detached = undefined;
+      });
+      this.#detached = again;
+    });
+  }
+
+  /** Never rejects. */
+  async #reattach(): Promise<void> {
+    const { log, clock } = this.#ports;
+    try {
+      if (++this.#reattachments > MAX_REATTACHMENTS) throw new Error('the control channel dropped too often');
+      log.warn({ incarnationId: this.id }, 'the control channel dropped; attaching again');
+      await this.#attach();
+      this.#keepAttached();
+    } catch (error) {
+      const grace = new Promise<void>((resolve) => {
+        clock.schedule(new Date(clock.now().getTime() + EXIT_GRACE_MS), resolve);
+      });
+      await Promise.race([this.#vm.exited, grace]);
+      this.#giveUp('the guest agent no longer answers', String(error));
+    }
+  }
+
+  #watch(missed: number): void {
+    const { clock } = this.#ports;
+    this.#cancelPing = clock.schedule(new Date(clock.now().getTime() + PING_INTERVAL_MS), () => {
+      this.#ping().then((answered) => {
+        if (this.#isReleased) return;
+        if (!answered && missed + 1 >= MAX_MISSED_PINGS) this.#giveUp('the guest agent no longer answers', 'pings');
+        else this.#watch(answered ? 0 : missed + 1);
+      });
+    });
+  }
+
+  async #ping(): Promise<boolean> {
+    try {
+      await (await this.guest()).ping(CALL_DEADLINE_MS);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  #giveUp(reason: string, diagnostics: string): void {
+    if (!this.#isReleased) this.#lost(reason, diagnostics);
+  }
+}

@@ -1,0 +1,127 @@
+/** Snapshots in the database; implements core's `SnapshotRecords`. */
+import type {
+  AccountId,
+  FilesId,
+  IncarnationId,
+  SandboxId,
+  SandboxSpec,
+  SnapshotChange,
+  SnapshotId,
+  SnapshotRecord,
+  SnapshotRecords,
+  SnapshotStatus,
+  TemplateKey,
+} from '@instavm/core';
+import type { Insertable, Selectable, Updateable } from 'kysely';
+import type { Database } from './database.ts';
+import type { Tables } from './schema.ts';
+
+export function snapshotRecords(database: Database): SnapshotRecords {
+  const select = () => database.selectFrom('snapshots').selectAll();
+  // What has failed has no files any more.
+  const files = () =>
+    database
+      .selectFrom('snapshots')
+      .select('files_id')
+      .where('status', '!=', 'failed')
+      .union(
+        database
+          .selectFrom('sandboxes')
+          .select(({ ref }) => ref('saved_in').$notNull().as('files_id'))
+          .where('saved_in', 'is not', null),
+      );
+  return {
+    async insert(record) {
+      await database.insertInto('snapshots').values(toRow(record)).execute();
+    },
+    async update(id, change) {
+      await database.updateTable('snapshots').set(toColumns(change)).where('id', '=', id).execute();
+    },
+    async find(id) {
+      return toRecord(await select().where('id', '=', id).executeTakeFirst());
+    },
+    async list(accountId, limit) {
+      const rows = await select()
+        .where('account_id', '=', accountId)
+        .where('is_transient', '=', 0)
+        .orderBy('created_at', 'desc')
+        .orderBy('id')
+        .limit(limit)
+        .execute();
+      return rows.flatMap((row) => toRecord(row) ?? []);
+    },
+    async delete(id) {
+      const result = await database.deleteFrom('snapshots').where('id', '=', id).executeTakeFirst();
+      return result.numDeletedRows === 1n;
+    },
+    async listUnsettled() {
+      const rows = await select()
+        .where(({ eb, or }) => or([eb('status', '=', 'building'), eb('is_transient', '=', 1)]))
+        .execute();
+      return rows.flatMap((row) => toRecord(row) ?? []);
+    },
+    async listUnused(namePrefix, usedBefore) {
+      const rows = await select()
+        .where('status', '!=', 'building')
+        .where(({ fn, val }) => fn('substr', ['name', val(1), val(namePrefix.length)]), '=', namePrefix)
+        .where('used_at', '<', usedBefore.toISOString())
+        .execute();
+      return rows.flatMap((row) => toRecord(row) ?? []);
+    },
+    async refersTo(id) {
+      const row = await database
+        .selectFrom(files().as('files'))
+        .select('files_id')
+        .where('files_id', '=', id)
+        .executeTakeFirst();
+      return row !== undefined;
+    },
+    async listFiles() {
+      return new Set((await files().execute()).map((row) => row.files_id as FilesId));
+    },
+  };
+}
+
+function toRecord(row: Selectable<Tables['snapshots']> | undefined): SnapshotRecord | undefined {
+  if (row === undefined) return undefined;
+  return {
+    id: row.id as SnapshotId,
+    accountId: row.account_id as AccountId,
+    name: row.name,
+    status: row.status as SnapshotStatus,
+    lastError: row.last_error,
+    isTransient: row.is_transient === 1,
+    sandboxId: row.sandbox_id as SandboxId,
+    incarnationId: row.incarnation_id as IncarnationId | null,
+    filesId: row.files_id as FilesId,
+    spec: JSON.parse(row.spec) as SandboxSpec,
+    templateKey: row.template_key as TemplateKey | null,
+    sizeBytes: row.size_bytes,
+    createdAt: new Date(row.created_at),
+    updatedAt: new Date(row.updated_at),
+    usedAt: new Date(row.used_at),
+  };
+}
+
+function toRow(record: SnapshotRecord): Insertable<Tables['snapshots']> {
+  const { id, accountId, createdAt, ...rest } = record;
+  const created = { id, account_id: accountId, created_at: createdAt.toISOString() };
+  return { ...(toColumns(rest) as Insertable<Tables['snapshots']>), ...created };
+}
+
+function toColumns(change: SnapshotChange): Updateable<Tables['snapshots']> {
+  const columns: Updateable<Tables['snapshots']> = {};
+  if (change.name !== undefined) columns.name = change.name;
+  if (change.status !== undefined) columns.status = change.status;
+  if (change.lastError !== undefined) columns.last_error = change.lastError;
+  if (change.isTransient !== undefined) columns.is_transient = change.isTransient ? 1 : 0;
+  if (change.sandboxId !== undefined) columns.sandbox_id = change.sandboxId;
+  if (change.incarnationId !== undefined) columns.incarnation_id = change.incarnationId;
+  if (change.filesId !== undefined) columns.files_id = change.filesId;
+  if (change.spec !== undefined) columns.spec = JSON.stringify(change.spec);
+  if (change.templateKey !== undefined) columns.template_key = change.templateKey;
+  if (change.sizeBytes !== undefined) columns.size_bytes = change.sizeBytes;
+  if (change.updatedAt !== undefined) columns.updated_at = change.updatedAt.toISOString();
+  if (change.usedAt !== undefined) columns.used_at = change.usedAt.toISOString();
+  return columns;
+}
