@@ -148,10 +148,27 @@ export class HandVm implements MicroVm {
   }
 }
 
+/** A daemon that dies: from then on nothing that it asks of the world happens or is answered. */
+export class Life {
+  isOver = false;
+
+  /** Every call of an object, until the end. */
+  of<T extends object>(port: T): T {
+    return new Proxy(port, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name, target);
+        if (typeof value !== 'function') return value;
+        return (...args: unknown[]) => (this.isOver ? new Promise(() => {}) : Reflect.apply(value, target, args));
+      },
+    });
+  }
+}
+
 export type LadderOptions = {
   readonly maxAlivePerAccount?: number;
   readonly warm?: number;
   readonly reached?: (step: Step) => void;
+  readonly life?: Life;
 };
 
 /** Everything that survives a daemon: what a next one starts from. */
@@ -173,6 +190,7 @@ export class World {
 
 export function ladder(options: LadderOptions = {}, world = new World()) {
   const { clock, vms, guests, stored, fail, disk } = world;
+  const { life = new Life() } = options;
   const templateOf = (key: TemplateKey): Template => ({
     key,
     directory: '/nowhere',
@@ -192,11 +210,11 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
       if (memory === undefined) throw new InstaVMError('boot_failed', 'there is nothing to restore');
       const vm = new HandVm(incarnationId, disk, memory);
       vms.push(vm);
-      return vm;
+      return life.of(vm);
     },
     findSnapshot: async (directory) => disk.get(directory)?.snapshot,
     pruneTemplates: async () => [],
-    adoptSurvivors: async () => world.alive,
+    adoptSurvivors: async () => world.alive.map((vm) => life.of(vm)),
     reapLeftovers: async () => 0,
   };
   const connector: GuestConnector<HandGuest> = {
@@ -204,7 +222,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
       if (fail.attach !== undefined) throw fail.attach;
       const guest = new HandGuest();
       guests.push(guest);
-      return guest;
+      return life.of(guest);
     },
   };
   const files: SnapshotFiles = {
@@ -221,12 +239,12 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     freeDiskMib: () => world.host.freeDiskMib,
   };
   const service = new SandboxService<HandGuest>({
-    vmm,
+    vmm: life.of(vmm),
     templates: new Templates(vmm, images, () => {}),
     connector,
-    records: sandboxRecordsOf(world),
-    snapshots: snapshotRecordsOf(world),
-    files,
+    records: life.of(sandboxRecordsOf(world)),
+    snapshots: life.of(snapshotRecordsOf(world)),
+    files: life.of(files),
     host,
     limits: { maxAlivePerAccount: options.maxAlivePerAccount ?? 100, memoryReserveMib: 512, diskReserveMib: 1024 },
     warmPool: { size: SIZE, depth: options.warm ?? 0 },

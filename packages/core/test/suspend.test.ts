@@ -1,0 +1,230 @@
+/** Suspending, resuming and what happens without anyone asking, with the world made by hand. */
+import { describe, expect, it } from 'vitest';
+import { ACCOUNT, ladder } from './fakes.ts';
+import { settled } from './settled.ts';
+
+const last = <T>(items: readonly T[]): T => items.at(-1) as T;
+
+describe('a suspended sandbox', () => {
+  it('holds no microVM, and goes on with its memory in a new incarnation', async () => {
+    const { create, world, vms } = ladder();
+    const owner = await create();
+    last(vms).memory = 42;
+    const { id, incarnationId } = owner.record;
+    await owner.suspend('enough');
+    expect(owner.record).toMatchObject({ state: 'suspended', stateReason: 'enough', endCause: null, expiresAt: null });
+    expect([world.alive, world.disk.size]).toEqual([[], 1]);
+    await owner.resume();
+    expect(owner.record).toMatchObject({ id, state: 'running', epoch: 2, stateReason: null, savedIn: null });
+    expect(owner.record.incarnationId).not.toBe(incarnationId);
+    expect(last(vms).memory).toBe(42);
+    expect(world.disk.size).toBe(0);
+  });
+
+  it('keeps the rest of its lease, however long it sleeps', async () => {
+    const { create, clock } = ladder();
+    const owner = await create(60);
+    clock.advance(20_000);
+    await owner.suspend('');
+    clock.advance(86_400_000);
+    await settled();
+    await owner.resume();
+    expect(owner.record.expiresAt?.getTime()).toBe(clock.now().getTime() + 40_000);
+    clock.advance(40_000);
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'stopped', endCause: 'expiry' });
+  });
+
+  it('has its guest frozen while it is saved, and personalized when it is back', async () => {
+    const { create, guests } = ladder();
+    const owner = await create();
+    await owner.suspend('');
+    expect(guests[0]?.isFrozen).toBe(true);
+    await owner.resume();
+    expect(guests[1]?.identity?.machineIdHex).toBe(owner.record.id.replaceAll('-', ''));
+  });
+
+  it('is woken for a guest only when it allows it', async () => {
+    const { create } = ladder();
+    const owner = await create(60, { autoResume: false });
+    await owner.suspend('');
+    for (const wake of ['never', 'suspended', 'always'] as const)
+      await expect(owner.guest(wake)).rejects.toMatchObject({ code: 'sandbox_suspended' });
+    await owner.remember({ lifecycle: { ...owner.record.lifecycle, autoResume: true } });
+    await expect(owner.guest()).rejects.toMatchObject({ code: 'sandbox_suspended' });
+    await owner.guest('suspended');
+    expect(owner.record.state).toBe('running');
+  });
+
+  it('is not brought back by who only wants what was', async () => {
+    const { create, vms } = ladder();
+    const owner = await create();
+    last(vms).die();
+    await settled();
+    await expect(owner.guest('suspended')).rejects.toMatchObject({ code: 'invalid_state' });
+    await expect(owner.resume()).rejects.toMatchObject({ code: 'invalid_state' });
+    expect(owner.record.state).toBe('failed');
+  });
+
+  it('stays suspended, with nothing lost, when it cannot be resumed, and can be later', async () => {
+    const { create, fail, world, vms } = ladder();
+    const owner = await create();
+    last(vms).memory = 7;
+    await owner.suspend('why');
+    for (const where of ['restore', 'attach'] as const) {
+      fail[where] = new Error('no');
+      await expect(owner.resume()).rejects.toThrow('no');
+      delete fail[where];
+      expect(owner.record).toMatchObject({ state: 'suspended', stateReason: 'why' });
+      expect([world.alive, world.disk.size]).toEqual([[], 1]);
+    }
+    await owner.resume();
+    expect(last(vms).memory).toBe(7);
+  });
+
+  it('says so when its saved state was damaged', async () => {
+    const { create, world } = ladder();
+    const owner = await create();
+    await owner.suspend('');
+    world.disk.clear();
+    await expect(owner.resume()).rejects.toMatchObject({ code: 'snapshot_damaged' });
+    expect(owner.record.state).toBe('suspended');
+  });
+
+  it('leaves nothing on disk when it is ended', async () => {
+    const { create, world } = ladder();
+    const owner = await create();
+    await owner.suspend('');
+    await owner.end('enough', 'request');
+    expect([owner.record.state, owner.record.savedIn, world.disk.size]).toEqual(['stopped', null, 0]);
+  });
+});
+
+describe('a sandbox that cannot be saved', () => {
+  it('runs on, attached again', async () => {
+    const { create, vms, world } = ladder();
+    const owner = await create();
+    last(vms).snapshotFails = true;
+    await expect(owner.suspend('')).rejects.toMatchObject({ code: 'snapshot_failed' });
+    expect(owner.record).toMatchObject({ state: 'running', savedIn: null, leaseLeftMs: null });
+    expect((await owner.guest()).isFrozen).toBe(false);
+    expect([world.alive.length, world.disk.size]).toEqual([1, 0]);
+  });
+
+  it('is not touched when its guest does not answer', async () => {
+    const { create, guests, vms } = ladder();
+    const owner = await create();
+    last(guests).isMute = true;
+    await expect(owner.suspend('')).rejects.toMatchObject({ code: 'guest_unresponsive' });
+    expect([owner.record.state, last(vms).killed]).toEqual(['running', false]);
+  });
+
+  it('is lost when its microVM dies over it', async () => {
+    const { create, vms } = ladder();
+    const owner = await create();
+    const suspending = owner.suspend('');
+    last(vms).die();
+    await expect(suspending).rejects.toThrow();
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'failed', endCause: 'loss', savedIn: null });
+  });
+
+  it('is refused without room on the disk', async () => {
+    const { create, world } = ladder();
+    const owner = await create();
+    world.host.freeDiskMib = 1_100;
+    await expect(owner.suspend('')).rejects.toMatchObject({ code: 'capacity_unavailable' });
+    expect(owner.record.state).toBe('running');
+  });
+});
+
+describe('the guest of a sandbox', () => {
+  it('is given up when it answers none of three pings', async () => {
+    const { create, guests, clock } = ladder();
+    const owner = await create(86_400);
+    last(guests).isMute = true;
+    for (let time = 0; time < 3; time++) {
+      expect(owner.record.state).toBe('running');
+      clock.advance(60_000);
+      await settled();
+    }
+    expect(owner.record).toMatchObject({ state: 'failed', stateReason: 'the guest agent no longer answers' });
+  });
+});
+
+describe('at the end of its lease', () => {
+  it('a sandbox is suspended if it asks for it, and gets a new lease when it is woken', async () => {
+    const { create, clock } = ladder();
+    const owner = await create(60, { autoSuspend: true });
+    clock.advance(60_000);
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'suspended', stateReason: 'its lifetime ran out' });
+    await owner.guest('suspended');
+    expect(owner.record.expiresAt?.getTime()).toBe(clock.now().getTime() + 60_000);
+  });
+
+  it('is tried again when it cannot be suspended, and ended when that does not help', async () => {
+    const { create, clock, vms } = ladder();
+    const owner = await create(60, { autoSuspend: true });
+    last(vms).snapshotFails = true;
+    clock.advance(60_000);
+    for (let time = 0; time < 5; time++) {
+      await settled();
+      expect([time, owner.record.state]).toEqual([time, 'running']);
+      clock.advance(30_000);
+    }
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'stopped', endCause: 'expiry' });
+  });
+
+  it('a snapshot is kept if it asks for it', async () => {
+    const { create, clock, service, vms } = ladder();
+    const owner = await create(60, { snapshotOnTerminate: true, snapshotName: 'last' });
+    last(vms).memory = 3;
+    clock.advance(60_000);
+    await settled();
+    expect(owner.record.state).toBe('stopped');
+    const [kept] = await service.snapshots.list(ACCOUNT, 10);
+    expect(kept).toMatchObject({ name: 'last', status: 'ready' });
+  });
+
+  it('is not that of a later incarnation', async () => {
+    const { create, clock } = ladder();
+    const owner = await create(60);
+    const waiting = [owner.end('', 'request'), owner.start()];
+    clock.advance(60_000);
+    await Promise.all(waiting);
+    await settled();
+    expect(owner.record.state).toBe('running');
+  });
+});
+
+describe('an idle sandbox', () => {
+  it('is suspended after its time, counted from its last use', async () => {
+    const { create, clock } = ladder();
+    const owner = await create(3600, { idleSuspendSeconds: 10 });
+    const release = owner.hold();
+    clock.advance(60_000);
+    await settled();
+    expect(owner.record.state).toBe('running');
+    release();
+    release();
+    clock.advance(9_999);
+    await settled();
+    expect(owner.record.state).toBe('running');
+    clock.advance(1);
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'suspended', stateReason: 'nobody used it' });
+  });
+
+  it('is not suspended under a use that began in the same moment', async () => {
+    const { create, clock } = ladder();
+    const owner = await create(3600, { idleSuspendSeconds: 10 });
+    clock.advance(10_000);
+    const release = owner.hold();
+    await settled();
+    await owner.guest('suspended');
+    expect(owner.record.state).toBe('running');
+    release();
+  });
+});
