@@ -62,12 +62,14 @@ export class ManualClock implements Clock {
 export class HandGuest implements GuestLink {
   readonly closed: Promise<void>;
   identity: GuestIdentity | undefined;
-  isFrozen = false;
+  /** Shared with whoever attaches again. */
+  readonly #disk: { isFrozen: boolean };
   /** Neither answers nor hangs up. */
   isMute = false;
   #settle: () => void = () => {};
 
-  constructor() {
+  constructor(disk: { isFrozen: boolean }) {
+    this.#disk = disk;
     this.closed = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -75,6 +77,7 @@ export class HandGuest implements GuestLink {
 
   async personalize(identity: GuestIdentity): Promise<void> {
     await this.ping();
+    if (this.#disk.isFrozen) throw new InstaVMError('guest_unresponsive', 'it cannot write');
     this.identity = identity;
   }
 
@@ -84,12 +87,12 @@ export class HandGuest implements GuestLink {
 
   async freeze(): Promise<void> {
     await this.ping();
-    this.isFrozen = true;
+    this.#disk.isFrozen = true;
   }
 
   async thaw(): Promise<void> {
     await this.ping();
-    this.isFrozen = false;
+    this.#disk.isFrozen = false;
   }
 
   close(): void {
@@ -109,6 +112,8 @@ export class HandVm implements MicroVm {
   killed = false;
   killFails = false;
   snapshotFails = false;
+  /** Its VMM ends over a snapshot, and thinks that this was asked for. */
+  snapshotKills = false;
   readonly #disk: Map<string, SavedMemory>;
   #settle: (exit: VmmExit) => void = () => {};
 
@@ -128,6 +133,7 @@ export class HandVm implements MicroVm {
 
   async snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot> {
     await Promise.resolve();
+    if (this.snapshotKills) await this.kill();
     if (this.killed || this.snapshotFails) throw new InstaVMError('snapshot_failed', 'it cannot be saved');
     const made = { size: SIZE, backend: 'hand', accelerator: 'none', storedBytes: 7 } as const;
     const snapshot = { directory, templateKey: 'k' as TemplateKey, ...made };
@@ -182,6 +188,9 @@ export class World {
   readonly host = { availableMemoryMib: 20_000, freeDiskMib: 100_000 };
   readonly fail: { restore?: Error; attach?: Error; update?: Error } = {};
   templateKey = 'k' as TemplateKey;
+  /** Of the sandbox that attached last: the tests that look have one. */
+  isFrozen = false;
+  beforeRestore: () => Promise<unknown> = async () => {};
 
   get alive(): HandVm[] {
     return this.vms.filter(({ killed }) => !killed);
@@ -206,6 +215,9 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     buildTemplate: async () => templateOf(world.templateKey),
     restore: async (source, incarnationId) => {
       if (fail.restore !== undefined) throw fail.restore;
+      await world.beforeRestore();
+      // What was saved was frozen.
+      world.isFrozen = 'templateKey' in source;
       const memory = 'templateKey' in source ? disk.get(source.directory)?.memory : 0;
       if (memory === undefined) throw new InstaVMError('boot_failed', 'there is nothing to restore');
       const vm = new HandVm(incarnationId, disk, memory);
@@ -220,7 +232,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
   const connector: GuestConnector<HandGuest> = {
     attach: async () => {
       if (fail.attach !== undefined) throw fail.attach;
-      const guest = new HandGuest();
+      const guest = new HandGuest(world);
       guests.push(guest);
       return life.of(guest);
     },

@@ -177,9 +177,9 @@ describe('a snapshot', () => {
     const { create, service, world } = ladder();
     const owner = await create();
     const taken = await (await service.snapshots.take(owner, {})).done;
-    const restoring = service.createFrom(ACCOUNT, taken, {});
-    await service.snapshots.delete(ACCOUNT, taken.id);
-    expect((await restoring).record.state).toBe('running');
+    world.beforeRestore = () => service.snapshots.delete(ACCOUNT, taken.id);
+    expect((await service.createFrom(ACCOUNT, taken, {})).record.state).toBe('running');
+    expect(world.snapshots.size).toBe(0);
     expect(world.disk.size).toBe(0);
   });
 

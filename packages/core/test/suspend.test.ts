@@ -36,11 +36,12 @@ describe('a suspended sandbox', () => {
   });
 
   it('has its guest frozen while it is saved, and personalized when it is back', async () => {
-    const { create, guests } = ladder();
+    const { create, guests, world } = ladder();
     const owner = await create();
     await owner.suspend('');
-    expect(guests[0]?.isFrozen).toBe(true);
+    expect(world.isFrozen).toBe(true);
     await owner.resume();
+    expect(world.isFrozen).toBe(false);
     expect(guests[1]?.identity?.machineIdHex).toBe(owner.record.id.replaceAll('-', ''));
   });
 
@@ -107,7 +108,8 @@ describe('a sandbox that cannot be saved', () => {
     last(vms).snapshotFails = true;
     await expect(owner.suspend('')).rejects.toMatchObject({ code: 'snapshot_failed' });
     expect(owner.record).toMatchObject({ state: 'running', savedIn: null, leaseLeftMs: null });
-    expect((await owner.guest()).isFrozen).toBe(false);
+    await owner.guest();
+    expect(world.isFrozen).toBe(false);
     expect([world.alive.length, world.disk.size]).toEqual([1, 0]);
   });
 
@@ -119,14 +121,17 @@ describe('a sandbox that cannot be saved', () => {
     expect([owner.record.state, last(vms).killed]).toEqual(['running', false]);
   });
 
-  it('is lost when its microVM dies over it', async () => {
-    const { create, vms } = ladder();
-    const owner = await create();
-    const suspending = owner.suspend('');
-    last(vms).die();
-    await expect(suspending).rejects.toThrow();
-    await settled();
-    expect(owner.record).toMatchObject({ state: 'failed', endCause: 'loss', savedIn: null });
+  it('is lost when its microVM dies over it, however it died', async () => {
+    for (const how of ['by itself', 'by its backend'] as const) {
+      const { create, vms } = ladder();
+      const owner = await create();
+      last(vms).snapshotKills = how === 'by its backend';
+      const suspending = owner.suspend('');
+      if (how === 'by itself') last(vms).die();
+      await expect(suspending).rejects.toThrow();
+      await settled();
+      expect([how, owner.record]).toMatchObject([how, { state: 'failed', endCause: 'loss', savedIn: null }]);
+    }
   });
 
   it('is refused without room on the disk', async () => {
@@ -224,7 +229,7 @@ describe('an idle sandbox', () => {
     const release = owner.hold();
     await settled();
     await owner.guest('suspended');
-    expect(owner.record.state).toBe('running');
+    expect(owner.record).toMatchObject({ state: 'running', epoch: 1 });
     release();
   });
 });
