@@ -15,8 +15,12 @@ const HOST_FAULTS: ReadonlySet<number> = new Set([5, 6, 8, 10, 13, 14]);
 
 export type Database = Kysely<Tables>;
 
-/** @param path a file, or `:memory:` @throws when a migration fails; the file is then as it was */
-export async function openDatabase(path: string): Promise<Database> {
+/**
+ * @param path a file, or `:memory:`
+ * @param migrations fewer than all only to make a database of before
+ * @throws when a migration fails; the file is then as it was
+ */
+export async function openDatabase(path: string, migrations = MIGRATIONS): Promise<Database> {
   if (path !== ':memory:') mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const sqlite = new DatabaseSync(path);
   // NORMAL is durable against a crash of the process, and in WAL mode against corruption by a crash of the host.
@@ -24,7 +28,7 @@ export async function openDatabase(path: string): Promise<Database> {
     `PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON`,
   );
   const database = new Kysely<Tables>({ dialect: new SqliteDialect({ database: adapted(sqlite) }) });
-  const migrator = new Migrator({ db: database, provider: { getMigrations: async () => MIGRATIONS } });
+  const migrator = new Migrator({ db: database, provider: { getMigrations: async () => migrations } });
   const { error } = await migrator.migrateToLatest();
   if (error !== undefined) {
     await database.destroy();

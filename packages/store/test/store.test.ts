@@ -2,10 +2,20 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { AccountId, SandboxRecord } from '@instavm/core';
-import { DEFAULT_LIFECYCLE, newIncarnationId, newSandboxId } from '@instavm/core';
+import { DatabaseSync } from 'node:sqlite';
+import type { AccountId, IncarnationId, SandboxRecord, SnapshotRecord, TemplateKey } from '@instavm/core';
+import { DEFAULT_LIFECYCLE, newFilesId, newIncarnationId, newSandboxId, newSnapshotId } from '@instavm/core';
+import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Accounts, type Database, openDatabase, sandboxRecords, takeExclusiveLock } from '../src/index.ts';
+import {
+  Accounts,
+  type Database,
+  openDatabase,
+  sandboxRecords,
+  snapshotRecords,
+  takeExclusiveLock,
+} from '../src/index.ts';
+import { MIGRATIONS } from '../src/migrations.ts';
 
 describe('the store', () => {
   let directory: string;
@@ -106,6 +116,120 @@ describe('the store', () => {
     expect(await records.prune(new Date('2025-06-01'))).toBe(1);
     expect(await records.find(long.id)).toBeUndefined();
     expect(await records.find(lately.id)).toBeDefined();
+  });
+
+  describe('of snapshots', () => {
+    const snapshot = (fields: Partial<SnapshotRecord> = {}): SnapshotRecord => {
+      const { size, ttlSeconds, metadata, env, egress, lifecycle } = record();
+      const now = new Date('2026-01-01T00:00:00Z');
+      return {
+        id: newSnapshotId(),
+        accountId,
+        name: 'mine',
+        status: 'ready',
+        lastError: null,
+        isTransient: false,
+        sandboxId: newSandboxId(),
+        incarnationId: newIncarnationId(),
+        filesId: newFilesId(),
+        spec: { size, ttlSeconds, metadata, env, egress, lifecycle },
+        templateKey: 'k' as TemplateKey,
+        sizeBytes: 123,
+        createdAt: now,
+        updatedAt: now,
+        usedAt: now,
+        ...fields,
+      };
+    };
+
+    it('gives a record back as it was given, and changed as it was changed', async () => {
+      const records = snapshotRecords(database);
+      const written = snapshot({ status: 'building', templateKey: null, sizeBytes: null, name: null });
+      await records.insert(written);
+      expect(await records.find(written.id)).toEqual(written);
+      const change = { status: 'ready', sizeBytes: 5, templateKey: 't' as TemplateKey, name: 'n' } as const;
+      await records.update(written.id, change);
+      expect(await records.find(written.id)).toEqual({ ...written, ...change });
+      expect([await records.delete(written.id), await records.delete(written.id)]).toEqual([true, false]);
+    });
+
+    it('lists those of an account without what is only for a clone, and what a start has to settle', async () => {
+      const records = snapshotRecords(database);
+      const ready = snapshot();
+      const building = snapshot({ status: 'building', createdAt: new Date('2026-02-01') });
+      const transient = snapshot({ isTransient: true });
+      for (const each of [ready, building, transient]) await records.insert(each);
+      expect((await records.list(accountId, 10)).map(({ id }) => id)).toEqual([building.id, ready.id]);
+      expect(await records.list('acct_other' as AccountId, 10)).toEqual([]);
+      const unsettled = (await records.listUnsettled()).map(({ id }) => id);
+      expect(new Set(unsettled)).toEqual(new Set([building.id, transient.id]));
+    });
+
+    it('finds those that nobody used, by the exact beginning of their name', async () => {
+      const records = snapshotRecords(database);
+      const old = new Date('2025-01-01');
+      const found = snapshot({ name: 'sandbox-1', usedAt: old });
+      const others = [
+        snapshot({ name: 'sandbox-2' }),
+        snapshot({ name: 'SANDBOX-3', usedAt: old }),
+        snapshot({ name: null, usedAt: old }),
+      ];
+      for (const each of [found, ...others]) await records.insert(each);
+      expect((await records.listUnused('sandbox-', new Date('2025-06-01'))).map(({ id }) => id)).toEqual([found.id]);
+    });
+
+    it('knows which files anyone refers to: a suspended sandbox, a snapshot, none that failed', async () => {
+      const records = snapshotRecords(database);
+      const [bySandbox, bySnapshot, failed] = [newFilesId(), newFilesId(), newFilesId()];
+      await sandboxRecords(database).insert(record({ state: 'suspended', savedIn: bySandbox }));
+      await records.insert(snapshot({ filesId: bySnapshot }));
+      await records.insert(snapshot({ filesId: failed, status: 'failed' }));
+      expect(await records.listFiles()).toEqual(new Set([bySandbox, bySnapshot]));
+      expect(await Promise.all([bySandbox, bySnapshot, failed].map((id) => records.refersTo(id)))).toEqual([
+        true,
+        true,
+        false,
+      ]);
+    });
+  });
+
+  it('finds a sandbox by every incarnation that it ever had, until it is forgotten', async () => {
+    const records = sandboxRecords(database);
+    const [first, second] = [newIncarnationId(), newIncarnationId()];
+    const written = record({ incarnationId: first });
+    await records.insert(written);
+    await records.update(written.id, 1, { incarnationId: second, epoch: 2, state: 'stopped', endedAt: new Date(0) });
+    for (const id of [first, second]) expect((await records.findByIncarnation(id))?.incarnationId).toBe(second);
+    expect(await records.prune(new Date())).toBe(1);
+    for (const id of [first, second]) expect(await records.findByIncarnation(id)).toBeUndefined();
+  });
+
+  it('says that it cannot be used while another program holds the file', async () => {
+    const other = new DatabaseSync(join(directory, 'deep', 'er.db'));
+    other.exec('BEGIN IMMEDIATE');
+    await expect(sandboxRecords(database).insert(record())).rejects.toMatchObject({
+      code: 'store_unavailable',
+      details: { retryAfterMs: expect.any(Number) },
+    });
+    other.exec('ROLLBACK');
+    other.close();
+    await sandboxRecords(database).insert(record());
+  });
+
+  it('brings a database of before along, with its sandboxes and their VMs', async () => {
+    const path = join(directory, 'old.db');
+    const { '0003_lifecycle': _, ...before } = MIGRATIONS;
+    const old = await openDatabase(path, before);
+    await sql`insert into accounts (id, email, name, created_at) values ('acct_a', 'x@y', 'X', '2026-01-01')`.execute(
+      old,
+    );
+    await sql`insert into sandboxes (id, account_id, state, incarnation_id, epoch, memory_mib, vcpus, ttl_seconds, created_at, metadata, env)
+      values ('s', 'acct_a', 'running', 'vm_x', 1, 512, 2, 300, '2026-01-01T00:00:00Z', '{}', '{}')`.execute(old);
+    await old.destroy();
+    const present = await openDatabase(path);
+    const found = await sandboxRecords(present).findByIncarnation('vm_x' as IncarnationId);
+    expect(found).toMatchObject({ id: 's', lifecycle: DEFAULT_LIFECYCLE, savedIn: null, leaseLeftMs: null });
+    await present.destroy();
   });
 
   it('opens an existing database again, with what is in it', async () => {
