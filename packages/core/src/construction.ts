@@ -9,8 +9,11 @@ import type { LifecycleLog } from './log.ts';
 import { DEADLINES_MS } from './states.ts';
 import type { MicroVm, Template, Vmm, VmSnapshot } from './vmm.ts';
 
-/** SYNC and the first call of a clone: tens of milliseconds; a busy emulating host may need seconds. */
-export const ATTACH_DEADLINE_MS = 30_000;
+/**
+ * SYNC and the first answer of a clone: tens of milliseconds; a busy emulating host may need seconds. A guest that has not yet seen an
+ * earlier connection end answers only the next attempt (spec/agent.proto).
+ */
+const ATTACH_DEADLINES_MS = [5_000, 10_000, 20_000] as const;
 
 export type ConstructionPorts<Guest extends GuestLink> = {
   readonly vmm: Vmm;
@@ -56,13 +59,33 @@ export async function attach<Guest extends GuestLink>(
   const cleanup = new CleanupStack();
   cleanup.push(() => vm.kill());
   try {
-    const guest = await connector.attach(await vm.connect('control'), ATTACH_DEADLINE_MS);
+    const guest = await connectGuest(connector, vm);
     cleanup.push(() => guest.close());
     return { id: vm.incarnationId, vm, guest, cleanup };
   } catch (error) {
     await runLogged(log, cleanup);
     throw error;
   }
+}
+
+/** @returns a guest that has answered. @throws guest_unresponsive, guest_lost */
+export async function connectGuest<Guest extends GuestLink>(
+  connector: GuestConnector<Guest>,
+  vm: MicroVm,
+): Promise<Guest> {
+  let failure: unknown;
+  for (const deadlineMs of ATTACH_DEADLINES_MS) {
+    let guest: Guest | undefined;
+    try {
+      guest = await connector.attach(await vm.connect('control'), deadlineMs);
+      await guest.ping(deadlineMs);
+      return guest;
+    } catch (error) {
+      guest?.close();
+      failure = error;
+    }
+  }
+  throw failure;
 }
 
 /** Ends what nobody will use. Never rejects. */

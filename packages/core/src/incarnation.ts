@@ -4,7 +4,7 @@
  */
 import { InstaVMError } from '@instavm/wire';
 import type { CleanupStack } from './cleanup.ts';
-import { ATTACH_DEADLINE_MS, type ConstructionPorts, type Prepared } from './construction.ts';
+import { type ConstructionPorts, connectGuest, type Prepared } from './construction.ts';
 import { withDeadline } from './deadline.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
 import type { IncarnationId } from './ids.ts';
@@ -136,7 +136,7 @@ export class Incarnation<Guest extends GuestLink> {
   }
 
   async #attach(): Promise<Guest> {
-    const guest = await this.#ports.connector.attach(await this.#vm.connect('control'), ATTACH_DEADLINE_MS);
+    const guest = await connectGuest(this.#ports.connector, this.#vm);
     if (this.#isReleased) guest.close();
     this.#guest = guest;
     return guest;
