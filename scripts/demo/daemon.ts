@@ -56,7 +56,13 @@ export class Timings {
 
 export async function startDemoDaemon(dataDirectory: string): Promise<DemoDaemon> {
   const child = spawn(process.execPath, [join(ROOT, 'apps/instavmd/src/main.ts')], {
-    env: { ...process.env, INSTAVM_DATA_DIR: dataDirectory, INSTAVM_LISTEN: '127.0.0.1:0', INSTAVM_LOG_LEVEL: 'info' },
+    env: {
+      ...process.env,
+      INSTAVM_DATA_DIR: dataDirectory,
+      INSTAVM_LISTEN: '127.0.0.1:0',
+      INSTAVM_LOG_LEVEL: 'info',
+      INSTAVM_ON_STOP: 'end',
+    },
     stdio: ['ignore', 'pipe', 'inherit'],
     // Ctrl-C in the terminal is the demo's to handle: it stops the daemon after the examples.
     detached: true,

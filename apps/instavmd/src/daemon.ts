@@ -104,7 +104,8 @@ async function stopServing(
   await ended.catch(() => {});
   const cut = setTimeout(() => app.server.closeAllConnections(), LAST_ANSWERS_MS);
   await closed.finally(() => clearTimeout(cut));
-  await ended;
+  const left = await ended;
+  if (left > 0) app.log.warn({ left }, 'sandboxes stay running for the next daemon of this data directory');
 }
 
 /** @returns how to stop */

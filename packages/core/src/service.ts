@@ -172,15 +172,18 @@ export class SandboxService<Guest extends GuestLink> {
 
   /**
    * Takes no more requests. `end` ends every sandbox; `keep` leaves what runs to the next daemon.
+   * @returns how many were left running
    * @throws AggregateError of those that could not be ended
    */
-  async close(fate: 'keep' | 'end'): Promise<void> {
+  async close(fate: 'keep' | 'end'): Promise<number> {
     this.#admission.close();
     const owners = [...this.#owners.values()].map(({ owner }) => owner);
+    const alive = owners.filter((owner) => owner.isAlive).length;
     await Promise.all([this.#pool.close(), this.snapshots.close()]);
     const ends = await Promise.allSettled(owners.map((owner) => owner.shutDown(fate)));
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as unknown] : []));
     if (failures.length > 0) throw new AggregateError(failures, 'some sandboxes could not be ended');
+    return fate === 'keep' ? alive : 0;
   }
 
   async #begin(
