@@ -1,0 +1,127 @@
+/** Over real microVMs: memory that comes back, and sandboxes that outlive their daemon, killed at any step. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { STEPS } from '@instavm/core';
+import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Api, apiOf, ExecSocket } from './api.ts';
+import { crashAndRecover } from './crash-matrix.ts';
+import { PtySocket } from './pty-socket.ts';
+
+/** Counts as long as it runs, so that a gap or a restart shows. */
+const COUNTER =
+  'nohup sh -c "i=0; while :; do i=\\$((i+1)); echo \\$i > /workspace/count; sleep 0.1; done" >/dev/null 2>&1 &';
+
+const python = (api: Api, id: string, code: string) =>
+  api.json('POST', '/execute', { session_id: id, command: code, language: 'python' });
+const count = async (api: Api, id: string): Promise<number> =>
+  Number((await api.execute(id, 'cat /workspace/count')).body.stdout);
+
+describe('the memory of a sandbox', () => {
+  let daemon: TestDaemon;
+  let api: Api;
+  beforeAll(async () => {
+    daemon = await startTestDaemon({ vmm: 'qemu' });
+    api = apiOf(daemon);
+  });
+  afterAll(() => daemon.stop());
+
+  it('comes back from suspension: processes, variables, terminals, files, and the time of now', async () => {
+    const { body } = await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 });
+    const { id } = body;
+    await api.execute(id, COUNTER);
+    await api.execute(id, 'head -c 20000000 /dev/urandom > data; sha256sum data > sum');
+    await python(api, id, 'x = 41');
+    await api.json('POST', `/v1/sessions/${id}/pty/sessions`, { id: 'p', shell: '/bin/bash' });
+    const before = new PtySocket(api, id, 'p');
+    await before.opened();
+    before.type('marker=still-here; echo typed-$marker\n');
+    await expect.poll(() => before.text, { timeout: 20_000 }).toContain('typed-still-here');
+    before.leave();
+    const counted = await count(api, id);
+
+    for (let cycle = 0; cycle < 3; cycle++) {
+      const suspended = await api.json('POST', `/v2/sandboxes/${id}/suspend`, {});
+      expect([suspended.status, suspended.body.state, suspended.body.detail]).toEqual([200, 'suspended', undefined]);
+      expect(await readdir(join(daemon.dataDirectory, 'run'))).toEqual([]);
+      const woken = await api.execute(id, 'sha256sum -c sum; date +%s');
+      expect(woken.body.stdout).toContain('data: OK');
+      expect(Math.abs(Number(woken.body.stdout.trim().split('\n').at(-1)) - Date.now() / 1000)).toBeLessThan(10);
+    }
+    expect((await python(api, id, 'print(x + 1)')).body.stdout).toBe('42\n');
+    const after = new PtySocket(api, id, 'p');
+    await after.opened();
+    await expect.poll(() => after.text, { timeout: 20_000 }).toContain('typed-still-here');
+    after.type('echo again-$marker\n');
+    await expect.poll(() => after.text, { timeout: 20_000 }).toContain('again-still-here');
+    after.leave();
+    await expect.poll(() => count(api, id), { timeout: 20_000 }).toBeGreaterThan(counted + 3);
+    await api.request('DELETE', `/v2/sandboxes/${id}`);
+    expect(await readdir(join(daemon.dataDirectory, 'snapshots'))).toEqual([]);
+  });
+
+  it('is that of every clone too, each with an identity and randomness of its own', async () => {
+    const { body } = await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 });
+    const { id } = body;
+    await api.execute(id, COUNTER);
+    await python(api, id, 'x = 41');
+    const forked = await api.json('POST', `/v2/sandboxes/${id}/fork`, { count: 2 });
+    expect([forked.status, forked.body.detail]).toEqual([201, undefined]);
+    const ids: string[] = [id, ...forked.body.sandboxes.map((sandbox: { id: string }) => sandbox.id)];
+    const ask = 'hostname; cat /etc/machine-id; od -An -tx1 -N16 /dev/urandom';
+    const told = await Promise.all(ids.map(async (each) => (await api.execute(each, ask)).body.stdout.split('\n')));
+    for (const line of [0, 1, 2]) expect(new Set(told.map((lines) => lines[line])).size).toBe(3);
+    for (const each of ids) {
+      expect((await python(api, each, 'print(x + 1)')).body.stdout).toBe('42\n');
+      const seen = await count(api, each);
+      await expect.poll(() => count(api, each), { timeout: 20_000 }).toBeGreaterThan(seen);
+    }
+    for (const each of ids) await api.request('DELETE', `/v2/sandboxes/${each}`);
+  });
+});
+
+describe('a sandbox', () => {
+  it.each(['killed', 'stopped'] as const)('outlives a daemon that is %s, with what runs in it', async (how) => {
+    const dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-survival-test-'));
+    const env = { INSTAVM_ON_STOP: 'keep' };
+    const first = await startTestDaemon({ vmm: 'qemu', dataDirectory, env });
+    const { body: made } = await apiOf(first).json('POST', '/v2/sandboxes', { ttl_seconds: 3600, env: { WHO: 'me' } });
+    await apiOf(first).execute(made.id, COUNTER);
+    await apiOf(first).json('POST', `/v1/sessions/${made.id}/pty/sessions`, { id: 'p', shell: '/bin/bash' });
+    const exec = new ExecSocket(apiOf(first), made.id);
+    await exec.start({ argv: ['sleep', '60'] });
+    await expect.poll(() => exec.frames.length, { timeout: 20_000 }).toBe(1);
+    const counted = await count(apiOf(first), made.id);
+    await (how === 'killed' ? first.crash() : first.stop());
+    // The client of a streaming exec is told, and not that the command ended.
+    expect(await exec.closed).not.toBe(1000);
+    expect(exec.frames.at(-1)?.type).not.toBe('exit');
+
+    const second = await startTestDaemon({ vmm: 'qemu', dataDirectory });
+    const api = apiOf(second);
+    const found = (await api.request('GET', `/v2/sandboxes/${made.id}`)).body;
+    expect(found).toMatchObject({ state: 'running', incarnation_id: made.incarnation_id, expires_at: made.expires_at });
+    expect((await api.execute(made.id, 'echo $WHO')).body.stdout).toBe('me\n');
+    expect(await count(api, made.id)).toBeGreaterThan(counted);
+    const { body: pty } = await api.request('GET', `/v1/sessions/${made.id}/pty/sessions/p`);
+    expect(pty).toMatchObject({ id: 'p', alive: true });
+    // And it can be saved by the daemon that did not make it.
+    expect((await api.json('POST', `/v2/sandboxes/${made.id}/suspend`, {})).body.state).toBe('suspended');
+    expect(await count(api, made.id)).toBeGreaterThan(counted);
+    await api.request('DELETE', `/v2/sandboxes/${made.id}`);
+    await second.stop();
+    await rm(dataDirectory, { recursive: true, force: true });
+  });
+});
+
+/** Steps at which it matters that microVMs outlive their daemon; the others have their test over the fake. */
+const WITH_SURVIVORS = STEPS.filter(
+  (step) => !/^(delete\.|end\.stopped|create\.recorded|suspend\.suspended)/.test(step),
+);
+
+describe('a daemon that is killed', () => {
+  it.each(WITH_SURVIVORS)('at %s leaves nothing half-made to the next one', (step) =>
+    crashAndRecover('qemu', step, true),
+  );
+});
