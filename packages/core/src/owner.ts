@@ -52,6 +52,8 @@ export class SandboxOwner<Guest extends GuestLink> {
   readonly #queue = new SerialQueue();
   readonly #parts: OwnerParts<Guest>;
   #expiryAttempts = 0;
+  /** The snapshot at the end, which everyone who asks for the end waits for. */
+  #keeping: Promise<void> | undefined;
 
   /** @param isStored false for a new sandbox, whose record is inserted with its first incarnation */
   constructor(deps: OwnerDependencies<Guest>, record: SandboxRecord, isStored: boolean) {
@@ -131,7 +133,14 @@ export class SandboxOwner<Guest extends GuestLink> {
     const isKept =
       lifecycle.snapshotOnTerminate && cause !== 'daemon' && (state === 'running' || state === 'suspended');
     // An end is never refused: when the snapshot fails, its own record says why.
-    if (isKept) await this.#deps.keepAtEnd(this).catch(this.#warning('no snapshot at the end'));
+    if (isKept)
+      this.#keeping ??= this.#deps
+        .keepAtEnd(this)
+        .catch(this.#warning('no snapshot at the end'))
+        .finally(() => {
+          this.#keeping = undefined;
+        });
+    await this.#keeping;
     return this.#queue.run(async () => {
       // A lease that ran out while others asked for an end and a start is not that of what runs now.
       if (cause === 'expiry' && !this.#isExpired) return;
@@ -190,7 +199,8 @@ export class SandboxOwner<Guest extends GuestLink> {
       const plan = planRecovery(state, survivor !== undefined, isSaved);
       ports.log.warn({ ...idsOf(this.record), state, plan }, 'recovering a sandbox of an earlier daemon');
       if (plan === 'adopt' && survivor !== undefined) return adopt(this.#parts, survivor);
-      await survivor?.kill();
+      // What does not die now is reaped with the leftovers.
+      await survivor?.kill().catch(this.#warning('ending what an earlier daemon left'));
       const lost = failure('its microVM ended while no daemon ran', ports.clock.now());
       if (plan === 'suspended') await keeper.update({ state: 'suspended', expiresAt: null });
       else if (plan === 'undo_start')

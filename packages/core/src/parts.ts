@@ -50,6 +50,8 @@ export const failure = (stateReason: string, endedAt: Date): SandboxChange => ({
 
 /** Why there is no guest to ask. */
 export function absence({ state, stateReason, endCause }: SandboxRecord): InstaVMError {
+  // Its microVM was left to the next daemon.
+  if (state === 'running') return new InstaVMError('shutting_down', 'the daemon is stopping');
   const sentence = `the sandbox is ${state}${stateReason === null ? '' : `: ${stateReason}`}`;
   const otherwise = endCause === 'expiry' ? 'lease_expired' : 'invalid_state';
   return new InstaVMError(state === 'suspended' ? 'sandbox_suspended' : otherwise, sentence, { details: { state } });

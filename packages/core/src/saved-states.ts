@@ -11,7 +11,8 @@ export class SavedStates {
   readonly #vmm: Vmm;
   readonly #files: SnapshotFiles;
   readonly #records: SnapshotRecords;
-  readonly #readers = new Map<FilesId, number>();
+  /** Those who read together find, and verify, only once. */
+  readonly #readers = new Map<FilesId, { count: number; readonly found: Promise<VmSnapshot | undefined> }>();
 
   constructor(vmm: Vmm, files: SnapshotFiles, records: SnapshotRecords) {
     this.#vmm = vmm;
@@ -30,17 +31,20 @@ export class SavedStates {
 
   /** Its files stay until `read` is done, whoever deletes it meanwhile. @throws snapshot_damaged, and as `read` */
   async use<T>(id: FilesId, read: (state: VmSnapshot) => Promise<T>): Promise<T> {
-    this.#readers.set(id, (this.#readers.get(id) ?? 0) + 1);
+    const reading = this.#readers.get(id) ?? { count: 0, found: this.find(id) };
+    reading.count++;
+    this.#readers.set(id, reading);
     try {
-      const state = await this.find(id);
+      const state = await reading.found;
       if (state === undefined)
         throw new InstaVMError('snapshot_damaged', 'the saved state is not complete, or was changed since');
       return await read(state);
     } finally {
-      const left = (this.#readers.get(id) ?? 1) - 1;
-      if (left > 0) this.#readers.set(id, left);
-      else this.#readers.delete(id);
-      if (left === 0) await this.release(id);
+      reading.count--;
+      if (reading.count === 0) {
+        this.#readers.delete(id);
+        await this.release(id);
+      }
     }
   }
 

@@ -148,7 +148,7 @@ export class SandboxService<Guest extends GuestLink> {
    * @param keptMs how long records of ended sandboxes are kept
    */
   async recover(keptMs: number): Promise<Recovered> {
-    const { vmm, records, states } = this.#deps;
+    const { vmm, records, states, log } = this.#deps;
     const survivors = new Map((await vmm.adoptSurvivors()).map((vm) => [vm.incarnationId, vm]));
     const unsettled = await records.listUnsettled();
     await mapLimited(unsettled, RECOVERED_AT_ONCE, async (record) => {
@@ -157,7 +157,9 @@ export class SandboxService<Guest extends GuestLink> {
       await this.#own(record, true).recover(survivor);
     });
     // Warm ones, and those whose record says that they have ended.
-    await mapLimited([...survivors.values()], RECOVERED_AT_ONCE, (vm) => vm.kill());
+    await mapLimited([...survivors.values()], RECOVERED_AT_ONCE, (vm) =>
+      vm.kill().catch((err: unknown) => log.warn({ err }, 'ending what an earlier daemon left')),
+    );
     await this.snapshots.recover();
     const reaped = (await vmm.reapLeftovers()) + survivors.size;
     const swept = await states.sweep();
