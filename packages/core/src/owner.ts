@@ -133,14 +133,15 @@ export class SandboxOwner<Guest extends GuestLink> {
     const isKept =
       lifecycle.snapshotOnTerminate && cause !== 'daemon' && (state === 'running' || state === 'suspended');
     // An end is never refused: when the snapshot fails, its own record says why.
-    if (isKept)
+    if (isKept) {
       this.#keeping ??= this.#deps
         .keepAtEnd(this)
         .catch(this.#warning('no snapshot at the end'))
         .finally(() => {
           this.#keeping = undefined;
         });
-    await this.#keeping;
+      await this.#keeping;
+    }
     return this.#queue.run(async () => {
       // A lease that ran out while others asked for an end and a start is not that of what runs now.
       if (cause === 'expiry' && !this.#isExpired) return;

@@ -193,6 +193,22 @@ describe('at the end of its lease', () => {
     expect(kept).toMatchObject({ name: 'last', status: 'ready' });
   });
 
+  it('one snapshot is kept, however many ask for the end, and none holds it up that fails', async () => {
+    const { create, service, vms } = ladder();
+    const [first, second] = [
+      await create(60, { snapshotOnTerminate: true }),
+      await create(60, { snapshotOnTerminate: true }),
+    ];
+    last(vms).snapshotFails = true;
+    await Promise.all([first, first, second].map((owner) => owner.end('', 'request')));
+    const kept = await service.snapshots.list(ACCOUNT, 10);
+    expect(kept.map(({ sandboxId, status }) => [sandboxId, status])).toEqual([
+      [first.record.id, 'ready'],
+      [second.record.id, 'failed'],
+    ]);
+    expect([first.record.state, second.record.state]).toEqual(['stopped', 'stopped']);
+  });
+
   it('is not that of a later incarnation', async () => {
     const { create, clock } = ladder();
     const owner = await create(60);
