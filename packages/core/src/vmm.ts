@@ -33,6 +33,20 @@ export type Template = {
   readonly accelerator: Accelerator;
 };
 
+/**
+ * A frozen microVM of one sandbox on disk: what differs from its template in memory, the device state, the overlay. Complete, and never
+ * written again.
+ */
+export type VmSnapshot = {
+  readonly directory: string;
+  readonly templateKey: TemplateKey;
+  readonly size: MachineSize;
+  readonly backend: string;
+  readonly accelerator: Accelerator;
+  /** What it occupies on disk. */
+  readonly storedBytes: number;
+};
+
 export type VmmExit = {
   /** Exit status of the VMM process, null when a signal ended it. */
   readonly code: number | null;
@@ -58,6 +72,14 @@ export interface MicroVm {
   connect(channel: Channel): Promise<Duplex>;
   /** Settles once, when the VMM process is gone. Never rejects. */
   readonly exited: Promise<VmmExit>;
+  /**
+   * Pauses the vCPUs, stores memory, device state and disk, and puts all in `directory`, which appears complete or not at all. The
+   * caller has had the guest flush its filesystems.
+   * @param directory must not exist
+   * @param then `continue`: the guest runs on. `end`: the VMM is gone afterwards, as after `kill`
+   * @throws snapshot_failed, capacity_unavailable; the guest then runs on
+   */
+  snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot>;
   /** Ends the VMM and removes its run directory and sockets. Idempotent; resolves when all is gone. */
   kill(): Promise<void>;
 }
@@ -78,11 +100,15 @@ export interface Vmm {
    */
   buildTemplate(images: GuestImages, size: MachineSize, progress: BuildProgress): Promise<Template>;
   /**
-   * Starts a copy-on-write clone of a template. Resolves when the VMM runs and its sockets accept; the guest may still
-   * be loading (readiness is a Ping over `control`).
-   * @throws boot_failed, capacity_unavailable
+   * Starts a copy-on-write clone of a template, or of a snapshot, any number of times. Resolves when the VMM runs and its sockets
+   * accept; the guest may still be loading (readiness is a Ping over `control`).
+   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend, accelerator or template made the snapshot
    */
-  restore(template: Template, incarnationId: IncarnationId): Promise<MicroVm>;
+  restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
+  /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined */
+  findSnapshot(directory: string): Promise<VmSnapshot | undefined>;
+  /** Removes what interrupted snapshots left in a directory of snapshots. @returns how many */
+  removePartialSnapshots(parent: string): Promise<number>;
   /** Ends VMM processes and removes run directories that earlier daemons of this data directory left. @returns how many */
   reapLeftovers(): Promise<number>;
 }

@@ -41,10 +41,21 @@ const CATALOG = {
     hint: 'Results of asynchronous executions are kept for an hour.',
   },
   file_not_found: { status: 404, retryable: 'no', hint: 'Check the path; relative ones are not accepted.' },
+  snapshot_not_found: { status: 404, retryable: 'no', hint: 'List snapshots with GET /v1/snapshots.' },
   pty_not_found: { status: 404, retryable: 'no', hint: 'List the terminals of the sandbox, or create one.' },
   lease_expired: { status: 410, retryable: 'no', hint: 'Create a sandbox with a longer lifetime.' },
   // state
   invalid_state: { status: 409, retryable: 'no', hint: 'See the state in details.' },
+  snapshot_not_ready: {
+    status: 409,
+    retryable: 'yes',
+    hint: 'Wait until its status is ready; see its error otherwise.',
+  },
+  snapshot_incompatible: {
+    status: 409,
+    retryable: 'no',
+    hint: 'Only a server with the same backend, processor and template can restore it; make a new one.',
+  },
   pty_exists: { status: 409, retryable: 'no', hint: 'Take another id, or delete that terminal first.' },
   conflict: { status: 409, retryable: 'yes', hint: 'Read the current state and try again.' },
   file_permission_denied: {
@@ -89,6 +100,7 @@ const CATALOG = {
   // host
   boot_failed: { status: 500, retryable: 'yes', hint: 'Run: npm run doctor' },
   template_missing: { status: 503, retryable: 'yes', hint: 'Run: npm run setup' },
+  snapshot_failed: { status: 500, retryable: 'yes', hint: 'The sandbox runs on; the log has the reason.' },
   teardown_incomplete: { status: 500, retryable: 'yes', hint: 'Something of the sandbox is still there; see the log.' },
   shutting_down: { status: 503, retryable: 'yes', hint: 'The daemon is stopping; try again when it is back.' },
   internal: { status: 500, retryable: 'unknown', hint: 'The log has the request id.' },
