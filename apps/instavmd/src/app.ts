@@ -1,5 +1,5 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
-import type { SandboxService } from '@instavm/core';
+import type { SandboxService, Snapshots } from '@instavm/core';
 import type { Account, Accounts } from '@instavm/store';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
@@ -19,6 +19,8 @@ import { notYetRoutes } from './routes/not-yet.ts';
 import { ptyRoutes } from './routes/ptys.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { sessionRoutes } from './routes/sessions.ts';
+import { snapshotRoutes } from './routes/snapshots.ts';
+import { suspensionRoutes } from './routes/suspension.ts';
 import { transferRoutes } from './routes/transfer.ts';
 import { uploadRoutes } from './routes/uploads.ts';
 import { vmRoutes } from './routes/vms.ts';
@@ -27,6 +29,7 @@ import { serveWebSockets } from './ws/upgrade.ts';
 
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
+  readonly snapshots: Snapshots;
   readonly accounts: Accounts;
   readonly ptyTokens: PtyTokens;
   /** What `/healthz` tells. */
@@ -84,6 +87,8 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(executeRoutes(services, executions));
   await app.register(transferRoutes(services));
   await app.register(vmRoutes(services));
+  await app.register(suspensionRoutes(services));
+  await app.register(snapshotRoutes(services));
   await app.register(ptyRoutes(services));
   await app.register(accountRoutes);
   await app.register(egressRoutes(services));

@@ -28,6 +28,8 @@ export const SETTINGS = {
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
+  /** After this, a snapshot that the Agents SDK left after a run and that nobody restored is deleted. */
+  INSTAVM_SNAPSHOT_UNUSED_DAYS: z.coerce.number().min(0).max(3650).default(7),
   /** Sandboxes that may run at once in one account. */
   INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
 } as const;

@@ -6,12 +6,13 @@ import {
   DEFAULT_SIZE,
   type GuestImages,
   SandboxService,
+  Snapshots,
   systemClock,
   Templates,
   type Vmm,
 } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { Accounts, openDatabase, sandboxRecords } from '@instavm/store';
+import { Accounts, openDatabase, sandboxRecords, snapshotRecords } from '@instavm/store';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
@@ -21,6 +22,7 @@ import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { PtyTokens } from './pty-tokens.ts';
+import { snapshotDirectories } from './snapshot-directories.ts';
 
 export type Daemon = {
   readonly url: string;
@@ -48,8 +50,16 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
     const reaped = await vmm.reapLeftovers();
     if (reaped > 0) logger.warn({ reaped }, 'removed what an earlier daemon left');
-    const sandboxes = new SandboxService({
+    const snapshots = new Snapshots({
       vmm,
+      records: snapshotRecords(database),
+      directories: await snapshotDirectories(data.snapshotsDirectory, vmm),
+      clock: systemClock,
+      log: logger,
+    });
+    const sandboxes = new SandboxService<Guest>({
+      vmm,
+      snapshots,
       templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
       connector: guestConnector,
       records: sandboxRecords(database),
@@ -60,10 +70,11 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const { lost, pruned } = await sandboxes.reconcile(RECORDS_KEPT_MS);
     if (lost > 0) logger.warn({ lost }, 'sandboxes of an earlier daemon are marked as stopped');
     if (pruned > 0) logger.info({ pruned }, 'forgot sandboxes that ended long ago');
+    cleanup.push(expireSnapshots(snapshots, config.INSTAVM_SNAPSHOT_UNUSED_DAYS, logger));
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
     const health = (): Record<string, unknown> => ({ backend: vmm.backend, accelerator: vmm.accelerator });
-    const app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), health }, logger);
+    const app = await buildApp({ sandboxes, snapshots, accounts, ptyTokens: new PtyTokens(), health }, logger);
     cleanup.push(() => stopServing(app, sandboxes));
     const url = await listen(app, config.INSTAVM_LISTEN);
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };
@@ -71,6 +82,22 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     await cleanup.run().catch((cause: unknown) => logger.error({ err: cause }, 'clean-up after a failed start'));
     throw error;
   }
+}
+
+/** What the Agents SDK calls the snapshot that it takes at the end of every run (contract §15.6). */
+const RUN_SNAPSHOT_PREFIX = 'sandbox-';
+const EXPIRY_INTERVAL_MS = 3_600_000;
+
+/** Now and every hour. @returns a function that ends it */
+function expireSnapshots(snapshots: Snapshots, unusedDays: number, logger: Logger): () => void {
+  const expire = (): void => {
+    snapshots
+      .expire(RUN_SNAPSHOT_PREFIX, unusedDays * 24 * 3_600_000)
+      .catch((error: unknown) => logger.warn({ err: error }, 'deleting unused snapshots'));
+  };
+  expire();
+  const timer = setInterval(expire, EXPIRY_INTERVAL_MS);
+  return () => clearInterval(timer);
 }
 
 /** No new connections; sandboxes end, and with them the requests that use them, which still get their answer. */

@@ -7,6 +7,7 @@ import { InstaVMError } from '@instavm/wire';
 export type DataDirectory = {
   readonly databasePath: string;
   readonly runDirectory: string;
+  readonly snapshotsDirectory: string;
   readonly adminKeyPath: string;
   /** Lets the next daemon in. */
   release(): void;
@@ -26,6 +27,7 @@ export function openDataDirectory(path: string): DataDirectory {
   return {
     databasePath: join(path, 'instavm.db'),
     runDirectory: join(path, 'run'),
+    snapshotsDirectory: join(path, 'snapshots'),
     adminKeyPath: join(path, 'admin.key'),
     release: () => {
       rmSync(pidPath, { force: true });

@@ -9,6 +9,7 @@ const nothing = (): never => {
 const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
+  snapshots: refusing as Services['snapshots'],
   accounts: refusing as Services['accounts'],
   ptyTokens: new PtyTokens(),
   health: nothing,

@@ -7,7 +7,6 @@ import { type Api, apiOf } from './api.ts';
 const NOT_OFFERED = `
 POST /v1/shares
 POST /v1/ssh-keys
-POST /v1/vms/{vm}/snapshot
 POST /v1/vms/{vm}/volumes
 DELETE /v1/vms/{vm}/volumes/{vol}
 POST /v1/volumes
@@ -16,13 +15,8 @@ POST /api/cli-auth/start
 POST /v1/api-keys/
 GET PATCH DELETE /v1/api-keys/{id}
 PATCH /v1/shares/{share}
-POST /v1/snapshots
-GET DELETE /v1/snapshots/{snap}
 DELETE /v1/ssh-keys/1
-POST /v1/vms/{vm}/clone
-POST /v1/vms/{vm}/resume
 POST /v1/vms/{vm}/stage-env
-POST /v1/vms/{vm}/suspend
 GET PATCH DELETE /v1/volumes/{vol}
 GET POST /v1/volumes/{vol}/checkpoints
 DELETE /v1/volumes/{vol}/checkpoints/{cp}
@@ -83,7 +77,6 @@ POST /v1/webhooks/endpoints/{ep}/verify
 const EMPTY_LISTS: [path: string, body: unknown][] = [
   ['/v1/vms/{vm}/volumes', []],
   ['/v1/volumes?refresh_usage=false', []],
-  ['/v1/snapshots?type=system', []],
   ['/v1/ssh-keys', { keys: [] }],
   ['/v1/api-keys/', []],
   ['/v1/audit/catalog', { catalog: {} }],

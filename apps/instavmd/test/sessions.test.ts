@@ -145,7 +145,7 @@ describe('sessions', () => {
     });
 
     it('refuse what this server has not', async () => {
-      expect((await api.json('POST', '/v1/vms', { snapshot_id: 'snap_1' })).status).toBe(403);
+      expect((await api.json('POST', '/v1/vms', { snapshot_id: 'snap_1' })).body.code).toBe('snapshot_not_found');
       expect((await api.json('POST', '/v1/vms', { image_variant: 'computer-use' })).status).toBe(403);
     });
   });

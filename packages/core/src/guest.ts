@@ -19,6 +19,8 @@ export interface GuestConnector<Guest extends GuestLink> {
 export interface GuestLink {
   /** Clock, entropy, hostname, machine-id, environment; the first call after a restore, and proof of readiness. */
   personalize(identity: GuestIdentity, deadlineMs: number): Promise<void>;
+  /** Flushes the guest's filesystems, so that what is taken of its disk afterwards is complete. @throws guest_unresponsive */
+  sync(deadlineMs: number): Promise<void>;
   /** Settles when the channel is lost or closed. Never rejects. */
   readonly closed: Promise<void>;
   close(): void;

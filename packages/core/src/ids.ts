@@ -7,6 +7,8 @@ type Branded<Name extends string> = string & { readonly [brand]: Name };
 export type SandboxId = Branded<'SandboxId'>;
 /** `vm_` and 20 base-32 characters; never parses as a UUID. `vm_id` on the wire; one run of a microVM. */
 export type IncarnationId = Branded<'IncarnationId'>;
+/** `snap_` and 20 base-32 characters. */
+export type SnapshotId = Branded<'SnapshotId'>;
 /** `acct_…` */
 export type AccountId = Branded<'AccountId'>;
 /** Hex digest over everything a template is made from; equal keys are interchangeable. */
@@ -14,6 +16,7 @@ export type TemplateKey = Branded<'TemplateKey'>;
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const INCARNATION = /^vm_[a-z2-7]{20}$/;
+const SNAPSHOT = /^snap_[a-z2-7]{20}$/;
 
 /** @returns undefined when the text is not the canonical form of a sandbox id */
 export function parseSandboxId(text: string): SandboxId | undefined {
@@ -26,6 +29,11 @@ export function parseIncarnationId(text: string): IncarnationId | undefined {
   return INCARNATION.test(text) ? (text as IncarnationId) : undefined;
 }
 
+/** @returns undefined when the text is not a snapshot id */
+export function parseSnapshotId(text: string): SnapshotId | undefined {
+  return SNAPSHOT.test(text) ? (text as SnapshotId) : undefined;
+}
+
 export const newSandboxId = (): SandboxId => crypto.randomUUID() as SandboxId;
 
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
@@ -33,4 +41,5 @@ const base32 = (length: number): string =>
   Array.from(crypto.getRandomValues(new Uint8Array(length)), (byte) => BASE32[byte & 31]).join('');
 
 export const newIncarnationId = (): IncarnationId => `vm_${base32(20)}` as IncarnationId;
+export const newSnapshotId = (): SnapshotId => `snap_${base32(20)}` as SnapshotId;
 export const newAccountId = (): AccountId => `acct_${base32(20)}` as AccountId;

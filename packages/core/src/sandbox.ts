@@ -3,15 +3,26 @@
  * denied with a reason. Pure.
  *
  *     creating ──► running ──► stopping ──► stopped ──► creating (a new incarnation)
- *         │           │                        ▲
- *         └───────────┴──────► failed ─────────┘ (end)
+ *         │        │  ▲  │                     ▲
+ *         │        │  │  └─► suspending ──► suspended ──► resuming ──► running (a new incarnation, the old memory)
+ *         │        │  └─────────┘              │ (end)        │
+ *         │        │                           ▼              ▼ (it stays suspended when that fails)
+ *         └────────┴──────► failed ────────► stopped
  */
 
-import type { AccountId, IncarnationId, SandboxId } from './ids.ts';
+import type { AccountId, IncarnationId, SandboxId, SnapshotId } from './ids.ts';
 import type { MachineSize } from './vmm.ts';
 
-/** `creating` and `stopping` pass, with a deadline; the others rest. */
-export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped' | 'failed';
+/** `creating`, `suspending`, `resuming` and `stopping` pass, with a deadline; the others rest. */
+export type SandboxState =
+  | 'creating'
+  | 'running'
+  | 'suspending'
+  | 'suspended'
+  | 'resuming'
+  | 'stopping'
+  | 'stopped'
+  | 'failed';
 
 /** What ended the latest incarnation: its owner, its lease, the daemon, or an accident. */
 export type EndCause = 'request' | 'expiry' | 'daemon' | 'loss';
@@ -48,10 +59,22 @@ export type SandboxRecord = {
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly env: Readonly<Record<string, string>>;
   readonly egress: EgressPolicy | null;
+  /** Where a new incarnation begins instead of in its template; null for a sandbox that began there. */
+  readonly snapshotId: SnapshotId | null;
+  /** What a suspended sandbox is kept in, and how much of its lease is left. */
+  readonly suspension: Suspension | null;
+  /** At the end of its lease it is suspended instead of ended. */
+  readonly autoSuspend: boolean;
+  /** A command wakes it when it is suspended. */
+  readonly autoResume: boolean;
+  /** A snapshot under this name is taken before its lease ends it; null takes none. */
+  readonly snapshotOnExpiry: string | null;
 };
 
+export type Suspension = { readonly snapshotId: SnapshotId; readonly leaseLeftMs: number };
+
 /** `wake` is a start that nobody asked for by name: a command for a sandbox that has no microVM. */
-export type SandboxRequest = 'start' | 'wake' | 'end';
+export type SandboxRequest = 'start' | 'wake' | 'suspend' | 'snapshot' | 'end';
 
 export type Verdict =
   | { readonly kind: 'accept' }
@@ -62,29 +85,46 @@ const accept: Verdict = { kind: 'accept' };
 const alreadySo: Verdict = { kind: 'already_so' };
 const deny = (reason: string): Verdict => ({ kind: 'deny', reason });
 
-const BEING_ENDED = 'the sandbox is being ended; ask again when it has stopped';
+const BEING_ENDED = deny('the sandbox is being ended; ask again when it has stopped');
+const BEING_SUSPENDED = deny('the sandbox is being suspended; ask again when it is');
+const NOT_RUNNING = deny('the sandbox does not run');
+const STARTING = deny('the sandbox is being started; ask again when it runs');
 
 const POLICY: Readonly<Record<SandboxState, Readonly<Record<SandboxRequest, Verdict>>>> = {
-  creating: { start: alreadySo, wake: alreadySo, end: accept },
-  running: { start: alreadySo, wake: alreadySo, end: accept },
-  stopping: { start: deny(BEING_ENDED), wake: deny(BEING_ENDED), end: alreadySo },
-  stopped: { start: accept, wake: accept, end: alreadySo },
-  failed: { start: accept, wake: accept, end: accept },
+  creating: { start: alreadySo, wake: alreadySo, suspend: STARTING, snapshot: STARTING, end: accept },
+  running: { start: alreadySo, wake: alreadySo, suspend: accept, snapshot: accept, end: accept },
+  suspending: {
+    start: BEING_SUSPENDED,
+    wake: BEING_SUSPENDED,
+    suspend: alreadySo,
+    snapshot: BEING_SUSPENDED,
+    end: accept,
+  },
+  suspended: { start: accept, wake: accept, suspend: alreadySo, snapshot: NOT_RUNNING, end: accept },
+  resuming: { start: alreadySo, wake: alreadySo, suspend: STARTING, snapshot: STARTING, end: accept },
+  stopping: { start: BEING_ENDED, wake: BEING_ENDED, suspend: BEING_ENDED, snapshot: BEING_ENDED, end: alreadySo },
+  stopped: { start: accept, wake: accept, suspend: NOT_RUNNING, snapshot: NOT_RUNNING, end: alreadySo },
+  failed: { start: accept, wake: accept, suspend: NOT_RUNNING, snapshot: NOT_RUNNING, end: accept },
 };
 
 /** A sandbox that someone ended stays so until someone starts it: a late command must not bring it back. */
 export function decide(
-  { state, endCause }: Pick<SandboxRecord, 'state' | 'endCause'>,
+  { state, endCause, autoResume }: Pick<SandboxRecord, 'state' | 'endCause' | 'autoResume'>,
   request: SandboxRequest,
 ): Verdict {
-  if (state === 'stopped' && endCause === 'request' && request === 'wake') return deny('the sandbox was ended');
+  if (request === 'wake' && state === 'stopped' && endCause === 'request') return deny('the sandbox was ended');
+  if (request === 'wake' && state === 'suspended' && !autoResume)
+    return deny('the sandbox is suspended and does not resume by itself; resume it first');
   return POLICY[state][request];
 }
 
 /** Which state may follow which. */
 export const TRANSITIONS: Readonly<Record<SandboxState, readonly SandboxState[]>> = {
   creating: ['running', 'failed'],
-  running: ['stopping', 'stopped', 'failed'],
+  running: ['suspending', 'stopping', 'stopped', 'failed'],
+  suspending: ['suspended', 'running', 'stopped', 'failed'],
+  suspended: ['resuming', 'stopping'],
+  resuming: ['running', 'suspended'],
   stopping: ['stopped', 'failed'],
   stopped: ['creating'],
   failed: ['creating', 'stopping'],

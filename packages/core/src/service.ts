@@ -1,21 +1,24 @@
 /** All sandboxes of one daemon: makes owners, finds them, and ends them with the daemon. */
 import { InstaVMError } from '@instavm/wire';
 import type { GuestLink } from './guest.ts';
-import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
+import { type AccountId, type IncarnationId, newSandboxId, type SandboxId, type SnapshotId } from './ids.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
-import type { EgressPolicy, SandboxRecord, SandboxState } from './sandbox.ts';
+import type { SnapshotRecord } from './records.ts';
+import type { SandboxRecord, SandboxState } from './sandbox.ts';
 import type { MachineSize } from './vmm.ts';
 
-export type NewSandbox = {
+/** What a sandbox is made with, and what it keeps. */
+export type SandboxSettings = Pick<
+  SandboxRecord,
+  'size' | 'ttlSeconds' | 'metadata' | 'env' | 'egress' | 'autoSuspend' | 'autoResume' | 'snapshotOnExpiry'
+>;
+export type NewSandbox = SandboxSettings & {
   readonly accountId: AccountId;
-  readonly size: MachineSize;
-  readonly ttlSeconds: number;
-  readonly metadata: Readonly<Record<string, unknown>>;
-  readonly env: Readonly<Record<string, string>>;
-  readonly egress: EgressPolicy | null;
+  /** Begins there instead of in a template. */
+  readonly snapshotId: SnapshotId | null;
 };
 
-const HOLDS_MICROVM: ReadonlySet<SandboxState> = new Set(['creating', 'running', 'stopping']);
+const HOLDS_MICROVM: ReadonlySet<SandboxState> = new Set(['creating', 'running', 'suspending', 'resuming', 'stopping']);
 
 /** Beyond this many, owners of ended sandboxes that nobody asked for lately are forgotten. */
 const MAX_OWNERS = 256;
@@ -52,6 +55,7 @@ export class SandboxService<Guest extends GuestLink> {
       expiresAt: null,
       startedAt: null,
       endedAt: null,
+      suspension: null,
     };
     const owner = this.#own(record, false);
     try {
@@ -62,6 +66,37 @@ export class SandboxService<Guest extends GuestLink> {
       throw error;
     }
     return owner;
+  }
+
+  /**
+   * A sandbox that begins in a snapshot, with the settings that the snapshot carries except those that are given.
+   * @throws snapshot_not_found, snapshot_not_ready, and as `create`
+   */
+  async createFrom(
+    accountId: AccountId,
+    snapshotId: SnapshotId,
+    given: Partial<Omit<SandboxSettings, 'size'>>,
+  ): Promise<SandboxOwner<Guest>> {
+    const { settings } = await this.#deps.snapshots.usable(accountId, snapshotId);
+    return this.create({ ...settings, snapshotOnExpiry: null, ...given, accountId, snapshotId });
+  }
+
+  /**
+   * A second sandbox that begins where this one is now. Without a name the snapshot in between is deleted again.
+   * @throws as `snapshot` of the owner and `createFrom`
+   */
+  async fork(
+    source: SandboxOwner<Guest>,
+    name: string | undefined,
+  ): Promise<{ owner: SandboxOwner<Guest>; snapshot: SnapshotRecord }> {
+    const { accountId } = source.record;
+    const { record, taken } = await source.snapshot(name ?? 'fork');
+    await taken;
+    try {
+      return { owner: await this.createFrom(accountId, record.id, {}), snapshot: record };
+    } finally {
+      if (name === undefined) await this.#deps.snapshots.delete(accountId, record.id);
+    }
   }
 
   /** @throws sandbox_not_found, also for another account's */
@@ -99,27 +134,37 @@ export class SandboxService<Guest extends GuestLink> {
     await this.#deps.templates.get(size);
   }
 
-  /** After a start: no microVM survived (the caller reaped them), so no record may say so; and old records are forgotten. */
+  /**
+   * After a start: no microVM survived (the caller reaped them), so no record may say so. What was suspended, or was just about to be,
+   * stays so when its files are complete; old records are forgotten.
+   */
   async reconcile(keptMs: number): Promise<{ lost: number; pruned: number }> {
-    const lost = await this.#deps.records.listUnsettled();
-    for (const record of lost) {
-      const change = {
-        state: 'stopped',
-        stateReason: 'the daemon ended without stopping it',
-        endCause: 'daemon',
-        expiresAt: null,
-      } as const;
-      await this.#deps.records.update(record.id, record.epoch, { ...change, endedAt: this.#deps.clock.now() });
+    const { records, snapshots, clock } = this.#deps;
+    const suspensions = new Set<SnapshotId>();
+    let lost = 0;
+    for (const { id, epoch, suspension } of await records.listUnsettled()) {
+      if (suspension !== null && (await snapshots.isComplete(suspension.snapshotId))) {
+        suspensions.add(suspension.snapshotId);
+        await records.update(id, epoch, { state: 'suspended', expiresAt: null });
+        continue;
+      }
+      lost++;
+      const stateReason = 'the daemon ended without stopping it';
+      const change = { state: 'stopped', stateReason, endCause: 'daemon', expiresAt: null, suspension: null } as const;
+      await records.update(id, epoch, { ...change, endedAt: clock.now() });
     }
-    const pruned = await this.#deps.records.prune(new Date(this.#now() - keptMs));
-    return { lost: lost.length, pruned };
+    await snapshots.reconcile(suspensions);
+    const pruned = await records.prune(new Date(this.#now() - keptMs));
+    return { lost, pruned };
   }
 
-  /** Ends every sandbox. @throws AggregateError of those that could not be */
+  /** Ends every sandbox that has a microVM; those that are suspended stay so. @throws AggregateError of those that could not be */
   async close(): Promise<void> {
     this.#closing = true;
     const ends = await Promise.allSettled(
-      [...this.#owners.values()].map(({ owner }) => owner.end('the daemon stopped', 'daemon')),
+      [...this.#owners.values()]
+        .filter(({ owner }) => owner.isAlive || !owner.isForgettable)
+        .map(({ owner }) => owner.endUnlessSuspended('the daemon stopped', 'daemon')),
     );
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as unknown] : []));
     if (failures.length > 0) throw new AggregateError(failures, 'some sandboxes could not be ended');

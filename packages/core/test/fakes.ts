@@ -7,15 +7,19 @@ import type {
   GuestIdentity,
   GuestLink,
   MicroVm,
+  NewSandbox,
   SandboxId,
   SandboxRecord,
   SandboxRecords,
+  SnapshotId,
+  SnapshotRecord,
   Template,
   TemplateKey,
   Vmm,
   VmmExit,
+  VmSnapshot,
 } from '../src/index.ts';
-import { SandboxService, Templates } from '../src/index.ts';
+import { SandboxService, Snapshots, Templates } from '../src/index.ts';
 
 export const ACCOUNT = 'acct_test' as AccountId;
 
@@ -63,6 +67,8 @@ export class HandGuest implements GuestLink {
     this.identity = identity;
   }
 
+  async sync(): Promise<void> {}
+
   close(): void {
     this.#settle();
   }
@@ -75,10 +81,15 @@ export class HandVm implements MicroVm {
   readonly exited: Promise<VmmExit>;
   killed = false;
   killFails = false;
+  /** What it began in: a directory of a snapshot, or the template's. */
+  readonly from: string;
+  readonly #world: World;
   #settle: (exit: VmmExit) => void = () => {};
 
-  constructor(incarnationId: MicroVm['incarnationId']) {
+  constructor(incarnationId: MicroVm['incarnationId'], from: string, world: World) {
     this.incarnationId = incarnationId;
+    this.from = from;
+    this.#world = world;
     this.exited = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -94,22 +105,45 @@ export class HandVm implements MicroVm {
     this.#settle({ code: 0, signal: null, requested: true, diagnostics: '' });
   }
 
+  async snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot> {
+    if (this.#world.fail.snapshot !== undefined) throw this.#world.fail.snapshot;
+    if (this.killed) throw new Error('it is dead');
+    this.#world.files.add(directory);
+    if (then === 'end') await this.kill();
+    return snapshotIn(directory);
+  }
+
   die(): void {
     this.killed = true;
     this.#settle({ code: null, signal: 'SIGKILL', requested: false, diagnostics: '' });
   }
 }
 
+type World = { readonly files: Set<string>; readonly fail: { snapshot?: Error } };
+
+const TEMPLATE_KEY = 'k' as TemplateKey;
+const SIZE = { memoryMib: 512, vcpus: 2 };
+
+const snapshotIn = (directory: string): VmSnapshot => ({
+  directory,
+  templateKey: TEMPLATE_KEY,
+  size: SIZE,
+  backend: 'hand',
+  accelerator: 'none',
+  storedBytes: 7,
+});
+
 export function ladder(options: { maxAlivePerAccount?: number } = {}) {
   const clock = new ManualClock();
   const vms: HandVm[] = [];
   const guests: HandGuest[] = [];
   const stored = new Map<SandboxId, SandboxRecord>();
-  const fail: { restore?: Error; attach?: Error; update?: Error } = {};
+  const fail: { restore?: Error; attach?: Error; update?: Error; snapshot?: Error } = {};
+  const files = new Set<string>();
   const template: Template = {
-    key: 'k' as TemplateKey,
+    key: TEMPLATE_KEY,
     directory: '/nowhere',
-    size: { memoryMib: 512, vcpus: 2 },
+    size: SIZE,
     backend: 'hand',
     accelerator: 'none',
   };
@@ -119,12 +153,14 @@ export function ladder(options: { maxAlivePerAccount?: number } = {}) {
     templateKey: () => template.key,
     findTemplate: async () => template,
     buildTemplate: async () => template,
-    restore: async (_template, incarnationId) => {
+    restore: async (source, incarnationId) => {
       if (fail.restore !== undefined) throw fail.restore;
-      const vm = new HandVm(incarnationId);
+      const vm = new HandVm(incarnationId, source.directory, { files, fail });
       vms.push(vm);
       return vm;
     },
+    findSnapshot: async (directory) => (files.has(directory) ? snapshotIn(directory) : undefined),
+    removePartialSnapshots: async () => 0,
     reapLeftovers: async () => 0,
   };
   const connector: GuestConnector<HandGuest> = {
@@ -151,20 +187,40 @@ export function ladder(options: { maxAlivePerAccount?: number } = {}) {
     findByIncarnation: async (id) => [...stored.values()].find(({ incarnationId }) => incarnationId === id),
     list: async () => [...stored.values()],
     prune: async () => 0,
-    listUnsettled: async () =>
-      [...stored.values()].filter(({ state }) => ['creating', 'running', 'stopping'].includes(state)),
+    listUnsettled: async () => [...stored.values()].filter(({ state }) => !['stopped', 'failed'].includes(state)),
   };
   const images = { kernelPath: '', initramfsPath: '', basePath: '', blankOverlayPath: '', digest: '' };
+  const log = { info: () => {}, warn: () => {} };
+  const kept = new Map<SnapshotId, SnapshotRecord>();
+  const snapshots = new Snapshots({
+    vmm,
+    clock,
+    log,
+    directories: {
+      path: (id) => `/snapshots/${id}`,
+      list: async () => [...files].map((path) => path.split('/').at(-1) as SnapshotId),
+      remove: async (id) => void files.delete(`/snapshots/${id}`),
+    },
+    records: {
+      insert: async (record) => void kept.set(record.id, record),
+      update: async (id, change) => void kept.set(id, { ...(kept.get(id) as SnapshotRecord), ...change }),
+      find: async (id) => kept.get(id),
+      list: async () => [...kept.values()],
+      listAll: async () => [...kept.values()],
+      delete: async (id) => void kept.delete(id),
+    },
+  });
   const service = new SandboxService<HandGuest>({
     vmm,
+    snapshots,
     templates: new Templates(vmm, images, () => {}),
     connector,
     records,
     clock,
-    log: { info: () => {}, warn: () => {} },
+    log,
     maxAlivePerAccount: options.maxAlivePerAccount ?? 100,
   });
-  const create = (ttlSeconds = 60) =>
+  const create = (ttlSeconds = 60, settings: Partial<NewSandbox> = {}) =>
     service.create({
       accountId: ACCOUNT,
       size: template.size,
@@ -172,6 +228,11 @@ export function ladder(options: { maxAlivePerAccount?: number } = {}) {
       metadata: {},
       env: { A: 'b' },
       egress: null,
+      snapshotId: null,
+      autoSuspend: false,
+      autoResume: true,
+      snapshotOnExpiry: null,
+      ...settings,
     });
-  return { clock, vms, guests, stored, fail, service, create };
+  return { clock, vms, guests, stored, fail, files, kept, snapshots, service, create };
 }

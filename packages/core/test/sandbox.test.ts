@@ -10,8 +10,10 @@ describe('the policy of states', () => {
   it('has an answer for every request in every state', () => {
     for (const state of states)
       for (const endCause of causes)
-        for (const request of ['start', 'wake', 'end'] as const)
-          expect(['accept', 'already_so', 'deny']).toContain(decide({ state, endCause }, request).kind);
+        for (const request of ['start', 'wake', 'suspend', 'snapshot', 'end'] as const)
+          expect(['accept', 'already_so', 'deny']).toContain(
+            decide({ state, endCause, autoResume: true }, request).kind,
+          );
   });
 
   it('lets every state end, so that nothing is stuck for ever', () => {
@@ -26,21 +28,25 @@ describe('the policy of states', () => {
   it('accepts a start only from where a new incarnation may begin', () => {
     for (const state of states)
       for (const endCause of causes)
-        if (decide({ state, endCause }, 'start').kind === 'accept') expect(TRANSITIONS[state]).toContain('creating');
+        if (decide({ state, endCause, autoResume: true }, 'start').kind === 'accept')
+          expect(TRANSITIONS[state].some((next) => next === 'creating' || next === 'resuming')).toBe(true);
   });
 
-  it('wakes whatever a start would start, except what its owner ended', () => {
+  it('wakes whatever a start would start, except what its owner ended or keeps suspended', () => {
     for (const state of states) {
       for (const endCause of causes) {
-        const start = decide({ state, endCause }, 'start').kind;
-        const wake = decide({ state, endCause }, 'wake').kind;
-        expect(wake).toBe(state === 'stopped' && endCause === 'request' ? 'deny' : start);
+        for (const autoResume of [true, false]) {
+          const start = decide({ state, endCause, autoResume }, 'start').kind;
+          const wake = decide({ state, endCause, autoResume }, 'wake').kind;
+          const stays = (state === 'stopped' && endCause === 'request') || (state === 'suspended' && !autoResume);
+          expect(wake).toBe(stays ? 'deny' : start);
+        }
       }
     }
   });
 
   it('is idempotent in ending', () => {
-    expect(decide({ state: 'stopped', endCause: 'request' }, 'end').kind).toBe('already_so');
+    expect(decide({ state: 'stopped', endCause: 'request', autoResume: true }, 'end').kind).toBe('already_so');
   });
 });
 

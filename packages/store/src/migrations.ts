@@ -55,4 +55,35 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.alterTable('sandboxes').addColumn('end_cause', 'text').execute();
     },
   },
+  '0003_snapshots': {
+    async up(db: Kysely<unknown>) {
+      const flag = (name: string, value: number) =>
+        db.schema
+          .alterTable('sandboxes')
+          .addColumn(name, 'integer', (column) => column.notNull().defaultTo(value))
+          .execute();
+      for (const name of ['snapshot_id', 'suspension', 'snapshot_on_expiry'])
+        await db.schema.alterTable('sandboxes').addColumn(name, 'text').execute();
+      await flag('auto_suspend', 0);
+      await flag('auto_resume', 1);
+      await db.schema
+        .createTable('snapshots')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('account_id', 'text', (column) => column.notNull().references('accounts.id'))
+        .addColumn('name', 'text', (column) => column.notNull())
+        .addColumn('status', 'text', (column) => column.notNull())
+        .addColumn('error', 'text')
+        .addColumn('source_incarnation_id', 'text')
+        .addColumn('settings', 'text', (column) => column.notNull())
+        .addColumn('stored_bytes', 'integer', (column) => column.notNull())
+        .addColumn('created_at', 'text', (column) => column.notNull())
+        .addColumn('last_used_at', 'text', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createIndex('snapshots_by_account')
+        .on('snapshots')
+        .columns(['account_id', 'created_at'])
+        .execute();
+    },
+  },
 };

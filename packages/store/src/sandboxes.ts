@@ -9,10 +9,15 @@ import type {
   SandboxRecord,
   SandboxRecords,
   SandboxState,
+  SnapshotId,
+  Suspension,
 } from '@instavm/core';
 import type { Insertable, Selectable, Updateable } from 'kysely';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
+
+const ALIVE: readonly SandboxState[] = ['creating', 'running', 'suspending', 'resuming'];
+const UNSETTLED: readonly SandboxState[] = [...ALIVE, 'suspended', 'stopping'];
 
 export function sandboxRecords(database: Database): SandboxRecords {
   const select = () => database.selectFrom('sandboxes').selectAll();
@@ -38,7 +43,7 @@ export function sandboxRecords(database: Database): SandboxRecords {
     async list(accountId, limit, alive = false) {
       const rows = await select()
         .where('account_id', '=', accountId)
-        .$if(alive, (query) => query.where('state', 'in', ['creating', 'running']))
+        .$if(alive, (query) => query.where('state', 'in', ALIVE))
         .orderBy('created_at', 'desc')
         .orderBy('id')
         .limit(limit)
@@ -54,7 +59,7 @@ export function sandboxRecords(database: Database): SandboxRecords {
       return Number(result.numDeletedRows);
     },
     async listUnsettled() {
-      const rows = await select().where('state', 'in', ['creating', 'running', 'stopping']).execute();
+      const rows = await select().where('state', 'in', UNSETTLED).execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
   };
@@ -80,6 +85,11 @@ function toRecord(row: Selectable<Tables['sandboxes']> | undefined): SandboxReco
     metadata: JSON.parse(row.metadata) as Record<string, unknown>,
     env: JSON.parse(row.env) as Record<string, string>,
     egress: row.egress === null ? null : (JSON.parse(row.egress) as EgressPolicy),
+    snapshotId: row.snapshot_id as SnapshotId | null,
+    suspension: row.suspension === null ? null : (JSON.parse(row.suspension) as Suspension),
+    autoSuspend: row.auto_suspend === 1,
+    autoResume: row.auto_resume === 1,
+    snapshotOnExpiry: row.snapshot_on_expiry,
   };
 }
 
@@ -105,6 +115,12 @@ function toColumns(change: SandboxChange): Updateable<Tables['sandboxes']> {
   if (change.endedAt !== undefined) columns.ended_at = instant(change.endedAt);
   if (change.metadata !== undefined) columns.metadata = JSON.stringify(change.metadata);
   if (change.env !== undefined) columns.env = JSON.stringify(change.env);
+  if (change.snapshotId !== undefined) columns.snapshot_id = change.snapshotId;
+  if (change.suspension !== undefined)
+    columns.suspension = change.suspension === null ? null : JSON.stringify(change.suspension);
+  if (change.autoSuspend !== undefined) columns.auto_suspend = Number(change.autoSuspend);
+  if (change.autoResume !== undefined) columns.auto_resume = Number(change.autoResume);
+  if (change.snapshotOnExpiry !== undefined) columns.snapshot_on_expiry = change.snapshotOnExpiry;
   if (change.egress !== undefined) columns.egress = change.egress === null ? null : JSON.stringify(change.egress);
   return columns;
 }

@@ -32,5 +32,25 @@ export type Tables = {
     metadata: string;
     env: string;
     egress: string | null;
+    snapshot_id: string | null;
+    /** JSON. */
+    suspension: string | null;
+    /** 0 or 1. */
+    auto_suspend: number;
+    auto_resume: number;
+    snapshot_on_expiry: string | null;
+  };
+  snapshots: {
+    id: string;
+    account_id: string;
+    name: string;
+    status: string;
+    error: string | null;
+    source_incarnation_id: string | null;
+    /** JSON. */
+    settings: string;
+    stored_bytes: number;
+    created_at: string;
+    last_used_at: string;
   };
 };

@@ -52,6 +52,14 @@ export function noNul(maxLength: number) {
     .refine((text) => !text.includes('\0'), 'holds a NUL character');
 }
 
+/** Any text that shows on one line. */
+export const SnapshotName = z
+  .string()
+  .min(1)
+  .max(200)
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is refused.
+  .regex(/^[^\x00-\x1f\x7f]*$/, 'holds a control character');
+
 export const GuestPath = noNul(4096).refine((path) => path.startsWith('/'), 'must be an absolute path');
 
 /** Query strings carry text only. */

@@ -9,6 +9,7 @@ import {
   noNul,
   QueryBoolean,
   SignalName,
+  SnapshotName,
   VcpuCount,
 } from './common.ts';
 
@@ -190,6 +191,10 @@ export const CreateVmRequest = z.looseObject({
   env: Env.optional(),
   egress_policy: z.looseObject(egressPolicy).optional(),
   snapshot_id: z.string().nullish(),
+  snapshot_on_terminate: z.boolean().nullish(),
+  snapshot_name: SnapshotName.nullish(),
+  auto_suspend: z.boolean().nullish(),
+  auto_resume: z.boolean().nullish(),
   image_variant: z.string().nullish(),
 });
 export const WaitQuery = z.object({ wait: QueryBoolean.optional() });
@@ -207,7 +212,37 @@ export const Vm = z.object({
   snapshot_id: z.string().nullable(),
 });
 
-export const UpdateVmRequest = z.looseObject({ metadata: Metadata.optional() });
+export const UpdateVmRequest = z.looseObject({
+  metadata: Metadata.optional(),
+  snapshot_on_terminate: z.boolean().nullish(),
+  snapshot_name: SnapshotName.nullish(),
+  auto_suspend: z.boolean().nullish(),
+  auto_resume: z.boolean().nullish(),
+});
+
+export const SnapshotVmRequest = z.looseObject({ name: SnapshotName.nullish() });
+export const CloneVmRequest = z.looseObject({ snapshot_name: SnapshotName.nullish() });
+export const ClonedVm = Vm.extend({ snapshot_deleted: z.boolean() });
+
+/** `id` and `snapshot_id` are the same: clients read either. */
+export const Snapshot = z
+  .object({
+    id: z.string(),
+    snapshot_id: z.string(),
+    name: z.string(),
+    status: z.enum(['building', 'ready', 'failed']),
+    type: z.enum(['user', 'system']),
+    is_public: z.boolean(),
+    error: z.string().nullable(),
+    source_vm_id: z.string().nullable(),
+    vcpu_count: z.number(),
+    memory_mb: z.number(),
+    size_bytes: z.number(),
+    created_at: z.string(),
+  })
+  .meta({ id: 'Snapshot' });
+export const SnapshotsQuery = z.looseObject({ type: z.enum(['user', 'system']).optional() });
+export const SnapshotDeleted = z.object({ success: z.boolean(), snapshot_id: z.string() });
 
 export const SandboxesQuery = z.object({
   metadata: z

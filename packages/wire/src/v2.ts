@@ -10,21 +10,26 @@ import {
   QueryBoolean,
   QueryList,
   SignalName,
+  SnapshotName,
   VcpuCount,
 } from './common.ts';
 
 export const CreateSandboxRequest = z.strictObject({
   memory_mb: MemoryMb.optional(),
   vcpu_count: VcpuCount.optional(),
-  ttl_seconds: LifetimeSeconds.default(300),
+  ttl_seconds: LifetimeSeconds.optional(),
   metadata: Metadata.optional(),
   env: Env.optional(),
+  /** Begins there; size, and whatever else is not given, are the snapshot's. */
+  snapshot_id: z.string().optional(),
+  auto_suspend: z.boolean().optional(),
+  auto_resume: z.boolean().optional(),
 });
 
 export const Sandbox = z
   .object({
     id: z.string(),
-    state: z.enum(['creating', 'running', 'stopping', 'stopped', 'failed']),
+    state: z.enum(['creating', 'running', 'suspending', 'suspended', 'resuming', 'stopping', 'stopped', 'failed']),
     state_reason: z.string().nullable(),
     incarnation_id: z.string().nullable(),
     created_at: z.string(),
@@ -32,8 +37,12 @@ export const Sandbox = z
     memory_mb: z.number(),
     vcpu_count: z.number(),
     metadata: z.record(z.string(), z.unknown()),
+    snapshot_id: z.string().nullable(),
+    auto_suspend: z.boolean(),
+    auto_resume: z.boolean(),
   })
   .meta({ id: 'Sandbox' });
+export const SnapshotSandboxRequest = z.strictObject({ name: SnapshotName.optional() });
 
 export const SandboxStats = z.object({
   agent_rss_bytes: z.number(),

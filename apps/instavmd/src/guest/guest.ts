@@ -26,6 +26,10 @@ export class Guest implements GuestLink {
     await askGuest(() => this.agent.lifecycle.personalize(request, { timeoutMs: deadlineMs }));
   }
 
+  async sync(deadlineMs: number): Promise<void> {
+    await askGuest(() => this.agent.lifecycle.sync({}, { timeoutMs: deadlineMs }));
+  }
+
   close(): void {
     this.agent.close();
   }

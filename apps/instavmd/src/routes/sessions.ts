@@ -90,7 +90,8 @@ function uptimeSeconds(record: SandboxRecord): number | null {
 
 function statusView(record: SandboxRecord) {
   const assigned = record.incarnationId !== null;
-  const alive = record.state === 'running' || record.state === 'creating';
+  // A suspended one is where it was as soon as it is used; one that may not resume by itself is told from a dead one by its status.
+  const alive = !['stopping', 'stopped', 'failed'].includes(record.state);
   return {
     session_id: record.id,
     exists: true,

@@ -31,7 +31,8 @@ export async function ownerOfVm(services: Services, accountId: AccountId, vmId: 
 /** The contract's words for our states. */
 export function vmStatus(record: SandboxRecord): string {
   if (record.state === 'running') return 'active';
-  if (record.state === 'creating') return 'creating';
+  if (record.state === 'creating' || record.state === 'resuming') return 'creating';
+  if (record.state === 'suspending' || record.state === 'suspended') return record.state;
   if (record.state === 'failed') return 'failed';
   return 'terminated';
 }
@@ -47,7 +48,7 @@ export function vmView(record: SandboxRecord) {
     vcpu_count: record.size.vcpus,
     metadata: record.metadata,
     ssh_host: null,
-    snapshot_id: null,
+    snapshot_id: record.snapshotId,
   };
 }
 
@@ -62,5 +63,8 @@ export function sandboxView(record: SandboxRecord) {
     memory_mb: record.size.memoryMib,
     vcpu_count: record.size.vcpus,
     metadata: record.metadata,
+    snapshot_id: record.snapshotId,
+    auto_suspend: record.autoSuspend,
+    auto_resume: record.autoResume,
   };
 }

@@ -3,12 +3,12 @@ import { CreateVmRequest, InstaVMError, UpdateVmRequest, Vm, WaitQuery } from '@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { createSandbox, egressFromBody } from './create.ts';
+import { createSandbox, egressFromBody, expirySettings } from './create.ts';
 import { ownerOf, ownerOfVm, vmView } from './views.ts';
 
 const Params = z.object({ vm: z.string() });
-const DEFAULT_LIFETIME_SECONDS = 300;
 const LIST_LIMIT = 1000;
+const CHANGEABLE: ReadonlySet<string> = new Set(Object.keys(UpdateVmRequest.shape));
 
 export const vmRoutes =
   (services: Services): FastifyPluginAsyncZod =>
@@ -16,15 +16,14 @@ export const vmRoutes =
     const created = { body: CreateVmRequest.nullish(), querystring: WaitQuery, response: { 200: Vm } };
     app.post('/v1/vms', { schema: created }, async ({ account, body }) => {
       const wanted = body ?? {};
-      const unavailable = wanted.snapshot_id ? 'snapshots' : wanted.image_variant ? 'image variants' : undefined;
-      if (unavailable !== undefined)
-        throw new InstaVMError('not_available', `${unavailable} are not available on this server`);
+      if (wanted.image_variant)
+        throw new InstaVMError('not_available', 'image variants are not available on this server');
       if (wanted.session_id !== undefined) {
         const owner = await ownerOf(services, account.id, wanted.session_id);
         await owner.start();
         return vmView(owner.record);
       }
-      const lifetime = wanted.vm_lifetime_seconds ?? DEFAULT_LIFETIME_SECONDS;
+      const lifetime = wanted.vm_lifetime_seconds;
       const egress = wanted.egress_policy === undefined ? null : egressFromBody(wanted.egress_policy);
       return vmView((await createSandbox(services, account.id, wanted, lifetime, egress)).record);
     });
@@ -45,10 +44,11 @@ export const vmRoutes =
     );
     app.patch('/v1/vms/:vm', { schema: { ...one, body: UpdateVmRequest } }, async ({ account, params, body }) => {
       const owner = await ownerOfVm(services, account.id, params.vm);
-      const unknown = Object.keys(body).filter((key) => key !== 'metadata');
+      const unknown = Object.keys(body).filter((key) => !CHANGEABLE.has(key));
       if (unknown.length > 0)
         throw new InstaVMError('not_available', `changing ${unknown.join(', ')} is not available on this server`);
-      if (body.metadata !== undefined) await owner.remember({ metadata: body.metadata });
+      const { metadata } = body;
+      await owner.remember({ ...expirySettings(body), ...(metadata === undefined ? {} : { metadata }) });
       return vmView(owner.record);
     });
     app.delete('/v1/vms/:vm', { schema: one }, async ({ account, params }) => {
