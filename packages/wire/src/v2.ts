@@ -24,6 +24,8 @@ export const CreateSandboxRequest = z.strictObject({
   snapshot_id: z.string().optional(),
   auto_suspend: z.boolean().optional(),
   auto_resume: z.boolean().optional(),
+  /** The name of a snapshot that is taken when its lifetime ends. */
+  snapshot_on_expiry: SnapshotName.optional(),
 });
 
 export const Sandbox = z

@@ -16,7 +16,9 @@ export const sandboxRoutes =
   async (app) => {
     const created = { body: CreateSandboxRequest, response: { 201: Sandbox } };
     app.post('/v2/sandboxes', { schema: created }, async ({ account, body }, reply) => {
-      const owner = await createSandbox(services, account.id, body, body.ttl_seconds);
+      const { ttl_seconds, snapshot_on_expiry, ...wanted } = body;
+      const named = { ...wanted, snapshot_name: snapshot_on_expiry };
+      const owner = await createSandbox(services, account.id, named, ttl_seconds);
       return reply.code(201).send(sandboxView(owner.record));
     });
 

@@ -149,7 +149,7 @@ export function describeVmmContract(name: string, make: () => Promise<VmmUnderTe
         const vm: MicroVm = await under.vmm.restore(from, newIncarnationId());
         try {
           const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
-          await personalize(agent, `round ${round}`);
+          await personalize(agent, `round-${round}`);
           await write(agent, `/root/file-${round}`, String(round));
           await agent.lifecycle.sync({});
           from = await vm.snapshot(directory, 'end');
