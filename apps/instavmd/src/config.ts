@@ -28,6 +28,8 @@ export const SETTINGS = {
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
+  /** What happens to running sandboxes when the daemon is told to stop. One that crashes leaves them, and the next takes them over. */
+  INSTAVM_ON_STOP: z.enum(['end', 'keep']).default('end'),
   /** After this, a snapshot that the Agents SDK left after a run and that nobody restored is deleted. */
   INSTAVM_SNAPSHOT_UNUSED_DAYS: z.coerce.number().min(0).max(3650).default(7),
   /** Sandboxes that may run at once in one account. */

@@ -48,6 +48,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
+    const survivors = await vmm.adoptSurvivors();
     const reaped = await vmm.reapLeftovers();
     if (reaped > 0) logger.warn({ reaped }, 'removed what an earlier daemon left');
     const snapshots = new Snapshots({
@@ -67,7 +68,8 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       log: logger,
       maxAlivePerAccount: config.INSTAVM_MAX_SANDBOXES,
     });
-    const { lost, pruned } = await sandboxes.reconcile(RECORDS_KEPT_MS);
+    const { adopted, lost, pruned } = await sandboxes.reconcile(RECORDS_KEPT_MS, survivors);
+    if (adopted > 0) logger.info({ adopted }, 'took over the sandboxes of an earlier daemon');
     if (lost > 0) logger.warn({ lost }, 'sandboxes of an earlier daemon are marked as stopped');
     if (pruned > 0) logger.info({ pruned }, 'forgot sandboxes that ended long ago');
     cleanup.push(expireSnapshots(snapshots, config.INSTAVM_SNAPSHOT_UNUSED_DAYS, logger));
@@ -75,7 +77,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     await sandboxes.prepare(DEFAULT_SIZE);
     const health = (): Record<string, unknown> => ({ backend: vmm.backend, accelerator: vmm.accelerator });
     const app = await buildApp({ sandboxes, snapshots, accounts, ptyTokens: new PtyTokens(), health }, logger);
-    cleanup.push(() => stopServing(app, sandboxes));
+    cleanup.push(() => stopServing(app, sandboxes, config.INSTAVM_ON_STOP));
     const url = await listen(app, config.INSTAVM_LISTEN);
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };
   } catch (error) {
@@ -100,10 +102,14 @@ function expireSnapshots(snapshots: Snapshots, unusedDays: number, logger: Logge
   return () => clearInterval(timer);
 }
 
-/** No new connections; sandboxes end, and with them the requests that use them, which still get their answer. */
-async function stopServing(app: FastifyInstance, sandboxes: SandboxService<Guest>): Promise<void> {
+/** No new connections; sandboxes end or are left, and requests that use them still get their answer. */
+async function stopServing(
+  app: FastifyInstance,
+  sandboxes: SandboxService<Guest>,
+  onStop: Config['INSTAVM_ON_STOP'],
+): Promise<void> {
   const closed = app.close();
-  const ended = sandboxes.close();
+  const ended = onStop === 'keep' ? sandboxes.leave() : sandboxes.close();
   await ended.catch(() => {});
   const cut = setTimeout(() => app.server.closeAllConnections(), LAST_ANSWERS_MS);
   await closed.finally(() => clearTimeout(cut));

@@ -59,6 +59,32 @@ export class SandboxOwner<Guest extends GuestLink> {
     });
   }
 
+  /**
+   * Takes over the microVM that an earlier daemon left running, with what is left of its lease.
+   * @throws guest_unresponsive; the microVM is then ended, and the sandbox has failed
+   */
+  adopt(vm: MicroVm): Promise<void> {
+    return this.#queue.run(async () => {
+      const { expiresAt, suspension } = this.#record;
+      try {
+        const incarnation = await Incarnation.begin(this.#deps, vm, this.#identity(), (...news) => this.#lost(...news));
+        this.#incarnation = incarnation;
+        // One that was about to be suspended runs on; what there is of its snapshot is nobody's.
+        await this.#update({ state: 'running', suspension: null });
+        this.#keepLease(incarnation, expiresAt ?? this.#deps.clock.now());
+      } catch (error) {
+        await this.#update(this.#failure('its guest did not answer after the daemon had started again'));
+        throw error;
+      }
+      if (suspension !== null) await this.#deps.snapshots.discard(suspension.snapshotId);
+    });
+  }
+
+  /** Resolves when nothing is under way. */
+  settled(): Promise<void> {
+    return this.#queue.run(async () => {});
+  }
+
   /** Keeps memory, device state and disk, and lets the microVM go; success when that is so already. @throws invalid_state, snapshot_failed, capacity_unavailable; the sandbox then runs on */
   suspend(): Promise<void> {
     return this.#queue.run(async () => {

@@ -5,7 +5,7 @@ import { type AccountId, type IncarnationId, newSandboxId, type SandboxId, type 
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
 import type { SnapshotRecord } from './records.ts';
 import type { SandboxRecord, SandboxState } from './sandbox.ts';
-import type { MachineSize } from './vmm.ts';
+import type { MachineSize, MicroVm } from './vmm.ts';
 
 /** What a sandbox is made with, and what it keeps. */
 export type SandboxSettings = Pick<
@@ -19,6 +19,9 @@ export type NewSandbox = SandboxSettings & {
 };
 
 const HOLDS_MICROVM: ReadonlySet<SandboxState> = new Set(['creating', 'running', 'suspending', 'resuming', 'stopping']);
+
+/** States in which a microVM that is found running belongs to its sandbox; in others it was about to begin or to end. */
+const SURVIVES: ReadonlySet<SandboxState> = new Set(['running', 'suspending']);
 
 /** Beyond this many, owners of ended sandboxes that nobody asked for lately are forgotten. */
 const MAX_OWNERS = 256;
@@ -135,14 +138,19 @@ export class SandboxService<Guest extends GuestLink> {
   }
 
   /**
-   * After a start: no microVM survived (the caller reaped them), so no record may say so. What was suspended, or was just about to be,
-   * stays so when its files are complete; old records are forgotten.
+   * After a start: microVMs that survived go on under their sandboxes, or are ended when none wants them; no other record may say that
+   * it runs. What was suspended, or was just about to be, stays so when its files are complete; old records are forgotten.
    */
-  async reconcile(keptMs: number): Promise<{ lost: number; pruned: number }> {
+  async reconcile(
+    keptMs: number,
+    survivors: readonly MicroVm[] = [],
+  ): Promise<{ adopted: number; lost: number; pruned: number }> {
     const { records, snapshots, clock } = this.#deps;
+    const adopted = (await Promise.all(survivors.map((vm) => this.#adopt(vm)))).filter(Boolean).length;
     const suspensions = new Set<SnapshotId>();
     let lost = 0;
     for (const { id, epoch, suspension } of await records.listUnsettled()) {
+      if (this.#owners.get(id)?.owner.isAlive) continue;
       if (suspension !== null && (await snapshots.isComplete(suspension.snapshotId))) {
         suspensions.add(suspension.snapshotId);
         await records.update(id, epoch, { state: 'suspended', expiresAt: null });
@@ -155,7 +163,28 @@ export class SandboxService<Guest extends GuestLink> {
     }
     await snapshots.reconcile(suspensions);
     const pruned = await records.prune(new Date(this.#now() - keptMs));
-    return { lost, pruned };
+    return { adopted, lost, pruned };
+  }
+
+  /** @returns whether it goes on */
+  async #adopt(vm: MicroVm): Promise<boolean> {
+    const record = await this.#deps.records.findByIncarnation(vm.incarnationId);
+    try {
+      if (record !== undefined && SURVIVES.has(record.state)) {
+        await this.#own(record, true).adopt(vm);
+        return true;
+      }
+    } catch (error) {
+      this.#deps.log.warn({ sandboxId: record?.id, err: error }, 'taking over a microVM');
+    }
+    await vm.kill();
+    return false;
+  }
+
+  /** Lets every sandbox run on without this daemon; resolves when nothing is under way. */
+  async leave(): Promise<void> {
+    this.#closing = true;
+    await Promise.all([...this.#owners.values()].map(({ owner }) => owner.settled()));
   }
 
   /** Ends every sandbox that has a microVM; those that are suspended stay so. @throws AggregateError of those that could not be */

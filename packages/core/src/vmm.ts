@@ -109,6 +109,11 @@ export interface Vmm {
   findSnapshot(directory: string): Promise<VmSnapshot | undefined>;
   /** Removes what interrupted snapshots left in a directory of snapshots. @returns how many */
   removePartialSnapshots(parent: string): Promise<number>;
-  /** Ends VMM processes and removes run directories that earlier daemons of this data directory left. @returns how many */
+  /**
+   * Takes over the microVMs that an earlier daemon of this data directory left running. Each is proven to be what it seems (executable,
+   * start time, working directory, name), not assumed from a process id; one that stands still goes on.
+   */
+  adoptSurvivors(): Promise<MicroVm[]>;
+  /** Ends VMM processes and removes run directories that nothing restored or adopted here holds. @returns how many */
   reapLeftovers(): Promise<number>;
 }

@@ -161,6 +161,7 @@ export function ladder(options: { maxAlivePerAccount?: number } = {}) {
     },
     findSnapshot: async (directory) => (files.has(directory) ? snapshotIn(directory) : undefined),
     removePartialSnapshots: async () => 0,
+    adoptSurvivors: async () => [],
     reapLeftovers: async () => 0,
   };
   const connector: GuestConnector<HandGuest> = {

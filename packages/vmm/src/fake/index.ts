@@ -71,6 +71,8 @@ export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vm
       for (const name of names) await rm(join(parent, name), { recursive: true, force: true });
       return names.length;
     },
+    // Its guests are part of the daemon's process.
+    adoptSurvivors: async () => [],
     reapLeftovers: async () => {
       const names = runDirectory === undefined ? [] : await readdir(runDirectory).catch(() => []);
       for (const name of names) await rm(join(runDirectory ?? '', name), { recursive: true, force: true });

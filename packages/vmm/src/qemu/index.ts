@@ -1,25 +1,27 @@
 /** The QEMU backend: `-M microvm`, with KVM where a guest truly runs and emulation otherwise. */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type {
-  Accelerator,
-  BuildProgress,
-  Channel,
-  GuestImages,
-  IncarnationId,
-  MachineSize,
-  MicroVm,
-  Template,
-  TemplateKey,
-  Vmm,
-  VmSnapshot,
+import {
+  type Accelerator,
+  type BuildProgress,
+  type Channel,
+  type GuestImages,
+  type IncarnationId,
+  type MachineSize,
+  type MicroVm,
+  parseIncarnationId,
+  type Template,
+  type TemplateKey,
+  type Vmm,
+  type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { cloneArguments, cpuModel, FILES, QEMU_BINARY, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
+import { readIdentity, writeIdentity } from './identity.ts';
 import { copySparse } from './overlay.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -65,6 +67,14 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32) as TemplateKey;
   };
 
+  /** Run directories of microVMs that somebody holds. */
+  const owned = new Set<string>();
+  const own = (vm: MicroVm): MicroVm => {
+    owned.add(vm.incarnationId);
+    const kill = (): Promise<void> => vm.kill().then(() => void owned.delete(vm.incarnationId));
+    return { ...vm, kill };
+  };
+
   return {
     backend: 'qemu',
     accelerator,
@@ -83,11 +93,19 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     restore: async (source, incarnationId) => {
       const template = await templateOf(source, templatesDirectory, accelerator);
       // What is in a template's own directory is its clone's beginning; a snapshot brings another state and disk.
-      return restore({ binary, runDirectory, template, stateDirectory: source.directory, incarnationId });
+      return own(await restore({ binary, runDirectory, template, stateDirectory: source.directory, incarnationId }));
+    },
+    adoptSurvivors: async () => {
+      const adopted: MicroVm[] = [];
+      for (const name of await readdir(runDirectory).catch(() => [])) {
+        const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory);
+        if (vm !== undefined) adopted.push(own(vm));
+      }
+      return adopted;
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapDirectory(runDirectory),
+    reapLeftovers: () => reapDirectory(runDirectory, owned),
   };
 }
 
@@ -129,7 +147,9 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     await copySparse(join(stateDirectory, FILES.overlay), join(directory, FILES.overlay));
     const memoryPath = join(template.directory, FILES.memory);
     const machine = { name: incarnationId, size, accelerator, images, memoryPath };
-    vmm = new QemuProcess(binary, cloneArguments(machine), directory, join(stateDirectory, FILES.deviceState));
+    const statePath = join(stateDirectory, FILES.deviceState);
+    vmm = QemuProcess.spawn(binary, cloneArguments(machine), directory, { statePath });
+    if (vmm.pid !== undefined) await writeIdentity(directory, vmm.pid, template.key);
     await load(vmm, stateDirectory !== template.directory);
   } catch (error) {
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }) : vmm.kill());
@@ -137,6 +157,29 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
   }
   return microVm(vmm, template, incarnationId);
 }
+
+/** @returns undefined when nothing that is proven to be the VMM of this directory runs and answers */
+async function adopt(directory: string, name: string, templatesDirectory: string): Promise<MicroVm | undefined> {
+  const incarnationId = parseIncarnationId(name);
+  const identity = incarnationId === undefined ? undefined : await readIdentity(directory);
+  if (incarnationId === undefined || identity === undefined) return undefined;
+  const template = await findTemplate(templatesDirectory, identity.templateKey as TemplateKey);
+  if (template === undefined) return undefined;
+  const vmm = QemuProcess.adopt(directory, identity);
+  try {
+    const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
+    const { status } = Status.parse(await qmp.run('query-status'));
+    // A daemon that ended in the middle of a snapshot left it standing.
+    if (status !== 'running') await qmp.run('cont');
+    qmp.close();
+  } catch {
+    // One that does not answer is no survivor; it is reaped.
+    return undefined;
+  }
+  return microVm(vmm, template, incarnationId);
+}
+
+const Status = z.object({ status: z.string() });
 
 /** @param isPaused the state says so, as a snapshot's does: it was taken with the vCPUs stopped */
 async function load(vmm: QemuProcess, isPaused: boolean): Promise<void> {
@@ -159,7 +202,7 @@ async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
       const { diagnostics } = await vmm.exited;
       throw new InstaVMError('boot_failed', 'QEMU could not load the snapshot', { details: { diagnostics } });
     });
-    if (z.object({ status: z.string() }).parse(answer).status !== 'inmigrate') return;
+    if (Status.parse(answer).status !== 'inmigrate') return;
   }
   throw new InstaVMError('boot_failed', `QEMU did not load the snapshot within ${LOAD_DEADLINE_MS} ms`);
 }

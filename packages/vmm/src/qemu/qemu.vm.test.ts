@@ -26,12 +26,15 @@ async function qemuIn(runDirectory: string): Promise<{ vmm: Vmm; images: GuestIm
 
 describeVmmContract('the QEMU backend', async () => {
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+  const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   return {
     ...(await qemuIn(runDirectory)),
     size: SIZE,
-    scratch: await mkdtemp(join(tmpdir(), 'instavm-vmm-')),
+    scratch,
     leftovers: () => readdir(runDirectory),
-    close: () => rm(runDirectory, { recursive: true, force: true }),
+    close: async () => {
+      for (const directory of [runDirectory, scratch]) await rm(directory, { recursive: true, force: true });
+    },
   };
 });
 

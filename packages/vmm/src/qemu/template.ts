@@ -130,7 +130,9 @@ export async function buildTemplate(request: BuildRequest): Promise<QemuTemplate
 async function freezeBooted(request: BuildRequest, directory: string): Promise<boolean> {
   const { binary, images, size, accelerator, progress } = request;
   const name = `template-${request.key.slice(0, 12)}`;
-  const vmm = new QemuProcess(binary, templateArguments({ name, size, accelerator, images }), directory);
+  const vmm = QemuProcess.spawn(binary, templateArguments({ name, size, accelerator, images }), directory, {
+    isBound: true,
+  });
   let qmp: QmpClient | undefined;
   let guestConsole: GuestConsole | undefined;
   try {
