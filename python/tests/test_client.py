@@ -164,3 +164,30 @@ def test_no_key_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("INSTAVM_API_KEY", raising=False)
     with pytest.raises(InstaVMError, match="INSTAVM_API_KEY"):
         InstaVM()
+
+
+async def test_snapshots_forks_and_suspension(client: AsyncInstaVM) -> None:
+    async with await client.sandboxes.create(ttl_seconds=600, metadata={"a": 1}) as sandbox:
+        await sandbox.run("echo one > /dev/shm/state")
+        taken = await sandbox.snapshot("mine")
+        assert (taken.name, taken.status) == ("mine", "ready") and taken.size_bytes > 0
+        await sandbox.run("echo two > /dev/shm/state")
+        async with (
+            await sandbox.fork() as fork,
+            await client.sandboxes.create(snapshot_id=taken.id) as earlier,
+        ):
+            states = [(await one.run("cat /dev/shm/state; hostname")).stdout_text.split() for one in (fork, earlier)]
+            assert [state for state, _ in states] == ["two", "one"]
+            assert len({name for _, name in states}) == 2
+            assert (await earlier.info()).metadata == {"a": 1}
+        first = (await sandbox.info()).incarnation_id
+        await sandbox.suspend()
+        await sandbox.suspend()
+        assert (await sandbox.info()).state == "suspended"
+        assert (await sandbox.run("cat /dev/shm/state")).stdout_text == "two\n"
+        assert (await sandbox.info()).incarnation_id != first
+    assert (await client.snapshots.get(taken.id)).name == "mine"
+    await client.snapshots.delete(taken.id)
+    with pytest.raises(InstaVMError) as error:
+        await client.sandboxes.create(snapshot_id=taken.id)
+    assert error.value.code == "snapshot_not_found"

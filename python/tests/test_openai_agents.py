@@ -183,6 +183,38 @@ async def test_a_snapshot_brings_the_workspace_back_in_another_sandbox(
     await provider.delete(again)
 
 
+async def test_a_snapshot_of_everything_comes_back_with_its_memory(
+    provider: InstaVMSandboxClient, daemon: Daemon, tmp_path: Path
+) -> None:
+    manifest = Manifest(entries={"a.txt": File(content=b"alpha")})
+    session = await provider.create(manifest=manifest, snapshot=LocalSnapshotSpec(base_path=tmp_path))
+    await session.start()
+    await session.exec("rm a.txt; echo kept > kept; echo in memory > /dev/shm/kept; echo outside > /root/kept")
+    await session.stop()
+    stored = json.dumps(provider.serialize_session_state(session._inner.state))
+    await provider.delete(session)
+    again = await provider.resume(provider.deserialize_session_state(json.loads(stored)))
+    await again.start()
+    assert (await again.exec("ls; cat /dev/shm/kept /root/kept")).stdout == b"kept\nin memory\noutside\n"
+    async with AsyncInstaVM(daemon.api_key, daemon.base_url) as client:
+        (snapshot, *_) = await client.snapshots.list()
+        assert snapshot.name.startswith("sandbox-") and snapshot.status == "ready"
+        fresh = await provider.create(options=InstaVMSandboxClientOptions(snapshot_id=snapshot.id))
+        await fresh.start()
+        assert (await fresh.exec("cat /root/kept")).stdout == b"outside\n"
+        await provider.delete(fresh)
+        await client.snapshots.delete(snapshot.id)
+    await provider.delete(again)
+
+
+async def test_a_suspended_sandbox_wakes_with_its_terminal(provider: InstaVMSandboxClient, session: Any) -> None:
+    started = await session.pty_exec_start('x=kept; read y; echo "$x $y"; exit 6', tty=True, yield_time_s=1)
+    await session._inner.sandbox.suspend()
+    assert await session.running() is True
+    told = await session.pty_write_stdin(session_id=started.process_id, chars="woken\n", yield_time_s=20)
+    assert b"kept woken" in told.output and told.exit_code == 6
+
+
 async def test_a_manifests_users_and_groups_own_and_are_kept_out(provider: InstaVMSandboxClient) -> None:
     ada, bob = User(name="ada"), User(name="bob")
     devs = Group(name="devs", users=[ada])
@@ -230,8 +262,6 @@ async def test_an_option_that_is_not_known_and_a_mount_are_refused_before_a_sand
 
 
 async def test_what_is_not_there_yet_says_so(provider: InstaVMSandboxClient, session: Any) -> None:
-    with pytest.raises(Exception, match="snapshots are not available"):
-        await provider.create(options=InstaVMSandboxClientOptions(snapshot_id="s"))
     ports = await provider.create(options=InstaVMSandboxClientOptions(exposed_ports=(8000,)))
     with pytest.raises(ExposedPortUnavailableError):
         await ports.resolve_exposed_port(8000)

@@ -39,7 +39,7 @@ export const SETTINGS = {
   INSTAVM_MEMORY_RESERVE_MB: z.coerce.number().int().min(0).default(512),
   INSTAVM_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(1024),
   /** Snapshots that clients leave behind by habit (`sandbox-…`) go when unused for so long; 0 keeps them. */
-  INSTAVM_SNAPSHOT_DAYS: z.coerce.number().min(0).default(7),
+  INSTAVM_SNAPSHOT_UNUSED_DAYS: z.coerce.number().min(0).default(7),
   /** For tests of recovery: the daemon kills itself when it reaches this step. */
   INSTAVM_CRASH_AT: z.enum(STEPS).optional(),
 } as const;

@@ -60,7 +60,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       connector: guestConnector,
       records: sandboxRecords(database),
       snapshots: snapshotRecords(database),
-      files: snapshotFiles(data.snapshotsDirectory),
+      files: snapshotFiles(data.snapshotsDirectory, vmm),
       host: hostResources(config.INSTAVM_DATA_DIR),
       limits: {
         maxAlivePerAccount: config.INSTAVM_MAX_SANDBOXES,
@@ -82,8 +82,8 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     // Nothing of the fake outlives its daemon.
     const fate = backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
     cleanup.push(() => stopServing(app, sandboxes, fate));
-    if (config.INSTAVM_SNAPSHOT_DAYS > 0)
-      cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_DAYS * DAY_MS, logger));
+    if (config.INSTAVM_SNAPSHOT_UNUSED_DAYS > 0)
+      cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_UNUSED_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
     sandboxes.warmUp();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };

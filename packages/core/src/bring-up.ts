@@ -38,7 +38,7 @@ export async function create<Guest extends GuestLink>(
         return prepare(ports, from, id, DEADLINES_MS.creating, () => ports.reached('create.restored'));
       };
       const prepared = pooled ?? (await made());
-      await personalize(parts, prepared, source !== undefined);
+      await personalize(parts, prepared);
       ports.reached('create.personalized');
       await begin(parts, prepared, ttlSeconds * 1000, {});
       ports.reached('create.running');
@@ -68,7 +68,7 @@ export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, 
       await ports.states.use(savedIn, async (state) => {
         const restored = (): void => ports.reached('resume.restored');
         const prepared = await prepare(ports, state, id, DEADLINES_MS.resuming, restored);
-        await personalize(parts, prepared, true);
+        await personalize(parts, prepared);
         ports.reached('resume.personalized');
         // One that was suspended because its lease ran out gets a new one.
         const leaseMs = leaseLeftMs !== null && leaseLeftMs > 0 ? leaseLeftMs : ttlSeconds * 1000;
@@ -94,13 +94,8 @@ export async function adopt<Guest extends GuestLink>(parts: OwnerParts<Guest>, s
   let prepared: Prepared<Guest>;
   try {
     prepared = await attach(ports, survivor);
-    try {
-      // It may have been frozen to be saved.
-      await prepared.guest.thaw(PERSONALIZE_DEADLINE_MS);
-    } catch (error) {
-      await discard(ports.log, prepared);
-      throw error;
-    }
+    // Its clock stood still if it was being saved.
+    await personalize(parts, prepared);
   } catch (error) {
     ports.log.warn({ ...idsOf(keeper.record), err: error }, 'a microVM outlived its daemon, but its guest is mute');
     return keeper.update(failure('the guest agent no longer answers', ports.clock.now()));
@@ -131,11 +126,8 @@ async function admitted<Guest extends GuestLink>(
 async function personalize<Guest extends GuestLink>(
   { ports, keeper }: OwnerParts<Guest>,
   prepared: Prepared<Guest>,
-  isFrozen: boolean,
 ): Promise<void> {
   try {
-    // What was saved was frozen then, and its identity has to be written.
-    if (isFrozen) await prepared.guest.thaw(PERSONALIZE_DEADLINE_MS);
     await prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS);
   } catch (error) {
     await discard(ports.log, prepared);

@@ -21,10 +21,8 @@ export interface GuestLink {
   personalize(identity: GuestIdentity, deadlineMs: number): Promise<void>;
   /** @throws guest_unresponsive after `deadlineMs` */
   ping(deadlineMs: number): Promise<void>;
-  /** Flushes the filesystems and holds writers back until `thaw`, or until `thawAfterMs` if nobody comes. */
-  freeze(thawAfterMs: number, deadlineMs: number): Promise<void>;
-  /** Also of what is not frozen. */
-  thaw(deadlineMs: number): Promise<void>;
+  /** Flushes the filesystems, so that what is taken of the disk afterwards is complete. @throws guest_unresponsive after `deadlineMs` */
+  sync(deadlineMs: number): Promise<void>;
   /** Settles when the channel is lost or closed. Never rejects. */
   readonly closed: Promise<void>;
   close(): void;

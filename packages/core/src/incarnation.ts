@@ -19,8 +19,8 @@ const CALL_DEADLINE_MS = 30_000;
 /** An agent that is alive answers in a millisecond; one that answers none of three is wedged. */
 const PING_INTERVAL_MS = 60_000;
 const MAX_MISSED_PINGS = 3;
-/** Of the guest's own time, which stands still while it is saved. */
-const THAW_AFTER_MS = 15_000;
+/** What a guest has written and not yet flushed may be all that its memory holds. */
+const SYNC_DEADLINE_MS = 60_000;
 
 /** News of an incarnation; may come late, so the owner compares. */
 export type Lost = (reason: string, diagnostics: string) => void;
@@ -80,37 +80,39 @@ export class Incarnation<Guest extends GuestLink> {
   }
 
   /**
-   * Writes what it is to `directory`. With `continue` it runs on with its clock set; with `end` its microVM is gone afterwards. After a
-   * failure it runs on as well, unless it is reported as lost.
+   * Writes what it is to `directory`. With `continue` it runs on, attached as before and with its clock set; with `end` its microVM is gone
+   * afterwards. After a failure it runs on as well, unless it is reported as lost.
    * @throws snapshot_failed, capacity_unavailable, guest_unresponsive
    */
   async save(
     directory: string,
     then: 'continue' | 'end',
     identity: GuestIdentity,
-    frozen: () => void,
+    flushed: () => void,
   ): Promise<VmSnapshot> {
     const guest = await this.guest();
-    await guest.freeze(THAW_AFTER_MS, CALL_DEADLINE_MS);
-    frozen();
-    let resumed = (): void => {};
-    this.#detached = new Promise((resolve) => {
-      resumed = resolve;
-    });
+    await guest.sync(SYNC_DEADLINE_MS);
+    flushed();
+    // Its channel may drop with it now; that is no news.
     this.#isPaused = true;
     try {
-      guest.close();
-      await guest.closed;
       const saved = await this.#snapshot(directory, then);
       if (then === 'end') this.#isReleased = true;
       return saved;
     } finally {
-      if (this.#hasExited) this.#giveUp('the microVM ended while it was saved', '');
-      else if (!this.#isReleased) await this.#attachAgain(identity);
       this.#isPaused = false;
-      this.#detached = undefined;
-      resumed();
-      this.#keepAttached();
+      if (this.#hasExited) this.#giveUp('the microVM ended while it was saved', '');
+      else if (!this.#isReleased) await this.#goOn(guest, identity);
+    }
+  }
+
+  /** Its clock stood still. A guest that does not take the new time is noticed as any mute one. */
+  async #goOn(guest: Guest, identity: GuestIdentity): Promise<void> {
+    this.#keepAttached();
+    try {
+      await guest.personalize(identity, CALL_DEADLINE_MS);
+    } catch (error) {
+      this.#ports.log.warn({ incarnationId: this.id, err: error }, 'setting the clock after a pause');
     }
   }
 
@@ -121,18 +123,6 @@ export class Incarnation<Guest extends GuestLink> {
       return new InstaVMError('snapshot_failed', 'the microVM could not be saved in time');
     };
     return withDeadline(this.#ports.clock, DEADLINES_MS.suspending, this.#vm.snapshot(directory, then), tooLate);
-  }
-
-  /** After a pause. @throws nothing: a guest that does not come back is lost */
-  async #attachAgain(identity: GuestIdentity): Promise<void> {
-    try {
-      const guest = await this.#attach();
-      await guest.thaw(CALL_DEADLINE_MS);
-      // Its clock stood still.
-      await guest.personalize(identity, CALL_DEADLINE_MS);
-    } catch (error) {
-      this.#giveUp('the guest agent did not come back after a pause', String(error));
-    }
   }
 
   async #attach(): Promise<Guest> {

@@ -33,7 +33,7 @@ const EXPIRY_ATTEMPTS = 5;
 
 export type OwnerDependencies<Guest extends GuestLink> = OwnerPorts<Guest> & {
   /** Takes the snapshot of a sandbox that is about to end. */
-  readonly keepAtEnd: (owner: SandboxOwner<Guest>) => Promise<void>;
+  readonly keepAtEnd: (owner: SandboxOwner<Guest>, name: string) => Promise<void>;
 };
 
 /** Whether a suspended or lost sandbox is brought back for a guest that is asked for. */
@@ -52,8 +52,6 @@ export class SandboxOwner<Guest extends GuestLink> {
   readonly #queue = new SerialQueue();
   readonly #parts: OwnerParts<Guest>;
   #expiryAttempts = 0;
-  /** The snapshot at the end, which everyone who asks for the end waits for. */
-  #keeping: Promise<void> | undefined;
 
   /** @param isStored false for a new sandbox, whose record is inserted with its first incarnation */
   constructor(deps: OwnerDependencies<Guest>, record: SandboxRecord, isStored: boolean) {
@@ -128,20 +126,7 @@ export class SandboxOwner<Guest extends GuestLink> {
   }
 
   /** Ends the sandbox, suspended or not; success when it has ended already. @throws teardown_incomplete */
-  async end(reason: string, cause: EndCause): Promise<void> {
-    const { lifecycle, state } = this.record;
-    const isKept =
-      lifecycle.snapshotOnTerminate && cause !== 'daemon' && (state === 'running' || state === 'suspended');
-    // An end is never refused: when the snapshot fails, its own record says why.
-    if (isKept) {
-      this.#keeping ??= this.#deps
-        .keepAtEnd(this)
-        .catch(this.#warning('no snapshot at the end'))
-        .finally(() => {
-          this.#keeping = undefined;
-        });
-      await this.#keeping;
-    }
+  end(reason: string, cause: EndCause): Promise<void> {
     return this.#queue.run(async () => {
       // A lease that ran out while others asked for an end and a start is not that of what runs now.
       if (cause === 'expiry' && !this.#isExpired) return;
@@ -238,8 +223,13 @@ export class SandboxOwner<Guest extends GuestLink> {
   #expired(): void {
     const { running, ports, keeper } = this.#parts;
     const expire = async (): Promise<void> => {
-      if (!this.record.lifecycle.autoSuspend || this.#expiryAttempts++ >= EXPIRY_ATTEMPTS)
+      const { autoSuspend, snapshotOnExpiry } = this.record.lifecycle;
+      if (!autoSuspend || this.#expiryAttempts++ >= EXPIRY_ATTEMPTS) {
+        // Nothing is worth a sandbox that never ends: when the snapshot fails, its own record says why.
+        if (snapshotOnExpiry !== null && this.#isExpired)
+          await this.#deps.keepAtEnd(this, snapshotOnExpiry).catch(this.#warning('no snapshot at the end'));
         return this.end('its lifetime ran out', 'expiry');
+      }
       await this.#queue.run(async () => {
         if (this.#isExpired) await suspend(this.#parts, 'its lifetime ran out');
       });

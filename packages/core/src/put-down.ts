@@ -20,8 +20,8 @@ export async function save<Guest extends GuestLink>(
   if (incarnation === undefined) throw absence(keeper.record);
   // At worst every page of it is its own.
   ports.admission.checkDisk(keeper.record.size.memoryMib);
-  const frozen = (): void => ports.reached(then === 'end' ? 'suspend.frozen' : 'snapshot.frozen');
-  return incarnation.save(ports.states.directoryOf(files), then, identityOf(keeper.record), frozen);
+  const flushed = (): void => ports.reached(then === 'end' ? 'suspend.flushed' : 'snapshot.flushed');
+  return incarnation.save(ports.states.directoryOf(files), then, identityOf(keeper.record), flushed);
 }
 
 /** @throws as `save`; it runs on then */

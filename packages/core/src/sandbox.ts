@@ -18,10 +18,8 @@ export type LifecyclePolicy = {
   readonly autoResume: boolean;
   /** At the end of its lease: suspend instead of ending. */
   readonly autoSuspend: boolean;
-  /** When it is ended otherwise: keep a snapshot. */
-  readonly snapshotOnTerminate: boolean;
-  /** Of that snapshot. */
-  readonly snapshotName: string | null;
+  /** At the end of its lease, if it is not suspended: keep a snapshot of this name; null keeps none. */
+  readonly snapshotOnExpiry: string | null;
   /** Without activity for so long it is suspended; null: never. */
   readonly idleSuspendSeconds: number | null;
 };
@@ -29,8 +27,7 @@ export type LifecyclePolicy = {
 export const DEFAULT_LIFECYCLE: LifecyclePolicy = {
   autoResume: true,
   autoSuspend: false,
-  snapshotOnTerminate: false,
-  snapshotName: null,
+  snapshotOnExpiry: null,
   idleSuspendSeconds: null,
 };
 

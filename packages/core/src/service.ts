@@ -5,7 +5,7 @@ import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
-import { type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
+import { type LifecyclePolicy, type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
 import { SavedStates } from './saved-states.ts';
 import type { SnapshotFiles, SnapshotRecord, SnapshotRecords } from './snapshot.ts';
 import { Snapshots } from './snapshots.ts';
@@ -17,7 +17,7 @@ import { WarmPool } from './warm-pool.ts';
 export type NewSandbox = SandboxSpec & { readonly accountId: AccountId };
 
 /** What may differ between a snapshot's sandbox and one that is made from it. Its size cannot. */
-export type SpecChange = Partial<Omit<SandboxSpec, 'size'>>;
+export type SpecChange = Partial<Omit<SandboxSpec, 'size' | 'lifecycle'> & { lifecycle: Partial<LifecyclePolicy> }>;
 
 /** Beyond this many, owners of ended sandboxes that nobody asked for lately are forgotten. */
 const MAX_OWNERS = 256;
@@ -56,8 +56,8 @@ export class SandboxService<Guest extends GuestLink> {
     const hasRoom = (): boolean => this.#admission.hasMemoryFor(POOL_HEADROOM_MIB);
     this.#pool = new WarmPool(ports, ports.templates, { ...warmPool, hasRoom });
     this.snapshots = new Snapshots({ snapshots, states, clock: ports.clock, log: ports.log, reached });
-    const keepAtEnd = async (owner: SandboxOwner<Guest>): Promise<void> => {
-      await (await this.snapshots.take(owner, { name: owner.record.lifecycle.snapshotName })).done;
+    const keepAtEnd = async (owner: SandboxOwner<Guest>, name: string): Promise<void> => {
+      await (await this.snapshots.take(owner, { name })).done;
     };
     const shared = { states, pool: this.#pool, admission: this.#admission };
     this.#deps = { ...ports, ...shared, reached, keepAtEnd };
@@ -83,7 +83,9 @@ export class SandboxService<Guest extends GuestLink> {
     change: SpecChange,
   ): Promise<SandboxOwner<Guest>> {
     const env = { ...spec.env, ...change.env };
-    const record = recordOf({ accountId, ...spec, ...change, env }, this.#deps.clock.now());
+    // A snapshot that was to be kept of its source is not one of every copy.
+    const lifecycle = { ...spec.lifecycle, snapshotOnExpiry: null, ...change.lifecycle };
+    const record = recordOf({ accountId, ...spec, ...change, env, lifecycle }, this.#deps.clock.now());
     return this.#begin({ ...record, snapshotId: id }, (owner) => owner.startFrom(filesId));
   }
 

@@ -53,6 +53,6 @@ export interface SnapshotFiles {
   directoryOf(id: FilesId): string;
   /** Idempotent; takes what a VMM left beside it too. */
   remove(id: FilesId): Promise<void>;
-  /** Removes everything that is not listed, finished or not. @returns how many */
+  /** Removes everything that is not listed, and what was never finished. @returns how many */
   removeAllBut(kept: ReadonlySet<FilesId>): Promise<number>;
 }

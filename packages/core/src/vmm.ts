@@ -33,14 +33,17 @@ export type Template = {
   readonly accelerator: Accelerator;
 };
 
-/** A frozen microVM of one sandbox on disk: what differs from its template, device state, overlay. Complete, and never written again. */
+/**
+ * A frozen microVM of one sandbox on disk: what differs from its template in memory, the device state, the overlay. Complete, and never
+ * written again.
+ */
 export type VmSnapshot = {
   readonly directory: string;
   readonly templateKey: TemplateKey;
   readonly size: MachineSize;
   readonly backend: string;
   readonly accelerator: Accelerator;
-  /** Bytes that it occupies on disk. */
+  /** What it occupies on disk. */
   readonly storedBytes: number;
 };
 
@@ -70,10 +73,11 @@ export interface MicroVm {
   /** Settles once, when the VMM process is gone. Never rejects. */
   readonly exited: Promise<VmmExit>;
   /**
-   * Pauses the vCPUs, writes memory, device state and disk beside `directory` and renames to it when all is flushed and digested. The
-   * caller has frozen the guest's filesystems (agent) and closed the channels. `continue`: the guest runs on. `end`: the VMM is gone
-   * afterwards, as after kill(). On failure nothing of `directory` is left and the guest runs on (or `exited` settles when it could not).
-   * @throws snapshot_failed, capacity_unavailable (disk full)
+   * Pauses the vCPUs, stores memory, device state and disk, and puts all in `directory`, which appears complete or not at all. The
+   * caller has had the guest flush its filesystems.
+   * @param directory must not exist
+   * @param then `continue`: the guest runs on. `end`: the VMM is gone afterwards, as after `kill`
+   * @throws snapshot_failed, capacity_unavailable; the guest then runs on
    */
   snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot>;
   /** Ends the VMM and removes its run directory and sockets. Idempotent; resolves when all is gone. */
@@ -96,20 +100,20 @@ export interface Vmm {
    */
   buildTemplate(images: GuestImages, size: MachineSize, progress: BuildProgress): Promise<Template>;
   /**
-   * Starts a copy-on-write clone of a template or a snapshot. Resolves when the VMM runs and its sockets accept; the guest may
-   * still be loading (readiness is a Ping over `control`).
-   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when its template is gone, or it was made by another backend, CPU or version
+   * Starts a copy-on-write clone of a template, or of a snapshot, any number of times. Resolves when the VMM runs and its sockets
+   * accept; the guest may still be loading (readiness is a Ping over `control`).
+   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend, accelerator or template made the snapshot
    */
   restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
-  /** @returns the snapshot in `directory` if complete and its digests hold, else undefined */
+  /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined */
   findSnapshot(directory: string): Promise<VmSnapshot | undefined>;
-  /** Templates that no snapshot and no living microVM needs may go; the caller says which keys are in use. @returns removed keys */
-  pruneTemplates(inUse: ReadonlySet<TemplateKey>): Promise<TemplateKey[]>;
+  /** Removes what interrupted snapshots left in a directory of snapshots. @returns how many */
+  removePartialSnapshots(parent: string): Promise<number>;
   /**
-   * Takes over the microVMs that an earlier daemon of this run directory left running. Identity is proven (executable, start time,
-   * cwd, -name), not assumed from a pid. What is not proven alive is left to reapLeftovers.
+   * Takes over the microVMs that an earlier daemon of this data directory left running. Each is proven to be what it seems (executable,
+   * start time, working directory, name), not assumed from a process id; one that stands still goes on.
    */
   adoptSurvivors(): Promise<MicroVm[]>;
-  /** Ends processes and removes run directories that no living MicroVm object of this backend (restored or adopted) owns. @returns how many */
+  /** Ends VMM processes and removes run directories that nothing restored or adopted here holds. @returns how many */
   reapLeftovers(): Promise<number>;
 }

@@ -62,14 +62,12 @@ export class ManualClock implements Clock {
 export class HandGuest implements GuestLink {
   readonly closed: Promise<void>;
   identity: GuestIdentity | undefined;
-  /** Shared with whoever attaches again. */
-  readonly #disk: { isFrozen: boolean };
+  hasSynced = false;
   /** Neither answers nor hangs up. */
   isMute = false;
   #settle: () => void = () => {};
 
-  constructor(disk: { isFrozen: boolean }) {
-    this.#disk = disk;
+  constructor() {
     this.closed = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -77,7 +75,6 @@ export class HandGuest implements GuestLink {
 
   async personalize(identity: GuestIdentity): Promise<void> {
     await this.ping();
-    if (this.#disk.isFrozen) throw new InstaVMError('guest_unresponsive', 'it cannot write');
     this.identity = identity;
   }
 
@@ -85,14 +82,9 @@ export class HandGuest implements GuestLink {
     if (this.isMute) throw new InstaVMError('guest_unresponsive', 'no answer');
   }
 
-  async freeze(): Promise<void> {
+  async sync(): Promise<void> {
     await this.ping();
-    this.#disk.isFrozen = true;
-  }
-
-  async thaw(): Promise<void> {
-    await this.ping();
-    this.#disk.isFrozen = false;
+    this.hasSynced = true;
   }
 
   close(): void {
@@ -188,8 +180,6 @@ export class World {
   readonly host = { availableMemoryMib: 20_000, freeDiskMib: 100_000 };
   readonly fail: { restore?: Error; attach?: Error; update?: Error } = {};
   templateKey = 'k' as TemplateKey;
-  /** Of the sandbox that attached last: the tests that look have one. */
-  isFrozen = false;
   beforeRestore: () => Promise<unknown> = async () => {};
 
   get alive(): HandVm[] {
@@ -216,8 +206,6 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     restore: async (source, incarnationId) => {
       if (fail.restore !== undefined) throw fail.restore;
       await world.beforeRestore();
-      // What was saved was frozen.
-      world.isFrozen = 'templateKey' in source;
       const memory = 'templateKey' in source ? disk.get(source.directory)?.memory : 0;
       if (memory === undefined) throw new InstaVMError('boot_failed', 'there is nothing to restore');
       const vm = new HandVm(incarnationId, disk, memory);
@@ -225,14 +213,14 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
       return life.of(vm);
     },
     findSnapshot: async (directory) => disk.get(directory)?.snapshot,
-    pruneTemplates: async () => [],
+    removePartialSnapshots: async () => 0,
     adoptSurvivors: async () => world.alive.map((vm) => life.of(vm)),
     reapLeftovers: async () => 0,
   };
   const connector: GuestConnector<HandGuest> = {
     attach: async () => {
       if (fail.attach !== undefined) throw fail.attach;
-      const guest = new HandGuest(world);
+      const guest = new HandGuest();
       guests.push(guest);
       return life.of(guest);
     },

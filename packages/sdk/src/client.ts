@@ -2,6 +2,7 @@
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
+import { Snapshots } from './snapshots.ts';
 
 export const DEFAULT_BASE_URL = 'http://127.0.0.1:8787';
 
@@ -21,10 +22,19 @@ export type CreateOptions = {
   readonly metadata?: Readonly<Record<string, unknown>> | undefined;
   /** Environment of every command. */
   readonly env?: Readonly<Record<string, string>> | undefined;
+  /** Begins there: memory, processes, terminals and disk. The size, and what else is not given, are the snapshot's. */
+  readonly snapshotId?: string | undefined;
+  /** At the end of its lifetime it is suspended instead of ended. */
+  readonly autoSuspend?: boolean | undefined;
+  /** Whatever uses it wakes it when it is suspended; true when left out. */
+  readonly autoResume?: boolean | undefined;
+  /** A snapshot under this name is taken when its lifetime ends. */
+  readonly snapshotOnExpiry?: string | undefined;
 };
 
 export class InstaVM {
   readonly sandboxes: Sandboxes;
+  readonly snapshots: Snapshots;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -39,6 +49,7 @@ export class InstaVM {
     this.baseUrl = options.baseUrl ?? process.env.INSTAVM_BASE_URL ?? DEFAULT_BASE_URL;
     this.#http = new HttpClient(this.baseUrl, apiKey);
     this.sandboxes = new Sandboxes(this.#http);
+    this.snapshots = new Snapshots(this.#http);
   }
 
   /** Closes idle connections. */
@@ -56,8 +67,12 @@ export class Sandboxes {
 
   /** Resolves when the sandbox runs. */
   async create(options: CreateOptions = {}): Promise<Sandbox> {
-    const { memoryMb, vcpuCount, ttlSeconds, metadata, env } = options;
-    const json = { memory_mb: memoryMb, vcpu_count: vcpuCount, ttl_seconds: ttlSeconds, metadata, env };
+    const { memoryMb, vcpuCount, ttlSeconds, metadata, env, snapshotId, autoSuspend, autoResume, snapshotOnExpiry } =
+      options;
+    const size = { memory_mb: memoryMb, vcpu_count: vcpuCount };
+    const policy = { ttl_seconds: ttlSeconds, auto_suspend: autoSuspend, auto_resume: autoResume };
+    const snapshots = { snapshot_id: snapshotId, snapshot_on_expiry: snapshotOnExpiry };
+    const json = { ...size, ...policy, ...snapshots, metadata, env };
     const { id } = await this.#http.json<{ id: string }>({ method: 'POST', path: '/v2/sandboxes', json });
     return new Sandbox(this.#http, id);
   }

@@ -11,3 +11,4 @@ export {
   type SandboxState,
   type SandboxStats,
 } from './sandbox.ts';
+export type { SnapshotInfo, Snapshots } from './snapshots.ts';

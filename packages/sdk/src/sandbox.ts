@@ -3,8 +3,17 @@ import { type Command, Exec, type ExecOptions, type ExecResult } from './exec.ts
 import { Files } from './files.ts';
 import type { HttpClient } from './http.ts';
 import { Ptys } from './pty.ts';
+import { type SnapshotInfo, snapshotInfo } from './snapshots.ts';
 
-export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped' | 'failed';
+export type SandboxState =
+  | 'creating'
+  | 'running'
+  | 'suspending'
+  | 'suspended'
+  | 'resuming'
+  | 'stopping'
+  | 'stopped'
+  | 'failed';
 
 export type SandboxInfo = {
   readonly id: string;
@@ -84,6 +93,38 @@ export class Sandbox implements AsyncDisposable {
       feed(),
     ]);
     return { ...result, stdout, stderr, stdoutText: stdout.toString('utf8'), stderrText: stderr.toString('utf8') };
+  }
+
+  /**
+   * Keeps memory, processes, terminals and disk, and frees the host of it; success when that is so already. Whatever uses it wakes it.
+   * @throws InstaVMError `invalid_state`, `capacity_unavailable`; it then runs on
+   */
+  async suspend(): Promise<void> {
+    await this.#http.json({ method: 'POST', path: this.#path('/suspend') });
+  }
+
+  /** Goes on where it was suspended; success when it runs. */
+  async resume(): Promise<void> {
+    await this.#http.json({ method: 'POST', path: this.#path('/resume') });
+  }
+
+  /** Takes a snapshot, from which any number of sandboxes can begin; this one stands still for that time. */
+  async snapshot(name?: string): Promise<SnapshotInfo> {
+    const path = this.#path('/snapshots');
+    return snapshotInfo(await this.#http.json({ method: 'POST', path, json: { name } }));
+  }
+
+  /** A second sandbox that begins where this one is now. */
+  async fork(): Promise<Sandbox> {
+    const [fork] = await this.forks(1);
+    return fork as Sandbox;
+  }
+
+  /** As many as asked for, up to 32, all from the same moment; none when one of them cannot be made. */
+  async forks(count: number): Promise<Sandbox[]> {
+    const request = { method: 'POST', path: this.#path('/fork'), json: { count } } as const;
+    const { sandboxes } = await this.#http.json<{ sandboxes: { id: string }[] }>(request);
+    return sandboxes.map(({ id }) => new Sandbox(this.#http, id));
   }
 
   async info(): Promise<SandboxInfo> {

@@ -148,11 +148,12 @@ describe('files', () => {
     ).rejects.toThrow(/out of the workspace/);
   });
 
-  it('go out as a tar and come back, and a bad archive changes nothing', async () => {
+  it('go out as a tar when something is ephemeral, come back, and a bad archive changes nothing', async () => {
+    await session.materializeEntry({ path: 'passing', entry: file({ content: 'x', ephemeral: true }) });
     const archive = await session.persistWorkspace();
     await exec('rm -rf a.txt d; touch later');
     await session.hydrateWorkspace(archive);
-    expect((await exec('cat a.txt; ls later')).stdout).toBe('alpha\n');
+    expect((await exec('cat a.txt; ls later passing')).stdout).toBe('alpha\n');
     await expect(
       session.hydrateWorkspace(Buffer.from('no tar at all, but long enough to be one'.repeat(40))),
     ).rejects.toThrow();
@@ -175,11 +176,40 @@ describe('a session', () => {
     await Promise.all([fresh.shutdown(), fresh.delete(), fresh.close()]);
   });
 
+  it('goes out as a snapshot of everything, and comes back in another sandbox with its memory', async () => {
+    const own = await provider.create({ manifest: new Manifest({ entries: { 'a.txt': file({ content: 'alpha' }) } }) });
+    await own.exec({ cmd: 'echo in memory > /dev/shm/kept; apt-mark showmanual | wc -l > /root/outside' });
+    const before = own.state.sandboxId;
+    const archive = await own.persistWorkspace();
+    expect(Buffer.from(archive).toString()).toMatch(/^__INSTAVM_SNAPSHOT__\{"snapshot_id":"snap_[a-z2-7]{20}"\}$/);
+    await own.exec({ cmd: 'rm a.txt /dev/shm/kept; touch later' });
+    await own.hydrateWorkspace(archive);
+    expect(own.state.sandboxId).not.toBe(before);
+    expect((await own.exec({ cmd: 'ls; cat /dev/shm/kept; test -s /root/outside' })).stdout).toBe('a.txt\nin memory\n');
+    const client = new InstaVM(access());
+    expect((await client.sandboxes.attach(before).info()).state).toBe('stopped');
+    await own.close();
+  });
+
+  it('that was closed at the end of a run goes on where it ended, and a suspended one where it was', async () => {
+    const own = await provider.create({});
+    await own.exec({ cmd: 'echo run > from-the-run' });
+    const record = await provider.serializeSessionState(own.state, { willCloseAfterSerialize: true });
+    await own.close();
+    const again = await provider.resume(await provider.deserializeSessionState(JSON.parse(JSON.stringify(record))));
+    expect((await again.exec({ cmd: 'cat from-the-run' })).stdout).toBe('run\n');
+    const shell = await again.exec({ cmd: 'x=kept; read line; echo "$x $line"; exit 6', tty: true, yieldTimeMs: 500 });
+    await again.sandbox.suspend();
+    expect(await again.running()).toBe(true);
+    const told = await again.writeStdin({ sessionId: shell.sessionId ?? 0, chars: 'woken\n', yieldTimeMs: 20_000 });
+    expect(told).toContain('kept woken');
+    expect(told).toContain('exited with code 6');
+    await again.close();
+  });
+
   it('says plainly what is not there yet', async () => {
     await expect(session.resolveExposedPort(8000)).rejects.toThrow(/not available/);
-    await expect(provider.create({ snapshot: { type: 'local' } as never })).rejects.toThrow(
-      /snapshots are not available/,
-    );
+    await expect(provider.create({ snapshot: { type: 'local' } as never })).rejects.toThrow(/on the server/);
     await session.setEgressPolicy({
       allowHttp: false,
       allowHttps: true,

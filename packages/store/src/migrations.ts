@@ -61,8 +61,7 @@ export const MIGRATIONS: Record<string, Migration> = {
       const before = JSON.stringify({
         autoResume: true,
         autoSuspend: false,
-        snapshotOnTerminate: false,
-        snapshotName: null,
+        snapshotOnExpiry: null,
         idleSuspendSeconds: null,
       });
       await db.schema

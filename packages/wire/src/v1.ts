@@ -256,7 +256,7 @@ export const Snapshot = z
     oci_image: z.string().nullable(),
     vcpu_count: z.number(),
     memory_mb: z.number(),
-    size_bytes: z.number().nullable(),
+    size_bytes: z.number().describe('0 until it is ready.'),
     vm_lifetime_seconds: z.number(),
     metadata: z.record(z.string(), z.unknown()),
     created_at: z.string(),

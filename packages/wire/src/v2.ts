@@ -18,8 +18,9 @@ import {
 const lifecycle = {
   auto_resume: z.boolean().optional().describe('Whether a command, a terminal or a file resumes it. Default true.'),
   auto_suspend: z.boolean().optional().describe('Suspend at the end of its lifetime instead of ending.'),
-  snapshot_on_terminate: z.boolean().optional(),
-  snapshot_name: SnapshotName.nullable().optional(),
+  snapshot_on_expiry: SnapshotName.nullable()
+    .optional()
+    .describe('Keep a snapshot of this name when its lifetime ends it.'),
   idle_suspend_seconds: z.number().int().min(1).max(86_400).nullable().optional(),
 };
 
@@ -56,8 +57,7 @@ export const Sandbox = z
     snapshot_id: z.string().nullable().describe('The snapshot that it was made from.'),
     auto_resume: z.boolean(),
     auto_suspend: z.boolean(),
-    snapshot_on_terminate: z.boolean(),
-    snapshot_name: z.string().nullable(),
+    snapshot_on_expiry: z.string().nullable(),
     idle_suspend_seconds: z.number().nullable(),
   })
   .meta({ id: 'Sandbox' });
@@ -66,22 +66,6 @@ export const CreateSnapshotRequest = z.strictObject({
   name: SnapshotName.optional(),
   wait: z.boolean().default(true).describe('False: answer at once, with the status `building`.'),
 });
-export const SandboxSnapshot = z
-  .object({
-    id: z.string(),
-    name: z.string().nullable(),
-    status: z.enum(['building', 'ready', 'failed']),
-    error: z.string().nullable(),
-    sandbox_id: z.string(),
-    memory_mb: z.number(),
-    vcpu_count: z.number(),
-    ttl_seconds: z.number(),
-    size_bytes: z.number().nullable(),
-    metadata: z.record(z.string(), z.unknown()),
-    created_at: z.string(),
-  })
-  .meta({ id: 'SandboxSnapshot' });
-
 const MAX_FORKS = 32;
 export const ForkRequest = z.strictObject({
   count: z.number().int().min(1).max(MAX_FORKS).default(1),

@@ -7,6 +7,7 @@ from ._client import (
     EgressPolicy,
     RunResult,
     SandboxInfo,
+    SnapshotInfo,
 )
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
@@ -39,4 +40,5 @@ __all__ = [
     "RunResult",
     "Sandbox",
     "SandboxInfo",
+    "SnapshotInfo",
 ]

@@ -20,7 +20,7 @@ DEFAULT_BASE_URL = "http://127.0.0.1:8787"
 @dataclass(frozen=True)
 class SandboxInfo:
     id: str
-    #: "creating", "running", "stopping", "stopped" or "failed".
+    #: "creating", "running", "suspending", "suspended", "resuming", "stopping", "stopped" or "failed".
     state: str
     state_reason: str | None
     #: The present or last microVM.
@@ -30,6 +30,21 @@ class SandboxInfo:
     memory_mb: int
     vcpu_count: int
     metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    id: str
+    name: str
+    #: "building", "ready" or "failed"; only one that is ready can be begun in.
+    status: str
+    #: Why it failed.
+    error: str | None
+    memory_mb: int
+    vcpu_count: int
+    #: What it occupies on the server's disk.
+    size_bytes: int
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,28 @@ class AsyncSandbox:
             allowed_cidrs=policy["allowed_cidrs"],
         )
 
+    async def suspend(self) -> None:
+        """Keeps memory, processes, terminals and disk, and frees the host of it. Whatever uses it wakes it."""
+        await self._http.json("POST", f"{self._path}/suspend")
+
+    async def resume(self) -> None:
+        """Goes on where it was suspended; success when it runs."""
+        await self._http.json("POST", f"{self._path}/resume")
+
+    async def snapshot(self, name: str | None = None) -> SnapshotInfo:
+        """Takes a snapshot, from which any number of sandboxes can begin; this one stands still for that time."""
+        body = {} if name is None else {"name": name}
+        return _snapshot_info(await self._http.json("POST", f"{self._path}/snapshots", json=body))
+
+    async def fork(self) -> AsyncSandbox:
+        """A second sandbox that begins where this one is now."""
+        return (await self.forks(1))[0]
+
+    async def forks(self, count: int) -> list[AsyncSandbox]:
+        """As many as asked for, up to 32, all from the same moment; none when one of them cannot be made."""
+        answer = await self._http.json("POST", f"{self._path}/fork", json={"count": count})
+        return [AsyncSandbox(self._http, sandbox["id"]) for sandbox in answer["sandboxes"]]
+
     async def delete(self) -> None:
         """Ends the sandbox; success when it has ended already."""
         await self._http.json("DELETE", self._path)
@@ -156,14 +193,27 @@ class AsyncSandboxes:
         ttl_seconds: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
+        snapshot_id: str | None = None,
+        auto_suspend: bool | None = None,
+        auto_resume: bool | None = None,
+        snapshot_on_expiry: str | None = None,
     ) -> AsyncSandbox:
-        """Returns when the sandbox runs. `ttl_seconds` is 20 to 86400, by default 300."""
+        """Returns when the sandbox runs. `ttl_seconds` is 20 to 86400, by default 300.
+
+        With `snapshot_id` it begins in a snapshot: memory, processes, terminals and disk; the size, and what else is
+        not given, are the snapshot's. At the end of its lifetime it is suspended with `auto_suspend`, or kept in a
+        snapshot under the name `snapshot_on_expiry`, or just ended.
+        """
         fields = {
             "memory_mb": memory_mb,
             "vcpu_count": vcpu_count,
             "ttl_seconds": ttl_seconds,
             "metadata": metadata,
             "env": env,
+            "snapshot_id": snapshot_id,
+            "auto_suspend": auto_suspend,
+            "auto_resume": auto_resume,
+            "snapshot_on_expiry": snapshot_on_expiry,
         }
         body = {name: value for name, value in fields.items() if value is not None}
         return AsyncSandbox(self._http, (await self._http.json("POST", "/v2/sandboxes", json=body))["id"])
@@ -183,6 +233,23 @@ class AsyncSandboxes:
         return [_sandbox_info(sandbox) for sandbox in answer["sandboxes"]]
 
 
+class AsyncSnapshots:
+    """The account's snapshots."""
+
+    def __init__(self, http: AsyncHttp) -> None:
+        self._http = http
+
+    async def list(self) -> list[SnapshotInfo]:
+        """Newest first."""
+        return [_snapshot_info(one) for one in await self._http.json("GET", "/v1/snapshots")]
+
+    async def get(self, snapshot_id: str) -> SnapshotInfo:
+        return _snapshot_info(await self._http.json("GET", f"/v1/snapshots/{path_segment(snapshot_id)}"))
+
+    async def delete(self, snapshot_id: str) -> None:
+        await self._http.json("DELETE", f"/v1/snapshots/{path_segment(snapshot_id)}")
+
+
 class AsyncInstaVM:
     def __init__(self, api_key: str | None = None, base_url: str | None = None) -> None:
         key = api_key or os.environ.get("INSTAVM_API_KEY")
@@ -195,6 +262,7 @@ class AsyncInstaVM:
         self.base_url = base_url or os.environ.get("INSTAVM_BASE_URL") or DEFAULT_BASE_URL
         self._http = AsyncHttp(self.base_url, key)
         self.sandboxes = AsyncSandboxes(self._http)
+        self.snapshots = AsyncSnapshots(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -206,17 +274,23 @@ class AsyncInstaVM:
         await self.aclose()
 
 
-def _sandbox_info(sandbox: dict[str, Any]) -> SandboxInfo:
-    def instant(text: str) -> datetime:
-        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
+
+def _snapshot_info(snapshot: dict[str, Any]) -> SnapshotInfo:
+    fields = {name: snapshot[name] for name in SnapshotInfo.__dataclass_fields__ if name != "created_at"}
+    return SnapshotInfo(**fields, created_at=_instant(snapshot["created_at"]))
+
+
+def _sandbox_info(sandbox: dict[str, Any]) -> SandboxInfo:
     return SandboxInfo(
         id=sandbox["id"],
         state=sandbox["state"],
         state_reason=sandbox["state_reason"],
         incarnation_id=sandbox["incarnation_id"],
-        created_at=instant(sandbox["created_at"]),
-        expires_at=None if sandbox["expires_at"] is None else instant(sandbox["expires_at"]),
+        created_at=_instant(sandbox["created_at"]),
+        expires_at=None if sandbox["expires_at"] is None else _instant(sandbox["expires_at"]),
         memory_mb=sandbox["memory_mb"],
         vcpu_count=sandbox["vcpu_count"],
         metadata=sandbox["metadata"],

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo
+from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo, SnapshotInfo
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
 from ._pty import AsyncPty, PtyExit, PtyInfo
@@ -273,6 +273,21 @@ class Sandbox:
     def get_egress_policy(self) -> EgressPolicy:
         return self._loop.run(self._inner.get_egress_policy())
 
+    def suspend(self) -> None:
+        self._loop.run(self._inner.suspend())
+
+    def resume(self) -> None:
+        self._loop.run(self._inner.resume())
+
+    def snapshot(self, name: str | None = None) -> SnapshotInfo:
+        return self._loop.run(self._inner.snapshot(name))
+
+    def fork(self) -> Sandbox:
+        return Sandbox(self._loop, self._loop.run(self._inner.fork()))
+
+    def forks(self, count: int) -> list[Sandbox]:
+        return [Sandbox(self._loop, inner) for inner in self._loop.run(self._inner.forks(count))]
+
     def delete(self) -> None:
         """Ends the sandbox; success when it has ended already."""
         self._loop.run(self._inner.delete())
@@ -289,26 +304,32 @@ class Sandboxes:
         self._loop = loop
         self._inner = client.sandboxes
 
-    def create(
-        self,
-        *,
-        memory_mb: int | None = None,
-        vcpu_count: int | None = None,
-        ttl_seconds: int | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> Sandbox:
-        """Returns when the sandbox runs. `ttl_seconds` is 20 to 86400, by default 300."""
-        inner = self._inner.create(
-            memory_mb=memory_mb, vcpu_count=vcpu_count, ttl_seconds=ttl_seconds, metadata=metadata, env=env
-        )
-        return Sandbox(self._loop, self._loop.run(inner))
+    def create(self, **options: Any) -> Sandbox:
+        """As `AsyncSandboxes.create`, which has the full description of every option."""
+        return Sandbox(self._loop, self._loop.run(self._inner.create(**options)))
 
     def get(self, sandbox_id: str) -> Sandbox:
         return Sandbox(self._loop, self._loop.run(self._inner.get(sandbox_id)))
 
     def list(self) -> Sequence[SandboxInfo]:
         return self._loop.run(self._inner.list())
+
+
+class Snapshots:
+    """The account's snapshots."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.snapshots
+
+    def list(self) -> Sequence[SnapshotInfo]:
+        return self._loop.run(self._inner.list())
+
+    def get(self, snapshot_id: str) -> SnapshotInfo:
+        return self._loop.run(self._inner.get(snapshot_id))
+
+    def delete(self, snapshot_id: str) -> None:
+        self._loop.run(self._inner.delete(snapshot_id))
 
 
 class InstaVM:
@@ -319,6 +340,7 @@ class InstaVM:
         self._loop = _Loop()
         self.base_url = self._inner.base_url
         self.sandboxes = Sandboxes(self._loop, self._inner)
+        self.snapshots = Snapshots(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

@@ -30,12 +30,8 @@ export class Guest implements GuestLink {
     await askGuest(() => this.agent.lifecycle.ping({}, { timeoutMs: deadlineMs }));
   }
 
-  async freeze(_thawAfterMs: number, deadlineMs: number): Promise<void> {
+  async sync(deadlineMs: number): Promise<void> {
     await askGuest(() => this.agent.lifecycle.sync({}, { timeoutMs: deadlineMs }));
-  }
-
-  async thaw(deadlineMs: number): Promise<void> {
-    await askGuest(() => this.agent.lifecycle.ping({}, { timeoutMs: deadlineMs }));
   }
 
   close(): void {

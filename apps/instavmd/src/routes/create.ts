@@ -19,8 +19,8 @@ const DEFAULT_LIFETIME_SECONDS = 300;
 type LifecycleFields = {
   readonly auto_resume?: boolean | null | undefined;
   readonly auto_suspend?: boolean | null | undefined;
-  readonly snapshot_on_terminate?: boolean | null | undefined;
-  readonly snapshot_name?: string | null | undefined;
+  /** A name; null for none. */
+  readonly snapshot_on_expiry?: string | null | undefined;
   readonly idle_suspend_seconds?: number | null | undefined;
 };
 
@@ -50,7 +50,7 @@ export async function createSandbox(
     const isOther = memoryClass(wanted.memory_mb ?? memoryMib) !== memoryMib || (wanted.vcpu_count ?? vcpus) !== vcpus;
     if (isOther)
       throw new InstaVMError('invalid_argument', `the snapshot is of ${memoryMib} MB and ${vcpus} vCPUs, and stays so`);
-    return sandboxes.createFrom(accountId, snapshot, specChange(wanted, snapshot.spec.lifecycle));
+    return sandboxes.createFrom(accountId, snapshot, specChange(wanted));
   }
   return sandboxes.create({
     accountId,
@@ -62,31 +62,49 @@ export async function createSandbox(
     metadata: wanted.metadata ?? {},
     env: wanted.env ?? {},
     egress: wanted.egress ?? null,
-    lifecycle: changedLifecycle(defaults, wanted),
+    lifecycle: { ...defaults, ...lifecycleChange(wanted) },
   });
 }
 
 /** Of what is made from a snapshot. */
-export function specChange(wanted: Wanted, before: LifecyclePolicy): SpecChange {
+export function specChange(wanted: Wanted): SpecChange {
   const { ttlSeconds, metadata, env, egress } = wanted;
   return {
     ...(ttlSeconds !== undefined && { ttlSeconds }),
     ...(metadata !== undefined && { metadata }),
     ...(env !== undefined && { env }),
     ...(egress !== undefined && { egress }),
-    lifecycle: changedLifecycle(before, wanted),
+    lifecycle: lifecycleChange(wanted),
   };
 }
 
-/** What is left out stays; a name may be taken away by null. */
-export const changedLifecycle = (before: LifecyclePolicy, fields: LifecycleFields): LifecyclePolicy => ({
-  autoResume: fields.auto_resume ?? before.autoResume,
-  autoSuspend: fields.auto_suspend ?? before.autoSuspend,
-  snapshotOnTerminate: fields.snapshot_on_terminate ?? before.snapshotOnTerminate,
-  snapshotName: fields.snapshot_name === undefined ? before.snapshotName : fields.snapshot_name,
-  idleSuspendSeconds:
-    fields.idle_suspend_seconds === undefined ? before.idleSuspendSeconds : fields.idle_suspend_seconds,
-});
+/** What is left out stays. */
+export function lifecycleChange(fields: LifecycleFields): Partial<LifecyclePolicy> {
+  const { auto_resume, auto_suspend, snapshot_on_expiry, idle_suspend_seconds } = fields;
+  return {
+    ...(auto_resume != null && { autoResume: auto_resume }),
+    ...(auto_suspend != null && { autoSuspend: auto_suspend }),
+    ...(snapshot_on_expiry !== undefined && { snapshotOnExpiry: snapshot_on_expiry }),
+    ...(idle_suspend_seconds !== undefined && { idleSuspendSeconds: idle_suspend_seconds }),
+  };
+}
+
+const DEFAULT_SNAPSHOT_NAME = 'at the end of its lifetime';
+
+/** The contract's two fields as our one: a name alone asks for the snapshot too. @param present the name that it has now */
+export function snapshotOnExpiry(
+  present: string | null,
+  { snapshot_on_terminate: isWanted, snapshot_name: name }: ContractSnapshotFields,
+): Pick<LifecycleFields, 'snapshot_on_expiry'> {
+  if (isWanted === false) return { snapshot_on_expiry: null };
+  if (isWanted == null && name == null) return {};
+  return { snapshot_on_expiry: name ?? present ?? DEFAULT_SNAPSHOT_NAME };
+}
+
+type ContractSnapshotFields = {
+  readonly snapshot_on_terminate?: boolean | null | undefined;
+  readonly snapshot_name?: string | null | undefined;
+};
 
 /** @throws snapshot_not_found */
 export function snapshotIdOf(text: string) {

@@ -4,14 +4,14 @@ import {
   ForkRequest,
   ForkResponse,
   Sandbox,
-  SandboxSnapshot,
+  Snapshot,
   UpdateSandboxRequest,
 } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { changedLifecycle, snapshotIdOf, specChange } from './create.ts';
-import { ownerOf, sandboxSnapshotView, sandboxView } from './views.ts';
+import { lifecycleChange, snapshotIdOf, specChange } from './create.ts';
+import { ownerOf, sandboxView, snapshotView } from './views.ts';
 
 const Params = z.object({ id: z.string() });
 const LIST_LIMIT = 1000;
@@ -24,7 +24,7 @@ export const sandboxSnapshotRoutes =
     const changed = { ...one, summary: 'Change what is left to the server', body: UpdateSandboxRequest };
     app.patch('/v2/sandboxes/:id', { schema: changed }, async ({ account, params, body }) => {
       const owner = await ownerOf(services, account.id, params.id);
-      const lifecycle = changedLifecycle(owner.record.lifecycle, body);
+      const lifecycle = { ...owner.record.lifecycle, ...lifecycleChange(body) };
       await owner.remember({ lifecycle, ...(body.metadata !== undefined && { metadata: body.metadata }) });
       return sandboxView(owner.record);
     });
@@ -47,12 +47,12 @@ export const sandboxSnapshotRoutes =
       summary: 'Save what it is, running or suspended, to be restored any number of times',
       params: Params,
       body: CreateSnapshotRequest.nullish(),
-      response: { 201: SandboxSnapshot },
+      response: { 201: Snapshot },
     };
     app.post('/v2/sandboxes/:id/snapshots', { schema: taken }, async ({ account, params, body }, reply) => {
       const owner = await ownerOf(services, account.id, params.id);
       const { record, done } = await services.sandboxes.snapshots.take(owner, { name: body?.name ?? null });
-      return reply.code(201).send(sandboxSnapshotView(body?.wait === false ? record : await done));
+      return reply.code(201).send(snapshotView(body?.wait === false ? record : await done));
     });
 
     const forked = {
@@ -64,21 +64,21 @@ export const sandboxSnapshotRoutes =
     app.post('/v2/sandboxes/:id/fork', { schema: forked }, async ({ account, params, body }, reply) => {
       const owner = await ownerOf(services, account.id, params.id);
       const { count = 1, name = null, ttl_seconds: ttlSeconds, ...wanted } = body ?? {};
-      const change = specChange({ ...wanted, ttlSeconds }, owner.record.lifecycle);
+      const change = specChange({ ...wanted, ttlSeconds });
       const { clones, snapshot } = await services.sandboxes.clone(owner, count, name, change);
       const sandboxes = clones.map(({ record }) => sandboxView(record));
       return reply.code(201).send({ sandboxes, snapshot_id: name === null ? null : snapshot.id });
     });
 
-    const listed = { response: { 200: z.object({ snapshots: z.array(SandboxSnapshot) }) } };
+    const listed = { response: { 200: z.object({ snapshots: z.array(Snapshot) }) } };
     app.get('/v2/snapshots', { schema: listed }, async ({ account }) => ({
-      snapshots: (await services.sandboxes.snapshots.list(account.id, LIST_LIMIT)).map(sandboxSnapshotView),
+      snapshots: (await services.sandboxes.snapshots.list(account.id, LIST_LIMIT)).map(snapshotView),
     }));
-    const snapshot = { params: Params, response: { 200: SandboxSnapshot } };
+    const snapshot = { params: Params, response: { 200: Snapshot } };
     app.get('/v2/snapshots/:id', { schema: snapshot }, async ({ account, params }) =>
-      sandboxSnapshotView(await services.sandboxes.snapshots.get(account.id, snapshotIdOf(params.id))),
+      snapshotView(await services.sandboxes.snapshots.get(account.id, snapshotIdOf(params.id))),
     );
     app.delete('/v2/snapshots/:id', { schema: snapshot }, async ({ account, params }) =>
-      sandboxSnapshotView(await services.sandboxes.snapshots.delete(account.id, snapshotIdOf(params.id))),
+      snapshotView(await services.sandboxes.snapshots.delete(account.id, snapshotIdOf(params.id))),
     );
   };

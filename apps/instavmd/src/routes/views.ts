@@ -63,8 +63,8 @@ export function vmView(record: SandboxRecord) {
     snapshot_id: record.snapshotId,
     auto_suspend: lifecycle.autoSuspend,
     auto_resume: lifecycle.autoResume,
-    snapshot_on_terminate: lifecycle.snapshotOnTerminate,
-    snapshot_name: lifecycle.snapshotName,
+    snapshot_on_terminate: lifecycle.snapshotOnExpiry !== null,
+    snapshot_name: lifecycle.snapshotOnExpiry,
   };
 }
 
@@ -85,8 +85,7 @@ export function sandboxView(record: SandboxRecord) {
     snapshot_id: record.snapshotId,
     auto_resume: lifecycle.autoResume,
     auto_suspend: lifecycle.autoSuspend,
-    snapshot_on_terminate: lifecycle.snapshotOnTerminate,
-    snapshot_name: lifecycle.snapshotName,
+    snapshot_on_expiry: lifecycle.snapshotOnExpiry,
     idle_suspend_seconds: lifecycle.idleSuspendSeconds,
   };
 }
@@ -108,26 +107,10 @@ export function snapshotView(record: SnapshotRecord) {
     oci_image: null,
     vcpu_count: record.spec.size.vcpus,
     memory_mb: record.spec.size.memoryMib,
-    size_bytes: record.sizeBytes,
+    size_bytes: record.sizeBytes ?? 0,
     vm_lifetime_seconds: record.spec.ttlSeconds,
     metadata: record.spec.metadata,
     created_at: record.createdAt.toISOString(),
     updated_at: record.updatedAt.toISOString(),
-  };
-}
-
-export function sandboxSnapshotView(record: SnapshotRecord) {
-  return {
-    id: record.id,
-    name: record.name,
-    status: record.status,
-    error: record.lastError,
-    sandbox_id: record.sandboxId,
-    memory_mb: record.spec.size.memoryMib,
-    vcpu_count: record.spec.size.vcpus,
-    ttl_seconds: record.spec.ttlSeconds,
-    size_bytes: record.sizeBytes,
-    metadata: record.spec.metadata,
-    created_at: record.createdAt.toISOString(),
   };
 }

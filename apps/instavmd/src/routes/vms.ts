@@ -14,7 +14,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { changedLifecycle, createSandbox, egressFromBody } from './create.ts';
+import { createSandbox, egressFromBody, lifecycleChange, snapshotOnExpiry } from './create.ts';
 import { envOf } from './stage-env.ts';
 import { ownerOf, ownerOfVm, vmView } from './views.ts';
 
@@ -38,7 +38,7 @@ export const vmRoutes =
         return vmView(owner.record);
       }
       const egress = egress_policy === undefined ? undefined : egressFromBody(egress_policy);
-      const all = { ...wanted, ttlSeconds: vm_lifetime_seconds, egress };
+      const all = { ...wanted, ...snapshotOnExpiry(null, wanted), ttlSeconds: vm_lifetime_seconds, egress };
       return vmView((await createSandbox(services, account.id, all, VM_LIFECYCLE)).record);
     });
 
@@ -61,7 +61,9 @@ export const vmRoutes =
       const unknown = Object.keys(body).filter((key) => !CHANGEABLE.has(key));
       if (unknown.length > 0)
         throw new InstaVMError('not_available', `changing ${unknown.join(', ')} is not available on this server`);
-      const lifecycle = changedLifecycle(owner.record.lifecycle, body);
+      const before = owner.record.lifecycle;
+      const change = lifecycleChange({ ...body, ...snapshotOnExpiry(before.snapshotOnExpiry, body) });
+      const lifecycle = { ...before, ...change };
       await owner.remember({ lifecycle, ...(body.metadata !== undefined && { metadata: body.metadata }) });
       return vmView(owner.record);
     });

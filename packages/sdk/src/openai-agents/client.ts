@@ -9,11 +9,13 @@ import {
   withSandboxSpan,
 } from '@openai/agents-core/sandbox';
 import { InstaVM } from '../client.ts';
+import { InstaVMError } from '../errors.ts';
 import type { Sandbox } from '../sandbox.ts';
 import { isGone, providerError } from './errors.ts';
 import { assertSupported, materializeManifest } from './materialize.ts';
 import { DEFAULT_LIFETIME_SECONDS, egressPolicy, type InstaVMSandboxClientOptions, mergeOptions } from './options.ts';
 import { InstaVMSandboxSession } from './session.ts';
+import { runSnapshotName } from './snapshot-reference.ts';
 import { deserializeState, type InstaVMSandboxSessionState, serializeState } from './state.ts';
 
 const BACKEND_ID = 'instavm';
@@ -34,9 +36,10 @@ export class InstaVMSandboxClient implements SandboxClient<InstaVMSandboxClientO
     const { manifest, options, snapshot, archiveLimits } = normalizeSandboxClientCreateArgs(args, manifestOptions);
     const merged = mergeOptions(this.#defaults, options);
     if (snapshot !== undefined && (snapshot as { type?: string } | null)?.type !== 'noop') {
-      throw new SandboxUnsupportedFeatureError('snapshots are not available on this server yet', {
-        feature: 'snapshot',
-      });
+      throw new SandboxUnsupportedFeatureError(
+        'this provider keeps snapshots on the server: persistWorkspace, and the snapshotId option, use them',
+        { feature: 'snapshot' },
+      );
     }
     assertSupported(manifest);
     return withSandboxSpan('sandbox.start', { backend_id: BACKEND_ID }, async () => {
@@ -52,30 +55,42 @@ export class InstaVMSandboxClient implements SandboxClient<InstaVMSandboxClientO
         options: kept,
         workspaceReady: true,
       };
-      return new InstaVMSandboxSession(sandbox, state, archiveLimits);
+      return this.#session(client, sandbox, state, archiveLimits);
     });
   }
 
-  /** Reconnects while the sandbox lives. Only when the service says that it is gone another one is made from the manifest. */
+  /**
+   * Reconnects while the sandbox lives, suspended or not. Only when the service says that it is gone another one is made: from the
+   * snapshot that was taken when the session was closed, else from the manifest.
+   */
   async resume(
     state: InstaVMSandboxSessionState,
     options: SandboxClientResumeOptions<InstaVMSandboxClientOptions> = {},
   ): Promise<InstaVMSandboxSession> {
     const merged = mergeOptions({ ...this.#defaults, ...state.options, baseUrl: state.baseUrl }, options.clientOptions);
     const client = this.#client(merged);
-    if (await lives(client.sandboxes.attach(state.sandboxId))) {
-      return new InstaVMSandboxSession(client.sandboxes.attach(state.sandboxId), state, options.archiveLimits);
-    }
-    const sandbox = await makeSandbox(client, state.manifest, merged);
-    const { exposedPorts: _exposedPorts, ...rest } = state;
-    return new InstaVMSandboxSession(
-      sandbox,
-      { ...rest, sandboxId: sandbox.id } as InstaVMSandboxSessionState,
-      options.archiveLimits,
-    );
+    const known = client.sandboxes.attach(state.sandboxId);
+    if (await lives(known)) return this.#session(client, known, state, options.archiveLimits);
+    const { exposedPorts: _exposedPorts, lastSnapshotId, ...rest } = state;
+    const sandbox =
+      lastSnapshotId === undefined
+        ? await makeSandbox(client, state.manifest, merged)
+        : await makeSandbox(client, undefined, { ...merged, snapshotId: lastSnapshotId });
+    const renewed = { ...rest, sandboxId: sandbox.id } as InstaVMSandboxSessionState;
+    return this.#session(client, sandbox, renewed, options.archiveLimits);
   }
 
-  async serializeSessionState(state: InstaVMSandboxSessionState): Promise<Record<string, unknown>> {
+  /** One that is about to be closed is kept in a snapshot, so that a later run goes on where it ended. */
+  async serializeSessionState(
+    state: InstaVMSandboxSessionState,
+    options: { willCloseAfterSerialize?: boolean } = {},
+  ): Promise<Record<string, unknown>> {
+    if (options.willCloseAfterSerialize) {
+      const sandbox = this.#client({ ...this.#defaults, baseUrl: state.baseUrl }).sandboxes.attach(state.sandboxId);
+      const taken = await sandbox.snapshot(runSnapshotName()).catch(unlessOurs);
+      // Without one the session is made again from its manifest.
+      if (taken) state.lastSnapshotId = taken.id;
+    }
     return serializeState(state);
   }
 
@@ -93,6 +108,17 @@ export class InstaVMSandboxClient implements SandboxClient<InstaVMSandboxClientO
       });
   }
 
+  #session(
+    client: InstaVM,
+    sandbox: Sandbox,
+    state: InstaVMSandboxSessionState,
+    archiveLimits: ConstructorParameters<typeof InstaVMSandboxSession>[3],
+  ): InstaVMSandboxSession {
+    const beginIn = (snapshotId: string): Promise<Sandbox> =>
+      makeSandbox(client, undefined, { ...state.options, snapshotId });
+    return new InstaVMSandboxSession(sandbox, state, beginIn, archiveLimits);
+  }
+
   #client({ apiKey, baseUrl }: InstaVMSandboxClientOptions): InstaVM {
     return new InstaVM({ apiKey, baseUrl });
   }
@@ -101,16 +127,26 @@ export class InstaVMSandboxClient implements SandboxClient<InstaVMSandboxClientO
 /** Whatever fails after the sandbox exists ends it again; the first error is the one thrown. */
 async function makeSandbox(
   client: InstaVM,
-  manifest: Manifest,
+  manifest: Manifest | undefined,
   options: InstaVMSandboxClientOptions,
 ): Promise<Sandbox> {
-  const { memoryMb, cpuCount, timeout = DEFAULT_LIFETIME_SECONDS, metadata, env } = options;
+  const { memoryMb, cpuCount, timeout = DEFAULT_LIFETIME_SECONDS, metadata, env, snapshotId } = options;
+  const snapshotOnExpiry = options.snapshotOnTerminate ? (options.snapshotName ?? runSnapshotName()) : undefined;
+  // The size is the snapshot's.
+  const size = snapshotId === undefined ? { memoryMb, vcpuCount: cpuCount } : {};
   let sandbox: Sandbox | undefined;
   try {
-    sandbox = await client.sandboxes.create({ memoryMb, vcpuCount: cpuCount, ttlSeconds: timeout, metadata, env });
+    sandbox = await client.sandboxes.create({
+      ...size,
+      ttlSeconds: timeout,
+      metadata,
+      env,
+      snapshotId,
+      snapshotOnExpiry,
+    });
     const policy = egressPolicy(options);
     if (policy !== undefined) await sandbox.setEgressPolicy(policy);
-    await materializeManifest(sandbox, manifest, undefined);
+    if (manifest !== undefined) await materializeManifest(sandbox, manifest, undefined);
     return sandbox;
   } catch (error) {
     const failure = providerError(error);
@@ -128,9 +164,14 @@ async function makeSandbox(
 async function lives(sandbox: Sandbox): Promise<boolean> {
   try {
     const { state } = await sandbox.info();
-    return state === 'running' || state === 'creating';
+    return !['stopping', 'stopped', 'failed'].includes(state);
   } catch (error) {
     if (isGone(error)) return false;
     throw providerError(error);
   }
+}
+
+/** A server's failure to take one is no failure of the run that ends. */
+function unlessOurs(error: unknown): undefined {
+  if (!(error instanceof InstaVMError)) throw error;
 }

@@ -14,6 +14,11 @@ export type InstaVMSandboxClientOptions = {
   /** Under the manifest's own environment. */
   env?: Record<string, string>;
   metadata?: Record<string, unknown>;
+  /** The sandbox begins there. */
+  snapshotId?: string;
+  /** A snapshot is taken when the lifetime ends, under `snapshotName` when that is given. */
+  snapshotOnTerminate?: boolean;
+  snapshotName?: string;
   exposedPorts?: number[];
   /** False: no way out but the listed domains and address ranges. */
   allowInternetAccess?: boolean;
@@ -32,6 +37,9 @@ const KNOWN: Readonly<Record<keyof InstaVMSandboxClientOptions, true>> = {
   timeout: true,
   env: true,
   metadata: true,
+  snapshotId: true,
+  snapshotOnTerminate: true,
+  snapshotName: true,
   exposedPorts: true,
   allowInternetAccess: true,
   allowHttp: true,
@@ -40,12 +48,11 @@ const KNOWN: Readonly<Record<keyof InstaVMSandboxClientOptions, true>> = {
   allowedDomains: true,
   allowedCidrs: true,
 };
-const NOT_YET = ['snapshotId', 'snapshotOnTerminate', 'snapshotName'];
 
 /** An agent thinks between its commands; the daemon's own default would end its sandbox under it. */
 export const DEFAULT_LIFETIME_SECONDS = 3600;
 
-/** @throws SandboxConfigurationError that names an option which does not exist, or not yet */
+/** @throws SandboxConfigurationError that names an option which does not exist */
 export function mergeOptions(
   defaults: InstaVMSandboxClientOptions,
   options: InstaVMSandboxClientOptions | undefined,
@@ -53,8 +60,6 @@ export function mergeOptions(
   const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined && value !== null);
   const merged = { ...defaults, ...Object.fromEntries(given) } as InstaVMSandboxClientOptions;
   for (const name of Object.keys(merged)) {
-    if (NOT_YET.includes(name))
-      throw new SandboxConfigurationError(`${name}: snapshots are not available on this server yet`);
     if (!Object.hasOwn(KNOWN, name)) throw new SandboxConfigurationError(`InstaVMSandboxClient has no option ${name}`);
   }
   return merged;

@@ -16,7 +16,6 @@ import {
   type SandboxExecResult,
   SandboxExposedPortUnavailableError,
   type SandboxSession,
-  SandboxUnsupportedFeatureError,
   type ViewImageArgs,
   validateSandboxArchiveLimits,
   type WorkspaceArchiveData,
@@ -32,24 +31,31 @@ import { fileError, isGone, providerError } from './errors.ts';
 import { imageOutputFromBytes, MAX_VIEW_IMAGE_BYTES, mergeManifestDelta, shellQuote } from './internals.ts';
 import { assertSupported, materializeEntries, materializeManifest } from './materialize.ts';
 import { formatResult, Processes, type ResizePtyArgs } from './processes.ts';
+import { referencedSnapshot, runSnapshotName, snapshotReference } from './snapshot-reference.ts';
 import type { InstaVMSandboxSessionState } from './state.ts';
 
 type ToolImage = ReturnType<typeof imageOutputFromBytes>;
 
-/** How the Python provider marks an archive that is a reference to a native snapshot. */
-const SNAPSHOT_PREFIX = '__INSTAVM_SNAPSHOT__';
-
 export class InstaVMSandboxSession implements SandboxSession<InstaVMSandboxSessionState> {
   readonly state: InstaVMSandboxSessionState;
-  readonly sandbox: Sandbox;
-  readonly #processes: Processes;
+  /** Another one after a snapshot was restored. */
+  sandbox: Sandbox;
+  #processes: Processes;
+  readonly #beginIn: (snapshotId: string) => Promise<Sandbox>;
   /** Manifest changes of several runs that share the session happen one after another. */
   #manifestQueue: Promise<unknown> = Promise.resolve();
   #archiveLimits: SandboxArchiveLimits | null | undefined;
   #deleted: Promise<void> | undefined;
 
-  constructor(sandbox: Sandbox, state: InstaVMSandboxSessionState, archiveLimits?: SandboxArchiveLimits | null) {
+  /** @param beginIn makes a sandbox like this one that begins in a snapshot */
+  constructor(
+    sandbox: Sandbox,
+    state: InstaVMSandboxSessionState,
+    beginIn: (snapshotId: string) => Promise<Sandbox>,
+    archiveLimits?: SandboxArchiveLimits | null,
+  ) {
     this.sandbox = sandbox;
+    this.#beginIn = beginIn;
     this.state = state;
     this.#archiveLimits = archiveLimits;
     this.#processes = new Processes(sandbox);
@@ -62,7 +68,8 @@ export class InstaVMSandboxSession implements SandboxSession<InstaVMSandboxSessi
 
   async running(): Promise<boolean> {
     try {
-      return (await this.sandbox.info()).state === 'running';
+      // One that is suspended is woken by its next use.
+      return ['running', 'suspending', 'suspended', 'resuming'].includes((await this.sandbox.info()).state);
     } catch {
       return false;
     }
@@ -142,25 +149,33 @@ export class InstaVMSandboxSession implements SandboxSession<InstaVMSandboxSessi
     this.#archiveLimits = limits;
   }
 
-  /** The workspace as a tar, without what the manifest calls ephemeral. */
+  /**
+   * A reference to a snapshot of the whole sandbox; or, when the manifest has something ephemeral, which a snapshot could not leave out,
+   * or the server can take none, the workspace as a tar.
+   */
   async persistWorkspace(): Promise<Uint8Array> {
-    const { manifest } = this.state;
-    const exclude = [...manifest.ephemeralPersistencePaths()];
+    const exclude = [...this.state.manifest.ephemeralPersistencePaths()];
+    if (exclude.length === 0) {
+      const snapshot = await this.sandbox.snapshot(runSnapshotName()).catch((error: unknown) => {
+        if (!(error instanceof InstaVMError)) throw error;
+      });
+      if (snapshot) return snapshotReference(snapshot.id);
+    }
     const chunks: Uint8Array[] = [];
     await this.#provider(async () => {
-      for await (const chunk of this.sandbox.files.packTar(manifest.root, { exclude })) chunks.push(chunk);
+      for await (const chunk of this.sandbox.files.packTar(this.state.manifest.root, { exclude })) chunks.push(chunk);
     });
     return Buffer.concat(chunks);
   }
 
-  /** Replaces the workspace. The archive is unpacked beside it first, so a bad one changes nothing. */
+  /**
+   * Replaces the workspace by an archive, or the whole sandbox by another one that begins in a snapshot. A tar is unpacked beside the
+   * workspace first, and a snapshot restored before the old sandbox is ended, so a bad one changes nothing.
+   */
   async hydrateWorkspace(data: WorkspaceArchiveData, options: WorkspaceArchiveOptions = {}): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data, 'latin1') : new Uint8Array(data);
-    if (Buffer.from(bytes.subarray(0, SNAPSHOT_PREFIX.length)).toString('latin1') === SNAPSHOT_PREFIX) {
-      throw new SandboxUnsupportedFeatureError('native snapshots are not available on this server yet', {
-        feature: 'snapshot',
-      });
-    }
+    const snapshotId = referencedSnapshot(bytes);
+    if (snapshotId !== undefined) return this.#restore(snapshotId);
     const limits = resolveSandboxArchiveLimits(
       options.archiveLimits === undefined ? this.#archiveLimits : options.archiveLimits,
     );
@@ -182,6 +197,23 @@ find ${shellQuote(beside)} -mindepth 1 -maxdepth 1 -exec mv -t ${shellQuote(root
     } finally {
       await this.sandbox.files.remove(beside, { recursive: true, force: true }).catch(() => {});
     }
+  }
+
+  async #restore(snapshotId: string): Promise<void> {
+    const restored = await this.#provider(() => this.#beginIn(snapshotId));
+    try {
+      await this.#processes.close();
+      await this.sandbox.delete();
+    } catch (error) {
+      if (!isGone(error)) {
+        await restored.delete().catch(() => {});
+        throw providerError(error);
+      }
+    }
+    this.sandbox = restored;
+    this.#processes = new Processes(restored);
+    this.state.sandboxId = restored.id;
+    delete this.state.exposedPorts;
   }
 
   async resolveExposedPort(port: number): Promise<ExposedPortEndpoint> {

@@ -11,11 +11,14 @@ export interface InstaVMSandboxSessionState extends SandboxSessionState {
   baseUrl: string;
   environment: Record<string, string>;
   options: StoredOptions;
+  /** Taken when the session was closed: where one that resumes it begins when the sandbox is gone. */
+  lastSnapshotId?: string;
 }
 
 export function serializeState(state: InstaVMSandboxSessionState): Record<string, unknown> {
-  const { sandboxId, baseUrl, options, workspaceReady } = state;
+  const { sandboxId, baseUrl, options, workspaceReady, lastSnapshotId } = state;
   return {
+    ...(lastSnapshotId === undefined ? {} : { lastSnapshotId }),
     sandboxId,
     baseUrl,
     options,
@@ -44,6 +47,7 @@ export async function deserializeState(record: Record<string, unknown>): Promise
     options: (typeof record.options === 'object' && record.options !== null ? record.options : {}) as StoredOptions,
     environment: { ...kept, ...(await manifest.resolveEnvironment()) },
     workspaceReady: record.workspaceReady === true,
+    ...(typeof record.lastSnapshotId === 'string' ? { lastSnapshotId: record.lastSnapshotId } : {}),
   };
 }
 

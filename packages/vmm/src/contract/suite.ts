@@ -1,5 +1,7 @@
 /** What every backend of the Vmm port does. The backends' own tests call this with a way to make one. */
 import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { AgentClient } from '@instavm/agent-client';
 import {
   type GuestImages,
@@ -8,6 +10,7 @@ import {
   newIncarnationId,
   type Template,
   type Vmm,
+  type VmSnapshot,
 } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -15,6 +18,8 @@ export type VmmUnderTest = {
   readonly vmm: Vmm;
   readonly images: GuestImages;
   readonly size: MachineSize;
+  /** An empty directory of the test's own, for snapshots. */
+  readonly scratch: string;
   /** What is left of the microVMs: processes, sockets, files. Empty when all are gone. */
   leftovers(): Promise<string[]>;
   close(): Promise<void>;
@@ -108,6 +113,82 @@ export function describeVmmContract(name: string, make: () => Promise<VmmUnderTe
       });
     });
 
+    it('takes a snapshot while the guest goes on, and restores it as often as one likes', async () => {
+      const directory = join(under.scratch, 'continued');
+      await withClone('source', async (agent, vm) => {
+        await write(agent, '/root/before', 'kept');
+        await agent.lifecycle.sync({});
+        const snapshot = await vm.snapshot(directory, 'continue');
+        expect(snapshot).toMatchObject({ directory, templateKey: template.key, size: template.size });
+        await write(agent, '/root/after', 'not in it');
+        expect((await run(agent, 'cat before', '/root')).stdout).toBe('kept');
+      });
+      const found = await under.vmm.findSnapshot(directory);
+      expect(found).toBeDefined();
+      const seen = async (name: string): Promise<string[]> => {
+        const vm = await under.vmm.restore(found as VmSnapshot, newIncarnationId());
+        try {
+          const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
+          await personalize(agent, name);
+          await write(agent, `/root/${name}`, name);
+          return (await run(agent, `ls; ${WHO}`, '/root')).stdout.trim().split('\n');
+        } finally {
+          await vm.kill();
+        }
+      };
+      expect(await Promise.all(['one', 'two'].map(seen))).toEqual([
+        ['before', 'one', 'one'],
+        ['before', 'two', 'two'],
+      ]);
+    });
+
+    it('keeps a microVM in a snapshot and ends it, and a snapshot of what was restored from one is whole', async () => {
+      let from: Template | VmSnapshot = template;
+      for (const round of [1, 2, 3]) {
+        const directory = join(under.scratch, `round-${round}`);
+        const vm: MicroVm = await under.vmm.restore(from, newIncarnationId());
+        try {
+          const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
+          await personalize(agent, `round-${round}`);
+          await write(agent, `/root/file-${round}`, String(round));
+          await agent.lifecycle.sync({});
+          from = await vm.snapshot(directory, 'end');
+          expect((await vm.exited).requested).toBe(true);
+        } finally {
+          await vm.kill();
+        }
+      }
+      const vm = await under.vmm.restore(from, newIncarnationId());
+      try {
+        const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
+        await personalize(agent, 'last');
+        expect((await run(agent, 'cat file-1 file-2 file-3', '/root')).stdout).toBe('123');
+      } finally {
+        await vm.kill();
+      }
+    });
+
+    it('accepts no snapshot that is not whole, and removes what an interrupted one left', async () => {
+      expect(await under.vmm.findSnapshot(join(under.scratch, 'nowhere'))).toBeUndefined();
+      await mkdir(join(under.scratch, '.partial-x', 'disk'), { recursive: true });
+      expect(await under.vmm.removePartialSnapshots(under.scratch)).toBe(1);
+      expect(await under.vmm.removePartialSnapshots(under.scratch)).toBe(0);
+    });
+
+    it('refuses a snapshot of another backend', async () => {
+      const foreign = {
+        ...(template as Omit<Template, 'key'>),
+        backend: 'another',
+        templateKey: template.key,
+        storedBytes: 1,
+      };
+      const { directory, size, accelerator, backend, templateKey, storedBytes } = foreign;
+      const snapshot: VmSnapshot = { directory, size, accelerator, backend, templateKey, storedBytes };
+      await expect(under.vmm.restore(snapshot, newIncarnationId())).rejects.toMatchObject({
+        code: 'snapshot_incompatible',
+      });
+    });
+
     it('tells of an end that was asked for, and ends only once', async () => {
       const vm = await under.vmm.restore(template, newIncarnationId());
       await Promise.all([vm.kill(), vm.kill()]);
@@ -164,9 +245,13 @@ async function attachAgain(vm: MicroVm): Promise<AgentClient> {
   }
 }
 
-async function run(agent: AgentClient, script: string): Promise<{ stdout: string; code: number | undefined }> {
+async function run(
+  agent: AgentClient,
+  script: string,
+  cwd = '',
+): Promise<{ stdout: string; code: number | undefined }> {
   async function* messages() {
-    yield { message: { case: 'start', value: { command: { case: 'script', value: script } } } } as const;
+    yield { message: { case: 'start', value: { command: { case: 'script', value: script }, cwd } } } as const;
   }
   let stdout = '';
   let code: number | undefined;

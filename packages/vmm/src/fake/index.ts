@@ -1,10 +1,11 @@
 /**
  * The fake backend: the Vmm port without a guest. Commands run on the host, as the daemon's user, in a temporary directory that stands
- * for the guest's disk, behind the same handshake, gRPC services and error words as the real agent's. It isolates nothing: for tests.
+ * for the guest's disk, behind the same handshake, gRPC services and error words as the real agent's. It isolates nothing, and its
+ * snapshots keep the disk only, for a process of the host cannot be kept: for tests.
  */
 import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import type {
   Channel,
@@ -30,8 +31,6 @@ export const fakeImages: GuestImages = {
   digest: 'fake',
 };
 
-const MANIFEST = 'snapshot.json';
-
 export type FakeOptions = {
   /** Where the guests' disks are; without one they are temporary directories of the system. */
   readonly runDirectory?: string;
@@ -55,25 +54,24 @@ export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vm
       templates.set(key, template);
       return template;
     },
-    restore: async (template, incarnationId) => {
-      if (template.backend !== 'fake') throw new InstaVMError('boot_failed', 'this is no template of the fake backend');
+    restore: async (source, incarnationId) => {
+      const code = 'key' in source ? 'boot_failed' : 'snapshot_incompatible';
+      if (source.backend !== 'fake') throw new InstaVMError(code, 'this was not made by the fake backend');
       const directory =
         runDirectory === undefined ? await mkdtemp(join(tmpdir(), 'instavm-fake-')) : join(runDirectory, incarnationId);
       for (const name of ['disk/root', 'disk/tmp', 'disk/workspace', 'scripts'])
         await mkdir(join(directory, name), { recursive: true, mode: 0o700 });
-      if ('templateKey' in template)
-        await cp(join(template.directory, 'disk'), join(directory, 'disk'), { recursive: true });
-      return microVm(incarnationId, directory, template, agentPath);
+      if (!('key' in source)) await cp(join(source.directory, 'disk'), join(directory, 'disk'), { recursive: true });
+      const templateKeyOf = 'key' in source ? source.key : source.templateKey;
+      return microVm(incarnationId, directory, source.size, templateKeyOf, agentPath);
     },
-    findSnapshot: async (directory) => {
-      try {
-        return { ...(JSON.parse(await readFile(join(directory, MANIFEST), 'utf8')) as VmSnapshot), directory };
-      } catch {
-        return undefined;
-      }
+    findSnapshot,
+    removePartialSnapshots: async (parent) => {
+      const names = (await readdir(parent).catch(() => [])).filter((name) => name.startsWith(PARTIAL));
+      for (const name of names) await rm(join(parent, name), { recursive: true, force: true });
+      return names.length;
     },
-    pruneTemplates: async () => [],
-    // A fake guest lives inside its daemon.
+    // Its guests are part of the daemon's process.
     adoptSurvivors: async () => [],
     reapLeftovers: async () => {
       const names = runDirectory === undefined ? [] : await readdir(runDirectory).catch(() => []);
@@ -83,10 +81,29 @@ export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vm
   };
 }
 
+const MANIFEST = 'snapshot.json';
+const PARTIAL = '.partial-';
+type FakeManifest = { templateKey: TemplateKey; memoryMib: number; vcpus: number };
+
+async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
+  const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
+  return text === undefined ? undefined : viewOf(directory, JSON.parse(text) as FakeManifest);
+}
+
+const viewOf = (directory: string, { templateKey, memoryMib, vcpus }: FakeManifest): VmSnapshot => ({
+  directory,
+  templateKey,
+  size: { memoryMib, vcpus },
+  backend: 'fake',
+  accelerator: 'none',
+  storedBytes: 0,
+});
+
 function microVm(
   incarnationId: MicroVm['incarnationId'],
   directory: string,
-  source: Template | VmSnapshot,
+  size: MachineSize,
+  templateKey: TemplateKey,
   agentPath: string | undefined,
 ): MicroVm {
   const streams = new Map<Channel, Duplex>();
@@ -106,7 +123,7 @@ function microVm(
   const powerOff = (): void => {
     killed ??= end(false);
   };
-  const guest = new FakeGuest(directory, source.size, powerOff, agentPath);
+  const guest = new FakeGuest(directory, size, powerOff, agentPath);
   return {
     incarnationId,
     accelerator: 'none',
@@ -121,19 +138,19 @@ function microVm(
       return host;
     },
     snapshot: async (target, then) => {
-      const partial = `${target}.partial`;
-      await mkdir(partial, { recursive: true, mode: 0o700 });
+      if (gone) throw new InstaVMError('snapshot_failed', 'the microVM has ended');
+      const parent = dirname(target);
+      const partial = join(parent, `${PARTIAL}${incarnationId}`);
+      await mkdir(parent, { recursive: true, mode: 0o700 });
       await cp(join(directory, 'disk'), join(partial, 'disk'), { recursive: true });
-      const { size, backend, accelerator } = source;
-      const templateKey = 'templateKey' in source ? source.templateKey : source.key;
-      const made = { templateKey, size, backend, accelerator, storedBytes: 1 };
-      await writeFile(join(partial, MANIFEST), JSON.stringify(made));
+      const manifest: FakeManifest = { templateKey, ...size };
+      await writeFile(join(partial, MANIFEST), JSON.stringify(manifest));
       await rename(partial, target);
       if (then === 'end') {
         killed ??= end(true);
         await killed;
       }
-      return { ...made, directory: target };
+      return viewOf(target, manifest);
     },
     kill: () => {
       killed ??= end(true);

@@ -1,30 +1,39 @@
 /** The QEMU backend: `-M microvm`, with KVM where a guest truly runs and emulation otherwise. */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
-import type {
-  Accelerator,
-  BuildProgress,
-  Channel,
-  GuestImages,
-  IncarnationId,
-  MachineSize,
-  MicroVm,
-  Template,
-  TemplateKey,
-  Vmm,
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  type Accelerator,
+  type BuildProgress,
+  type Channel,
+  type GuestImages,
+  type IncarnationId,
+  type MachineSize,
+  type MicroVm,
+  parseIncarnationId,
+  type Template,
+  type TemplateKey,
+  type Vmm,
+  type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { z } from 'zod';
 import { cloneArguments, cpuModel, FILES, QEMU_BINARY, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
+import { readIdentity, writeIdentity } from './identity.ts';
 import { copySparse } from './overlay.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
+import { findSnapshot, removePartialSnapshots, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
 
 const CHANNEL_DEADLINE_MS = 20_000;
+/** For the memory of the largest machine, on a busy host. */
+const LOAD_DEADLINE_MS = 120_000;
+const LOAD_POLL_MS = 2;
 /** A clone touches 70 to 140 MiB of its own; below this much free memory the host is full. */
 const MEMORY_FLOOR_KIB = 384 * 1024;
 
@@ -58,6 +67,14 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32) as TemplateKey;
   };
 
+  /** Run directories of microVMs that somebody holds. */
+  const owned = new Set<string>();
+  const own = (vm: MicroVm): MicroVm => {
+    owned.add(vm.incarnationId);
+    const kill = (): Promise<void> => vm.kill().then(() => void owned.delete(vm.incarnationId));
+    return { ...vm, kill };
+  };
+
   return {
     backend: 'qemu',
     accelerator,
@@ -73,64 +90,132 @@ export function createQemuVmm(options: QemuOptions): Vmm {
       builds.set(key, build);
       return build;
     },
-    restore: (source, incarnationId) => {
-      if ('templateKey' in source) throw new InstaVMError('unsupported', 'snapshots come with the next change');
-      return restore(binary, runDirectory, source, incarnationId);
+    restore: async (source, incarnationId) => {
+      const template = await templateOf(source, templatesDirectory, accelerator);
+      // What is in a template's own directory is its clone's beginning; a snapshot brings another state and disk.
+      return own(await restore({ binary, runDirectory, template, stateDirectory: source.directory, incarnationId }));
     },
-    findSnapshot: async () => undefined,
-    pruneTemplates: async () => [],
-    adoptSurvivors: async () => [],
-    reapLeftovers: () => reapDirectory(runDirectory),
+    adoptSurvivors: async () => {
+      const adopted: MicroVm[] = [];
+      for (const name of await readdir(runDirectory).catch(() => [])) {
+        const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory);
+        if (vm !== undefined) adopted.push(own(vm));
+      }
+      return adopted;
+    },
+    findSnapshot,
+    removePartialSnapshots,
+    reapLeftovers: () => reapDirectory(runDirectory, owned),
   };
 }
 
-async function restore(
-  binary: string,
-  runDirectory: string,
-  template: Template,
-  incarnationId: IncarnationId,
-): Promise<MicroVm> {
-  if (!isQemuTemplate(template))
-    throw new InstaVMError('boot_failed', `a ${template.backend} template cannot be restored by QEMU`);
+/** @throws boot_failed, snapshot_incompatible */
+async function templateOf(
+  source: Template | VmSnapshot,
+  templatesDirectory: string,
+  accelerator: Accelerator,
+): Promise<QemuTemplate> {
+  if ('key' in source) {
+    if (isQemuTemplate(source)) return source;
+    throw new InstaVMError('boot_failed', `a ${source.backend} template cannot be restored by QEMU`);
+  }
+  const isOurs = source.backend === 'qemu' && source.accelerator === accelerator;
+  const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
+  if (template !== undefined) return template;
+  throw new InstaVMError('snapshot_incompatible', 'what the snapshot was made from is not on this host', {
+    details: { backend: source.backend, accelerator: source.accelerator },
+  });
+}
+
+type Restoring = {
+  readonly binary: string;
+  readonly runDirectory: string;
+  readonly template: QemuTemplate;
+  /** Where device state and overlay are. */
+  readonly stateDirectory: string;
+  readonly incarnationId: IncarnationId;
+};
+
+async function restore(restoring: Restoring): Promise<MicroVm> {
+  const { binary, runDirectory, template, stateDirectory, incarnationId } = restoring;
   await checkMemory();
   const directory = join(runDirectory, incarnationId);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const { size, accelerator, images } = template;
-  const inTemplate = (file: string): string => join(template.directory, file);
   let vmm: QemuProcess | undefined;
   try {
-    await copySparse(inTemplate(FILES.overlay), join(directory, FILES.overlay));
-    const machine = { name: incarnationId, size, accelerator, images, memoryPath: inTemplate(FILES.memory) };
-    vmm = new QemuProcess(binary, cloneArguments(machine), directory, inTemplate(FILES.deviceState));
-    await load(vmm);
+    await copySparse(join(stateDirectory, FILES.overlay), join(directory, FILES.overlay));
+    const memoryPath = join(template.directory, FILES.memory);
+    const machine = { name: incarnationId, size, accelerator, images, memoryPath };
+    const statePath = join(stateDirectory, FILES.deviceState);
+    vmm = QemuProcess.spawn(binary, cloneArguments(machine), directory, { statePath });
+    if (vmm.pid !== undefined) await writeIdentity(directory, vmm.pid, template.key);
+    await load(vmm, stateDirectory !== template.directory);
   } catch (error) {
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }) : vmm.kill());
     throw error;
   }
-  return microVm(vmm, incarnationId, accelerator);
+  return microVm(vmm, template, incarnationId);
 }
 
-async function load(vmm: QemuProcess): Promise<void> {
+/** @returns undefined when nothing that is proven to be the VMM of this directory runs and answers */
+async function adopt(directory: string, name: string, templatesDirectory: string): Promise<MicroVm | undefined> {
+  const incarnationId = parseIncarnationId(name);
+  const identity = incarnationId === undefined ? undefined : await readIdentity(directory);
+  if (incarnationId === undefined || identity === undefined) return undefined;
+  const template = await findTemplate(templatesDirectory, identity.templateKey as TemplateKey);
+  if (template === undefined) return undefined;
+  const vmm = QemuProcess.adopt(directory, identity);
+  try {
+    const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
+    const { status } = Status.parse(await qmp.run('query-status'));
+    // A daemon that ended in the middle of a snapshot left it standing.
+    if (status !== 'running') await qmp.run('cont');
+    qmp.close();
+  } catch {
+    // One that does not answer is no survivor; it is reaped.
+    return undefined;
+  }
+  return microVm(vmm, template, incarnationId);
+}
+
+const Status = z.object({ status: z.string() });
+
+/** @param isPaused the state says so, as a snapshot's does: it was taken with the vCPUs stopped */
+async function load(vmm: QemuProcess, isPaused: boolean): Promise<void> {
   const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
   try {
     await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
     await qmp.run('migrate-incoming', { uri: `fd:${STATE_DESCRIPTOR}` });
+    if (!isPaused) return;
+    await loaded(vmm, qmp);
+    await qmp.run('cont');
   } finally {
     qmp.close();
   }
 }
 
-function microVm(vmm: QemuProcess, incarnationId: IncarnationId, accelerator: Accelerator): MicroVm {
+/** @throws boot_failed */
+async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
+  for (const until = performance.now() + LOAD_DEADLINE_MS; performance.now() < until; await sleep(LOAD_POLL_MS)) {
+    const answer = await qmp.run('query-status').catch(async () => {
+      const { diagnostics } = await vmm.exited;
+      throw new InstaVMError('boot_failed', 'QEMU could not load the snapshot', { details: { diagnostics } });
+    });
+    if (Status.parse(answer).status !== 'inmigrate') return;
+  }
+  throw new InstaVMError('boot_failed', `QEMU did not load the snapshot within ${LOAD_DEADLINE_MS} ms`);
+}
+
+function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: IncarnationId): MicroVm {
   let killed: Promise<void> | undefined;
   return {
     incarnationId,
-    accelerator,
+    accelerator: template.accelerator,
     pid: vmm.pid,
     exited: vmm.exited,
     connect: (channel: Channel) => vmm.connect(FILES[channel], CHANNEL_DEADLINE_MS),
-    snapshot: async () => {
-      throw new InstaVMError('unsupported', 'snapshots come with the next change');
-    },
+    snapshot: (directory, then) => takeSnapshot(vmm, template, directory, then),
     kill: () => {
       killed ??= vmm.kill();
       return killed;

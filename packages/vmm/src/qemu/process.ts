@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { FILES } from './arguments.ts';
+import { isAlive, type VmmIdentity } from './identity.ts';
 
 const DIAGNOSTICS_BYTES = 8 * 1024;
 const CONNECT_POLL_MS = 2;
@@ -18,51 +19,57 @@ const CONNECT_POLL_MS = 2;
 const MAX_SOCKET_PATH = 107;
 const KILL_DEADLINE_MS = 10_000;
 
-/** Ended with this process, however it exits, as long as no later daemon could take them over. Only SIGKILL leaves them to the reaper. */
-const living = new Set<ChildProcess>();
+/** How often a VMM that is no child of this process is looked at. */
+const WATCH_INTERVAL_MS = 250;
+
+/** VMMs that must not outlive this process (templates in the making), ended with it however it exits. */
+const bound = new Set<ChildProcess>();
 process.on('exit', () => {
-  for (const child of living) child.kill('SIGKILL');
+  for (const child of bound) child.kill('SIGKILL');
 });
+
+/** A process as its owner needs it; it may be a child, or one that an earlier daemon started. */
+type Handle = {
+  readonly pid: number | undefined;
+  readonly ended: Promise<{ code: number | null; signal: string | null; error?: Error }>;
+  kill(): void;
+};
+
+export type SpawnOptions = {
+  /** The device state to hand over on `STATE_DESCRIPTOR`. */
+  readonly statePath?: string;
+  /** Ends with this process. */
+  readonly isBound?: boolean;
+};
 
 export class QemuProcess {
   readonly directory: string;
   readonly exited: Promise<VmmExit>;
-  readonly #child: ChildProcess;
+  readonly #handle: Handle;
   #requested = false;
   #gone = false;
 
-  /** @param statePath the device state to hand over on `STATE_DESCRIPTOR` */
-  constructor(binary: string, args: readonly string[], directory: string, statePath?: string) {
+  private constructor(directory: string, handle: Handle) {
     this.directory = directory;
-    const stderr = openSync(join(directory, FILES.stderr), 'a', 0o600);
-    const state = statePath === undefined ? undefined : openSync(statePath, 'r');
-    try {
-      this.#child = spawn(binary, args, {
-        cwd: directory,
-        // A session of its own: signals for the daemon's terminal do not reach it.
-        detached: true,
-        env: {},
-        stdio: ['ignore', 'ignore', stderr, ...(state === undefined ? [] : [state])],
-      });
-    } finally {
-      closeSync(stderr);
-      if (state !== undefined) closeSync(state);
-    }
-    living.add(this.#child);
-    this.exited = new Promise((resolve) => {
-      const finish = async (code: number | null, signal: string | null, error?: Error): Promise<void> => {
-        this.#gone = true;
-        living.delete(this.#child);
-        const diagnostics = error?.message ?? (await tail(join(directory, FILES.stderr)));
-        resolve({ code, signal, requested: this.#requested, diagnostics });
-      };
-      this.#child.once('exit', (code, signal) => void finish(code, signal));
-      this.#child.once('error', (error) => void finish(null, null, error));
+    this.#handle = handle;
+    this.exited = handle.ended.then(async ({ code, signal, error }) => {
+      this.#gone = true;
+      const diagnostics = error?.message ?? (await tail(join(directory, FILES.stderr)));
+      return { code, signal, requested: this.#requested, diagnostics };
     });
   }
 
+  static spawn(binary: string, args: readonly string[], directory: string, options: SpawnOptions = {}): QemuProcess {
+    return new QemuProcess(directory, spawned(binary, args, directory, options));
+  }
+
+  /** One that an earlier daemon started in `directory`, whose identity was proven. */
+  static adopt(directory: string, identity: VmmIdentity): QemuProcess {
+    return new QemuProcess(directory, adopted(identity));
+  }
+
   get pid(): number | undefined {
-    return this.#child.pid;
+    return this.#handle.pid;
   }
 
   /**
@@ -92,20 +99,67 @@ export class QemuProcess {
 
   /** Ends the process unless it has ended; keeps the directory. */
   async exitedOrKilled(): Promise<void> {
-    if (!this.#gone) this.#child.kill('SIGKILL');
+    if (!this.#gone) this.#handle.kill();
     await this.exited;
   }
 
   /** @throws teardown_incomplete when the process survives SIGKILL for ten seconds */
   async kill(): Promise<void> {
     this.#requested = true;
-    if (!this.#gone) this.#child.kill('SIGKILL');
+    if (!this.#gone) this.#handle.kill();
     const late = sleep(KILL_DEADLINE_MS, 'late', { ref: false });
     if ((await Promise.race([this.exited, late])) === 'late') {
       throw new InstaVMError('teardown_incomplete', `QEMU (pid ${this.pid}) does not end`);
     }
     await rm(this.directory, { recursive: true, force: true });
   }
+}
+
+function spawned(binary: string, args: readonly string[], directory: string, options: SpawnOptions): Handle {
+  const stderr = openSync(join(directory, FILES.stderr), 'a', 0o600);
+  const state = options.statePath === undefined ? undefined : openSync(options.statePath, 'r');
+  let child: ChildProcess;
+  try {
+    child = spawn(binary, args, {
+      cwd: directory,
+      // A session of its own: signals for the daemon's terminal do not reach it, and it outlives the daemon.
+      detached: true,
+      env: {},
+      stdio: ['ignore', 'ignore', stderr, ...(state === undefined ? [] : [state])],
+    });
+  } finally {
+    closeSync(stderr);
+    if (state !== undefined) closeSync(state);
+  }
+  if (options.isBound) bound.add(child);
+  const ended: Handle['ended'] = new Promise((resolve) => {
+    child.once('exit', (code, signal) => resolve({ code, signal }));
+    child.once('error', (error) => resolve({ code: null, signal: null, error }));
+  });
+  void ended.then(() => bound.delete(child));
+  return { pid: child.pid, ended, kill: () => child.kill('SIGKILL') };
+}
+
+/** Its end is seen, its exit status belongs to whoever is its parent now. */
+function adopted(identity: VmmIdentity): Handle {
+  const ended: Handle['ended'] = new Promise((resolve) => {
+    const watch = setInterval(async () => {
+      if (await isAlive(identity)) return;
+      clearInterval(watch);
+      resolve({ code: null, signal: null });
+    }, WATCH_INTERVAL_MS);
+    watch.unref();
+  });
+  const kill = (): void => {
+    // Asked again, for the pid may be another's by now.
+    isAlive(identity).then(
+      (lives) => {
+        if (lives) process.kill(identity.pid, 'SIGKILL');
+      },
+      () => {},
+    );
+  };
+  return { pid: identity.pid, ended, kill };
 }
 
 /** A socket path that fits `sun_path`: through an open descriptor of the directory when the directory's own is too long. */
@@ -134,9 +188,9 @@ async function tail(path: string): Promise<string> {
   return text.slice(-DIAGNOSTICS_BYTES);
 }
 
-/** Ends the processes that work in `directory` under the name of one of its entries, then removes the entries. */
-export async function reapDirectory(directory: string): Promise<number> {
-  const names = await readdir(directory).catch(() => []);
+/** Ends the processes that work in `directory` under the name of one of its entries, then removes the entries; not those that are `owned`. */
+export async function reapDirectory(directory: string, owned: ReadonlySet<string>): Promise<number> {
+  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
   for (const name of names) {
     const own = join(directory, name);
     for (const pid of await processesIn(own, name)) await endProcess(pid);

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentClient } from '@instavm/agent-client';
 import type { GuestImages, TemplateKey } from '@instavm/core';
-import { newIncarnationId, type Vmm } from '@instavm/core';
+import { type MicroVm, newIncarnationId, type Vmm } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
 import { createQemuVmm, probeKvm, qemuVersion } from './index.ts';
@@ -26,12 +26,67 @@ async function qemuIn(runDirectory: string): Promise<{ vmm: Vmm; images: GuestIm
 
 describeVmmContract('the QEMU backend', async () => {
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+  const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   return {
     ...(await qemuIn(runDirectory)),
     size: SIZE,
+    scratch,
     leftovers: () => readdir(runDirectory),
-    close: () => rm(runDirectory, { recursive: true, force: true }),
+    close: async () => {
+      for (const directory of [runDirectory, scratch]) await rm(directory, { recursive: true, force: true });
+    },
   };
+});
+
+describe('a QEMU snapshot', () => {
+  it('keeps memory, processes and listeners, stores little, and is refused when it is damaged', async () => {
+    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+    const { vmm, images: guest } = await qemuIn(runDirectory);
+    const key = vmm.templateKey(guest, SIZE);
+    const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
+    const shell = async (vm: MicroVm, value: string): Promise<string> => {
+      const agent = await AgentClient.open(await vm.connect('control'), 60_000);
+      async function* script() {
+        yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
+      }
+      let text = '';
+      for await (const { event } of agent.exec.run(script()))
+        if (event.case === 'stdout') text += Buffer.from(event.value).toString();
+      agent.close();
+      await agent.closed;
+      return text.trim();
+    };
+    const listen = 'python3 -m http.server 8000 --bind 127.0.0.1 --directory /dev/shm >/dev/null 2>&1 &';
+    const count = 'i=0; while :; do echo $((i+=1)) > /dev/shm/count; sleep 0.02; done >/dev/null 2>&1 & disown -a';
+    const fill = 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data';
+    const first = await vmm.restore(template, newIncarnationId());
+    const sum = await shell(
+      first,
+      `${listen} ${count}; ${fill}; until curl -s localhost:8000 >/dev/null; do sleep 0.1; done`,
+    );
+    const before = Number(await shell(first, 'cat /dev/shm/count'));
+    const directory = join(runDirectory, 'kept');
+    const snapshot = await first.snapshot(directory, 'end');
+    // 20 MiB of its own, and what two processes and the shell touched.
+    expect(snapshot.storedBytes).toBeGreaterThan(20 * 1024 * 1024);
+    expect(snapshot.storedBytes).toBeLessThan(100 * 1024 * 1024);
+    const found = await vmm.findSnapshot(directory);
+    const again = await vmm.restore(found ?? snapshot, newIncarnationId());
+    expect(await shell(again, 'sha256sum < /dev/shm/data; curl -s localhost:8000/data | sha256sum')).toBe(
+      `${sum}\n${sum}`,
+    );
+    const after = Number(await shell(again, 'cat /dev/shm/count'));
+    expect(after).toBeGreaterThanOrEqual(before);
+    expect(Number(await shell(again, 'sleep 0.5; cat /dev/shm/count'))).toBeGreaterThan(after);
+    await again.kill();
+    await writeFile(join(directory, 'state'), 'torn');
+    expect(await vmm.findSnapshot(directory)).toBeUndefined();
+    await writeFile(join(directory, 'snapshot.json'), '{"templateKey": 3');
+    expect(await vmm.findSnapshot(directory)).toBeUndefined();
+    await rm(directory, { recursive: true, force: true });
+    expect(await readdir(runDirectory)).toEqual([]);
+    await rm(runDirectory, { recursive: true, force: true });
+  });
 });
 
 describe('clones of one template', () => {

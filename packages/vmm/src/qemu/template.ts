@@ -1,9 +1,7 @@
 /** Templates on disk: made by booting, warming and freezing a microVM; found only when complete and intact. */
-import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { constants, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentClient, AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
@@ -11,6 +9,7 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { FILES, templateArguments } from './arguments.ts';
 import { GuestConsole } from './console.ts';
+import { flush, sha256Hex } from './files.ts';
 import { copySparse } from './overlay.ts';
 import { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -71,12 +70,6 @@ const sizeOf = (path: string): Promise<number | undefined> =>
     () => undefined,
   );
 
-async function sha256Hex(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path), hash);
-  return hash.digest('hex');
-}
-
 export type BuildRequest = {
   readonly binary: string;
   readonly templatesDirectory: string;
@@ -130,11 +123,6 @@ export async function buildTemplate(request: BuildRequest): Promise<QemuTemplate
   return built;
 }
 
-async function flush(path: string): Promise<void> {
-  const handle = await open(path, constants.O_RDONLY);
-  await handle.sync().finally(() => handle.close());
-}
-
 /**
  * Boots in `directory` and leaves memory, device state and overlay there, with the VMM ended.
  * @returns false when the guest got no clock and must be booted again
@@ -142,7 +130,9 @@ async function flush(path: string): Promise<void> {
 async function freezeBooted(request: BuildRequest, directory: string): Promise<boolean> {
   const { binary, images, size, accelerator, progress } = request;
   const name = `template-${request.key.slice(0, 12)}`;
-  const vmm = new QemuProcess(binary, templateArguments({ name, size, accelerator, images }), directory);
+  const vmm = QemuProcess.spawn(binary, templateArguments({ name, size, accelerator, images }), directory, {
+    isBound: true,
+  });
   let qmp: QmpClient | undefined;
   let guestConsole: GuestConsole | undefined;
   try {

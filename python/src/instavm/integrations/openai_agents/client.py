@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from agents.sandbox.entries import Mount
-from agents.sandbox.errors import ConfigurationError, ErrorCode, MountConfigError
+from agents.sandbox.errors import MountConfigError
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.session.dependencies import Dependencies
 from agents.sandbox.session.manager import Instrumentation
@@ -19,6 +19,7 @@ from ..._client import AsyncInstaVM, AsyncSandbox
 from ...errors import InstaVMError
 from .options import BACKEND_ID, InstaVMSandboxClientOptions, InstaVMSandboxSessionState
 from .session import InstaVMSandboxSession
+from .snapshots import run_snapshot_name
 
 
 class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
@@ -50,11 +51,10 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
     ) -> SandboxSession:
         options = options or InstaVMSandboxClientOptions()
         manifest = manifest or Manifest()
-        _refuse_unavailable(options)
         self._check(manifest)
         client = self._client()
         try:
-            sandbox = await _make_sandbox(client, options)
+            sandbox = await make_sandbox(client, options)
         except BaseException:
             await client.aclose()
             raise
@@ -68,7 +68,9 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
             base_url=client.base_url,
             options=options,
         )
-        return self._wrap_session(InstaVMSandboxSession(client, state), instrumentation=self._instrumentation)
+        return self._wrap_session(
+            InstaVMSandboxSession(client, state, make_sandbox), instrumentation=self._instrumentation
+        )
 
     async def resume(self, state: SandboxSessionState) -> SandboxSession:
         """Reconnects while the sandbox lives; only when the service says that it is gone another one is made."""
@@ -78,12 +80,12 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
         try:
             lives = await _lives(client.sandboxes.attach(state.sandbox_id))
             if not lives:
-                state.sandbox_id = (await _make_sandbox(client, state.options)).id
+                state.sandbox_id = (await make_sandbox(client, state.options)).id
                 state.workspace_root_ready = False
         except BaseException:
             await client.aclose()
             raise
-        session = InstaVMSandboxSession(client, state)
+        session = InstaVMSandboxSession(client, state, make_sandbox)
         session._set_start_state_preserved(lives)
         return self._wrap_session(session, instrumentation=self._instrumentation)
 
@@ -115,13 +117,19 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
         return AsyncInstaVM(self._api_key, base_url or self._base_url)
 
 
-async def _make_sandbox(client: AsyncInstaVM, options: InstaVMSandboxClientOptions) -> AsyncSandbox:
+async def make_sandbox(
+    client: AsyncInstaVM, options: InstaVMSandboxClientOptions, snapshot_id: str | None = None
+) -> AsyncSandbox:
+    """With a snapshot, by argument or option, the size is the snapshot's."""
+    snapshot_id = snapshot_id or options.snapshot_id
     sandbox = await client.sandboxes.create(
-        memory_mb=options.memory_mb,
-        vcpu_count=options.cpu_count,
+        memory_mb=options.memory_mb if snapshot_id is None else None,
+        vcpu_count=options.cpu_count if snapshot_id is None else None,
         ttl_seconds=options.timeout,
         metadata=options.metadata,
         env=options.env,
+        snapshot_id=snapshot_id,
+        snapshot_on_expiry=(options.snapshot_name or run_snapshot_name()) if options.snapshot_on_terminate else None,
     )
     policy = options.egress_policy()
     if policy is not None:
@@ -135,19 +143,8 @@ async def _make_sandbox(client: AsyncInstaVM, options: InstaVMSandboxClientOptio
 
 async def _lives(sandbox: AsyncSandbox) -> bool:
     try:
-        return (await sandbox.info()).state in ("running", "creating")
+        return (await sandbox.info()).state not in ("stopping", "stopped", "failed")
     except InstaVMError as error:
         if error.status in (404, 410):
             return False
         raise
-
-
-def _refuse_unavailable(options: InstaVMSandboxClientOptions) -> None:
-    for name in ("snapshot_id", "snapshot_on_terminate", "snapshot_name"):
-        if getattr(options, name):
-            raise ConfigurationError(
-                message=f"{name}: snapshots are not available on this server yet",
-                error_code=ErrorCode.SANDBOX_CONFIG_INVALID,
-                op="start",
-                context={"backend": BACKEND_ID, "option": name},
-            )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +26,26 @@ from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
 from ..._client import AsyncInstaVM, AsyncSandbox, EgressPolicy
 from ...errors import InstaVMError
-from .options import InstaVMSandboxSessionState
+from .options import InstaVMSandboxClientOptions, InstaVMSandboxSessionState
 from .processes import Processes, transport_error
+from .snapshots import referenced_snapshot, run_snapshot_name, snapshot_reference
+
+_log = logging.getLogger(__name__)
+
+MakeSandbox = Callable[[AsyncInstaVM, InstaVMSandboxClientOptions, str | None], Awaitable[AsyncSandbox]]
 
 #: openai-agents after 0.14.1 tells whether a path will be written.
 _KNOWS_FOR_WRITE = "for_write" in inspect.signature(BaseSandboxSession.normalize_path).parameters
-#: How the official client marks an archive that is a reference to a native snapshot.
-_SNAPSHOT_PREFIX = b"__INSTAVM_SNAPSHOT__"
 _READ_CHUNK_BYTES = 512 * 1024
 
 
 class InstaVMSandboxSession(BaseSandboxSession):
     state: InstaVMSandboxSessionState
 
-    def __init__(self, client: AsyncInstaVM, state: InstaVMSandboxSessionState) -> None:
+    def __init__(self, client: AsyncInstaVM, state: InstaVMSandboxSessionState, make_sandbox: MakeSandbox) -> None:
         self.state = state
         self._client = client
+        self._make_sandbox = make_sandbox
         self.sandbox: AsyncSandbox = client.sandboxes.attach(state.sandbox_id)
         self._processes = Processes(self.sandbox)
         self._ending = asyncio.Lock()
@@ -49,7 +55,8 @@ class InstaVMSandboxSession(BaseSandboxSession):
 
     async def running(self) -> bool:
         try:
-            return (await self.sandbox.info()).state == "running"
+            # One that is suspended is woken by its next use.
+            return (await self.sandbox.info()).state in ("running", "suspending", "suspended", "resuming")
         except InstaVMError:
             return False
 
@@ -221,9 +228,17 @@ class InstaVMSandboxSession(BaseSandboxSession):
         return [str(self.state.manifest.root), *usable]
 
     async def persist_workspace(self) -> io.IOBase:
-        """The workspace as a tar, without what the manifest calls ephemeral."""
+        """A reference to a snapshot of the whole sandbox; or, when the manifest has something ephemeral, which a
+        snapshot could not leave out, or the server can take none, the workspace as a tar."""
         root = str(self.state.manifest.root)
         exclude = sorted(path.as_posix() for path in self._persist_workspace_skip_relpaths())
+        if not exclude:
+            try:
+                return io.BytesIO(snapshot_reference((await self.sandbox.snapshot(run_snapshot_name())).id))
+            except InstaVMError as error:
+                _log.warning(
+                    "no snapshot of sandbox %s, so its workspace goes out as a tar: %s", self.sandbox.id, error
+                )
         archive = io.BytesIO()
         try:
             async for chunk in self.sandbox.files.pack_tar(root, exclude=exclude):
@@ -236,13 +251,30 @@ class InstaVMSandboxSession(BaseSandboxSession):
     async def hydrate_workspace(self, data: io.IOBase) -> None:
         root = str(self.state.manifest.root)
         archive = bytes(data.read())
-        if archive.startswith(_SNAPSHOT_PREFIX):
-            context = {"reason": "native snapshots are not available on this server yet"}
-            raise WorkspaceArchiveWriteError(path=Path(root), context=context)
         try:
-            await self.sandbox.files.unpack_tar(root, archive, within=[root])
+            snapshot_id = referenced_snapshot(archive)
+            if snapshot_id is not None:
+                await self._restore(snapshot_id)
+            else:
+                await self.sandbox.files.unpack_tar(root, archive, within=[root])
+        except ValueError as error:
+            raise WorkspaceArchiveWriteError(path=Path(root), context={"reason": str(error)}, cause=error) from error
         except InstaVMError as error:
             raise WorkspaceArchiveWriteError(path=Path(root), context=_context(error), cause=error) from error
+
+    async def _restore(self, snapshot_id: str) -> None:
+        """Another sandbox, which begins in the snapshot, takes the place of this one."""
+        restored = await self._make_sandbox(self._client, self.state.options, snapshot_id)
+        await self._processes.close()
+        try:
+            await self.sandbox.delete()
+        except InstaVMError as error:
+            if error.status not in (404, 410):
+                await restored.delete()
+                raise
+        self.sandbox = restored
+        self._processes = Processes(restored)
+        self.state.sandbox_id = restored.id
 
     # --------------------------------------------------------------------------------------------- network
 

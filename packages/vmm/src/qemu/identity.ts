@@ -1,0 +1,64 @@
+/**
+ * What proves that a process is the VMM of a run directory: a pid alone is anyone's after a while. Written beside its sockets when it was
+ * started; believed only when the kernel says the same.
+ */
+import { readFile, readlink, rename, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { z } from 'zod';
+
+const FILE = 'vmm.json';
+
+const Identity = z.object({
+  pid: z.number().int().positive(),
+  /** When it started, in the kernel's ticks since boot (proc(5), stat field 22). */
+  startTicks: z.string(),
+  executable: z.string(),
+  templateKey: z.string(),
+});
+export type VmmIdentity = z.infer<typeof Identity>;
+
+/** Of a process that runs; undefined when it has ended. A zombie has. */
+async function observed(pid: number): Promise<Pick<VmmIdentity, 'startTicks' | 'executable'> | undefined> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  // The name may hold anything, also parentheses; the fields after it are numbers.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const [state, startTicks] = [fields[0], fields[19]];
+  if (state === undefined || state === 'Z' || startTicks === undefined) return undefined;
+  const executable = await readlink(`/proc/${pid}/exe`).catch(() => undefined);
+  return executable === undefined ? undefined : { startTicks, executable };
+}
+
+/** For the VMM that was just started in `directory`. */
+export async function writeIdentity(directory: string, pid: number, templateKey: string): Promise<void> {
+  const seen = await observed(pid);
+  // One that has ended already needs none; its end is told otherwise.
+  if (seen === undefined) return;
+  const partial = join(directory, `${FILE}.partial`);
+  await writeFile(partial, JSON.stringify({ pid, ...seen, templateKey } satisfies VmmIdentity), { mode: 0o600 });
+  await rename(partial, join(directory, FILE));
+}
+
+/** @returns undefined when nothing there runs under this directory's name */
+export async function readIdentity(directory: string): Promise<VmmIdentity | undefined> {
+  const identity = parsed(await readFile(join(directory, FILE), 'utf8').catch(() => ''));
+  if (identity === undefined || !(await isAlive(identity))) return undefined;
+  const cwd = await readlink(`/proc/${identity.pid}/cwd`).catch(() => undefined);
+  const command = await readFile(`/proc/${identity.pid}/cmdline`, 'utf8').catch(() => '');
+  return cwd === directory && command.includes(`-name\0${basename(directory)}\0`) ? identity : undefined;
+}
+
+/** Whether the same process still runs. */
+export async function isAlive({ pid, startTicks, executable }: VmmIdentity): Promise<boolean> {
+  const seen = await observed(pid);
+  // After an upgrade the file may be gone from under the process; the kernel then says so behind the path.
+  return seen?.startTicks === startTicks && seen.executable.replace(/ \(deleted\)$/, '') === executable;
+}
+
+function parsed(text: string): VmmIdentity | undefined {
+  try {
+    return Identity.parse(JSON.parse(text));
+  } catch {
+    // Torn or foreign: it proves nothing.
+    return undefined;
+  }
+}

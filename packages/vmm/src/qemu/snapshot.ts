@@ -1,0 +1,201 @@
+/**
+ * Snapshots on disk: what a microVM has that its template has not. Made beside and renamed; found only when complete and intact.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import type { TemplateKey, VmSnapshot } from '@instavm/core';
+import { InstaVMError } from '@instavm/wire';
+import { z } from 'zod';
+import { FILES } from './arguments.ts';
+import { flush, sha256Hex } from './files.ts';
+import { copySparse } from './overlay.ts';
+import type { QemuProcess } from './process.ts';
+import { QmpClient } from './qmp.ts';
+import type { StoreMessage, StoreRequest } from './snapshot-worker.ts';
+import type { QemuTemplate } from './template.ts';
+
+const MANIFEST = 'snapshot.json';
+const PARTIAL = '.partial-';
+const SOCKET = 'snapshot.sock';
+const SOCKET_DEADLINE_MS = 20_000;
+/** For the whole memory of the largest machine, on a busy disk. */
+const STORE_DEADLINE_MS = 300_000;
+const POLL_MS = 5;
+
+const Manifest = z.object({
+  templateKey: z.string(),
+  memoryMib: z.number().int().positive(),
+  vcpus: z.number().int().positive(),
+  accelerator: z.enum(['kvm', 'tcg']),
+  stateBytes: z.number().int(),
+  stateSha256Hex: z.string(),
+  /** What the sparse overlay occupies. */
+  overlayStoredBytes: z.number().int(),
+  overlayBytes: z.number().int(),
+});
+type Manifest = z.infer<typeof Manifest>;
+
+/** @returns undefined when it is missing, incomplete, or not what its manifest says */
+export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
+  const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
+  const manifest = text === undefined ? undefined : parseManifest(text);
+  if (manifest === undefined) return undefined;
+  const overlay = await stat(join(directory, FILES.overlay)).catch(() => undefined);
+  if (overlay?.size !== manifest.overlayBytes) return undefined;
+  const state = join(directory, FILES.deviceState);
+  if ((await sha256Hex(state).catch(() => undefined)) !== manifest.stateSha256Hex) return undefined;
+  return viewOf(directory, manifest);
+}
+
+function viewOf(directory: string, manifest: Manifest): VmSnapshot {
+  const { memoryMib, vcpus, accelerator, stateBytes, overlayStoredBytes } = manifest;
+  return {
+    directory,
+    templateKey: manifest.templateKey as TemplateKey,
+    size: { memoryMib, vcpus },
+    backend: 'qemu',
+    accelerator,
+    storedBytes: stateBytes + overlayStoredBytes,
+  };
+}
+
+function parseManifest(text: string): Manifest | undefined {
+  try {
+    return Manifest.parse(JSON.parse(text));
+  } catch {
+    // A damaged manifest is a snapshot that is not there.
+    return undefined;
+  }
+}
+
+/** Removes what an interrupted snapshot left beside `directory`'s entries. @returns how many */
+export async function removePartialSnapshots(parent: string): Promise<number> {
+  const names = (await readdir(parent).catch(() => [])).filter((name) => name.startsWith(PARTIAL));
+  for (const name of names) await rm(join(parent, name), { recursive: true, force: true });
+  return names.length;
+}
+
+/**
+ * Pauses the vCPUs and stores memory, device state and disk.
+ * @param then `end`: the VMM is gone afterwards, and its overlay is the snapshot's. `continue`: the vCPUs run on
+ * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on
+ */
+export async function takeSnapshot(
+  vmm: QemuProcess,
+  template: QemuTemplate,
+  directory: string,
+  then: 'continue' | 'end',
+): Promise<VmSnapshot> {
+  const parent = dirname(directory);
+  await mkdir(parent, { recursive: true, mode: 0o700 });
+  const partial = join(parent, `${PARTIAL}${randomBytes(8).toString('hex')}`);
+  await mkdir(partial, { mode: 0o700 });
+  const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+  try {
+    await qmp.run('stop');
+    const stored = await storeState(vmm, qmp, template, join(partial, FILES.deviceState));
+    await copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay));
+    if (then === 'continue') await qmp.run('cont');
+    const overlay = await stat(join(partial, FILES.overlay));
+    const manifest: Manifest = {
+      templateKey: template.key,
+      memoryMib: template.size.memoryMib,
+      vcpus: template.size.vcpus,
+      accelerator: template.accelerator === 'kvm' ? 'kvm' : 'tcg',
+      stateBytes: stored.bytes,
+      stateSha256Hex: stored.sha256Hex,
+      overlayStoredBytes: overlay.blocks * 512,
+      overlayBytes: overlay.size,
+    };
+    await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
+    for (const file of [FILES.overlay, MANIFEST]) await flush(join(partial, file));
+    await rename(partial, directory);
+    await flush(parent);
+    if (then === 'end') await vmm.kill();
+    return viewOf(directory, manifest);
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true });
+    // One that has ended does not go on; its end is told by `exited`.
+    await qmp.run('cont').catch(() => {});
+    throw failure(error);
+  } finally {
+    qmp.close();
+  }
+}
+
+async function storeState(
+  vmm: QemuProcess,
+  qmp: QmpClient,
+  template: QemuTemplate,
+  statePath: string,
+): Promise<Extract<StoreMessage, { kind: 'stored' }>> {
+  const request: StoreRequest = {
+    socketPath: join(vmm.directory, SOCKET),
+    statePath,
+    templateMemoryPath: join(template.directory, FILES.memory),
+    memoryBytes: template.size.memoryMib * 1024 * 1024,
+  };
+  await rm(request.socketPath, { force: true });
+  const worker = new Worker(new URL('./snapshot-worker.ts', import.meta.url), { workerData: request });
+  const deadline = sleep(STORE_DEADLINE_MS, undefined, { ref: false });
+  try {
+    const messages = receive(worker);
+    await messages.next();
+    await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
+    await qmp.run('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH });
+    // Relative to the VMM's working directory, so that it is short.
+    await qmp.run('migrate', { uri: `unix:${SOCKET}` });
+    const stored = await Promise.race([messages.next(), deadline]);
+    if (stored?.kind !== 'stored') throw new InstaVMError('snapshot_failed', 'storing the state took too long');
+    await migrated(qmp);
+    return stored;
+  } finally {
+    await worker.terminate();
+    await rm(request.socketPath, { force: true });
+  }
+}
+
+/** The default of 128 MiB/s would be the slowest part. */
+const MAX_BANDWIDTH = 64 * 1024 ** 3;
+
+/** The worker's messages, one after another; its failures are thrown. */
+function receive(worker: Worker): { next(): Promise<StoreMessage> } {
+  const waiting: ((message: StoreMessage | Error) => void)[] = [];
+  const come: (StoreMessage | Error)[] = [];
+  const take = (message: StoreMessage | Error): void => {
+    const first = waiting.shift();
+    if (first) first(message);
+    else come.push(message);
+  };
+  worker.on('message', take);
+  worker.on('error', take);
+  worker.on('exit', () => take(new Error('the storing thread ended')));
+  return {
+    next: async () => {
+      const message = come.shift() ?? (await new Promise<StoreMessage | Error>((resolve) => waiting.push(resolve)));
+      if (message instanceof Error) throw message;
+      if (message.kind === 'failed') throw Object.assign(new Error(message.message), { code: message.code });
+      return message;
+    },
+  };
+}
+
+async function migrated(qmp: QmpClient): Promise<void> {
+  for (const until = performance.now() + SOCKET_DEADLINE_MS; performance.now() < until; await sleep(POLL_MS)) {
+    const { status } = z.object({ status: z.string().optional() }).parse(await qmp.run('query-migrate'));
+    if (status === 'completed') return;
+    if (status === 'failed' || status === 'cancelled') break;
+  }
+  throw new InstaVMError('snapshot_failed', 'QEMU did not save its state');
+}
+
+function failure(error: unknown): InstaVMError {
+  if (error instanceof InstaVMError && error.code !== 'internal') return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return new InstaVMError('capacity_unavailable', 'the host has no room for the snapshot', { cause: error });
+  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${message}`, { cause: error });
+}

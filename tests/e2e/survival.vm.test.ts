@@ -1,0 +1,151 @@
+/** What outlives the daemon, and what a suspension keeps: real microVMs, a daemon that is killed, clients that notice little. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { assertNothingLeft, startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { InstaVM, type Pty } from 'instavm';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+let dataDirectory: string;
+beforeAll(async () => {
+  dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-survival-'));
+});
+afterAll(async () => {
+  await assertNothingLeft(dataDirectory);
+  await rm(dataDirectory, { recursive: true, force: true });
+});
+
+const start = (env: Record<string, string> = {}): Promise<TestDaemon> =>
+  startTestDaemon({ vmm: 'qemu', dataDirectory, env });
+/** On the address of one before it, where clients come back to. */
+const startAgain = (before: TestDaemon, env: Record<string, string> = {}): Promise<TestDaemon> =>
+  start({ ...env, INSTAVM_LISTEN: new URL(before.baseUrl).host });
+const clientOf = ({ apiKey, baseUrl }: TestDaemon): InstaVM => new InstaVM({ apiKey, baseUrl });
+const microVms = async (): Promise<string[]> => (await readdir(join(dataDirectory, 'run'))).sort();
+
+function follow(pty: Pty): { text(): string; readonly ended: Promise<void> } {
+  let all = '';
+  const ended = (async () => {
+    for await (const chunk of pty.output) all += Buffer.from(chunk).toString();
+  })();
+  ended.catch(() => {});
+  return { text: () => all, ended };
+}
+
+const COUNTER = 'i=0; while :; do echo $((i+=1)) > /dev/shm/count; sleep 0.02; done';
+
+describe('a daemon that is killed', () => {
+  it('is followed by one that goes on with the same microVMs, terminals and processes', {
+    timeout: 180_000,
+  }, async () => {
+    const first = await start();
+    const client = clientOf(first);
+    const sandbox = await client.sandboxes.create({ ttlSeconds: 600 });
+    const doomed = await client.sandboxes.create({ ttlSeconds: 600 });
+    await sandbox.run(`(${COUNTER}) >/dev/null 2>&1 & echo started`);
+    const pty = await sandbox.pty.create({ argv: ['bash', '--norc', '--noediting', '-i'] });
+    const screen = follow(pty);
+    await pty.write('secret=kept\n');
+    await expect.poll(screen.text, { timeout: 20_000 }).toContain('secret=kept\r\n');
+    const before = await sandbox.info();
+    const count = Number((await sandbox.run('cat /dev/shm/count')).stdoutText);
+    const running = await microVms();
+
+    await first.crash();
+    expect(await microVms()).toEqual(running);
+    // Not everything survives: this one loses its VMM while nobody looks.
+    const { incarnationId } = { incarnationId: running.find((name) => name !== before.incarnationId) ?? '' };
+    for (const pid of await readdir('/proc')) {
+      if (!/^\d+$/.test(pid)) continue;
+      const command = await import('node:fs/promises').then(({ readFile }) =>
+        readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => ''),
+      );
+      if (command.includes(`-name\0${incarnationId}\0`)) process.kill(Number(pid), 'SIGKILL');
+    }
+    const second = await startAgain(first);
+
+    expect(await microVms()).toEqual([before.incarnationId]);
+    const after = await sandbox.info();
+    expect(after).toMatchObject({ state: 'running', incarnationId: before.incarnationId });
+    expect(after.expiresAt).toEqual(before.expiresAt);
+    expect((await doomed.info()).state).toBe('failed');
+    expect(Number((await sandbox.run('cat /dev/shm/count')).stdoutText)).toBeGreaterThan(count);
+    // The client's terminal has come back by itself, to the same shell.
+    await pty.write('echo "still $secret"; exit 7\n');
+    expect(await pty.wait()).toEqual({ exitCode: 7, signal: null });
+    await screen.ended;
+    expect(screen.text()).toContain('still kept');
+    await sandbox.delete();
+    expect(await microVms()).toEqual([]);
+    client.close();
+    await second.stop();
+  });
+
+  it('leaves what was suspended where it was; told to keep, it leaves what runs as well', {
+    timeout: 180_000,
+  }, async () => {
+    const first = await start({ INSTAVM_ON_STOP: 'keep' });
+    const client = clientOf(first);
+    const [asleep, awake] = [await client.sandboxes.create(), await client.sandboxes.create()];
+    for (const sandbox of [asleep, awake]) await sandbox.run('echo state > /dev/shm/state');
+    await asleep.suspend();
+    await first.crash();
+    const second = await startAgain(first, { INSTAVM_ON_STOP: 'keep' });
+    expect([(await asleep.info()).state, (await awake.info()).state]).toEqual(['suspended', 'running']);
+    expect((await asleep.run('cat /dev/shm/state')).stdoutText).toBe('state\n');
+    await asleep.suspend();
+    process.kill(second.pid, 'SIGTERM');
+    await expect
+      .poll(
+        () =>
+          client.sandboxes.list().then(
+            () => 'up',
+            () => 'down',
+          ),
+        { timeout: 20_000 },
+      )
+      .toBe('down');
+    expect(await microVms()).toHaveLength(1);
+    const third = await startAgain(first);
+    expect((await awake.run('cat /dev/shm/state')).stdoutText).toBe('state\n');
+    await Promise.all([asleep.delete(), awake.delete()]);
+    expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
+    client.close();
+    await third.stop();
+  });
+});
+
+describe('ten suspensions', () => {
+  it('lose no file, no process, no terminal, and never turn the clock back', { timeout: 240_000 }, async () => {
+    const daemon = await start();
+    const client = clientOf(daemon);
+    const sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
+    const tree = 'mkdir -p /root/tree && cd /root/tree && for n in 1 2 3 4; do head -c 10M /dev/urandom > $n; done';
+    await sandbox.run(`${tree}; sha256sum * > /root/sums; (${COUNTER}) >/dev/null 2>&1 &`);
+    const pty = await sandbox.pty.create({ argv: ['cat'] });
+    const screen = follow(pty);
+    let [count, clock] = [0, 0];
+    const incarnations = new Set<string | null>();
+    for (let round = 0; round < 10; round++) {
+      await sandbox.suspend();
+      expect(await microVms()).toEqual([]);
+      const check =
+        'cat /dev/shm/count; cut -d. -f1 /proc/uptime; cd /root/tree && sha256sum -c --quiet /root/sums && echo whole';
+      const [now = '', uptime = '', whole] = (await sandbox.run(check)).stdoutText.split('\n');
+      expect(whole).toBe('whole');
+      expect(Number(now)).toBeGreaterThanOrEqual(count);
+      expect(Number(uptime)).toBeGreaterThanOrEqual(clock);
+      [count, clock] = [Number(now), Number(uptime)];
+      await pty.write(`round ${round}\n`);
+      await expect.poll(screen.text, { timeout: 30_000 }).toContain(`round ${round}\r\nround ${round}\r\n`);
+      incarnations.add((await sandbox.info()).incarnationId);
+    }
+    expect(incarnations.size).toBe(10);
+    const skew = Number((await sandbox.run('date +%s')).stdoutText) - Date.now() / 1000;
+    expect(Math.abs(skew)).toBeLessThan(10);
+    await pty.kill();
+    await sandbox.delete();
+    client.close();
+    await daemon.stop();
+  });
+});
