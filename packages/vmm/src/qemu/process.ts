@@ -107,10 +107,12 @@ export class QemuProcess {
   async kill(): Promise<void> {
     this.#requested = true;
     if (!this.#gone) this.#handle.kill();
-    const late = sleep(KILL_DEADLINE_MS, 'late', { ref: false });
-    if ((await Promise.race([this.exited, late])) === 'late') {
-      throw new InstaVMError('teardown_incomplete', `QEMU (pid ${this.pid}) does not end`);
-    }
+    // Holds the event loop: a daemon that is just starting has nothing else that would, while it waits for one that it took over.
+    const waiting = new AbortController();
+    const late = sleep(KILL_DEADLINE_MS, 'late', { signal: waiting.signal }).catch(() => 'ended');
+    const first = await Promise.race([this.exited, late]);
+    waiting.abort();
+    if (first === 'late') throw new InstaVMError('teardown_incomplete', `QEMU (pid ${this.pid}) does not end`);
     await rm(this.directory, { recursive: true, force: true });
   }
 }
