@@ -1,6 +1,7 @@
 /** Suspending, resuming, saving, restoring and cloning over HTTP. */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Api, apiOf, ExecSocket, stream } from './api.ts';
@@ -102,16 +103,31 @@ describe('the lifecycle over HTTP', () => {
       await end(id);
     });
 
-    it('tells the viewers of its terminals, who do not wake it', async () => {
+    it('keeps the viewers of its terminals, who wake it only by typing', async () => {
       const id = await create();
       await post(`/v1/sessions/${id}/pty/sessions`, { id: 'p' });
       const viewer = new PtySocket(api, id, 'p');
       await viewer.opened();
       await post(`/v2/sandboxes/${id}/suspend`);
+      await sleep(300);
+      expect([await stateOf(id), viewer.socket.readyState]).toEqual(['suspended', viewer.socket.OPEN]);
+      viewer.type('x');
+      await expect.poll(() => stateOf(id)).toBe('running');
+      // No process of the fake outlives its microVM.
       await viewer.closed;
-      expect(viewer.closeReason).toBe('sandbox_suspended');
-      expect(await stateOf(id)).toBe('suspended');
+      expect(viewer.closeReason).toBe('pty_not_found');
       await end(id);
+    });
+
+    it('lets the viewers of its terminals go when it is ended', async () => {
+      const id = await create();
+      await post(`/v1/sessions/${id}/pty/sessions`, { id: 'p' });
+      const viewer = new PtySocket(api, id, 'p');
+      await viewer.opened();
+      await post(`/v2/sandboxes/${id}/suspend`);
+      await end(id);
+      await viewer.closed;
+      expect(viewer.closeReason).toBe('invalid_state');
     });
 
     it('leaves nothing when it is deleted, any number of times', async () => {

@@ -38,8 +38,13 @@ describe('the memory of a sandbox', () => {
     await before.opened();
     before.type('marker=still-here; echo typed-$marker\n');
     await expect.poll(() => before.text, { timeout: 20_000 }).toContain('typed-still-here');
-    before.leave();
     const counted = await count(api, id);
+    // Its viewer stays, and wakes it by typing.
+    await api.json('POST', `/v2/sandboxes/${id}/suspend`, {});
+    expect((await api.request('GET', `/v2/sandboxes/${id}`)).body.state).toBe('suspended');
+    before.type('echo woke-$marker\n');
+    await expect.poll(() => before.text, { timeout: 20_000 }).toContain('woke-still-here');
+    before.leave();
 
     for (let cycle = 0; cycle < 3; cycle++) {
       const suspended = await api.json('POST', `/v2/sandboxes/${id}/suspend`, {});

@@ -150,6 +150,11 @@ export class SandboxOwner<Guest extends GuestLink> {
     return incarnation.guest();
   }
 
+  /** Resolves with the next change of its state, or when `signal` is aborted: for who waits for it without waking it. */
+  nextState(signal: AbortSignal): Promise<void> {
+    return this.#parts.keeper.nextState(signal);
+  }
+
   /** While held it counts as used, and is not suspended as idle. @returns how to let go */
   hold(): () => void {
     return this.#parts.running.hold();

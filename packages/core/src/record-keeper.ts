@@ -10,6 +10,7 @@ export class RecordKeeper {
   readonly #log: LifecycleLog;
   #record: SandboxRecord;
   #isStored: boolean;
+  readonly #waiting = new Set<() => void>();
   /** What became true while the store could not be written; goes with the next change. */
   #unsaved: SandboxChange = {};
 
@@ -30,6 +31,20 @@ export class RecordKeeper {
     return this.#isStored && Object.keys(this.#unsaved).length === 0;
   }
 
+  /** Resolves with the next change of its state, or when `signal` is aborted. */
+  nextState(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#waiting.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      this.#waiting.add(done);
+      signal.addEventListener('abort', done);
+      if (signal.aborted) done();
+    });
+  }
+
   /** Writes first, then is so: an intent that was not kept is not acted on. @throws store_unavailable, conflict; nothing has changed then */
   async update(change: SandboxChange): Promise<void> {
     this.#check(change);
@@ -41,12 +56,13 @@ export class RecordKeeper {
       this.#record = before;
       throw error;
     }
+    this.#tell(before.state);
   }
 
   /** For what has happened already: it is so, also when it cannot be written now. */
   async settle(change: SandboxChange): Promise<void> {
     this.#check(change);
-    const { epoch } = this.#record;
+    const { epoch, state } = this.#record;
     this.#record = { ...this.#record, ...change };
     try {
       await this.#write(epoch, change);
@@ -54,6 +70,11 @@ export class RecordKeeper {
       this.#unsaved = { ...this.#unsaved, ...change };
       this.#log.warn({ sandboxId: this.#record.id, err: error }, 'a state could not be recorded; kept for later');
     }
+    this.#tell(state);
+  }
+
+  #tell(before: SandboxRecord['state']): void {
+    if (this.#record.state !== before) for (const done of [...this.#waiting]) done();
   }
 
   async #write(epoch: number, change: SandboxChange): Promise<void> {

@@ -54,6 +54,9 @@ export class PtyRelay {
   #input: MessageQueue<Input>;
   #events: AsyncIterator<PtyEvent> | undefined;
   #stop = new AbortController();
+  /** The client is gone. */
+  readonly #left = new AbortController();
+  #typed: () => void = () => {};
   #opened: Opened | undefined;
   /** Of the next byte for the client. */
   #offset = 0n;
@@ -89,7 +92,10 @@ export class PtyRelay {
     this.#socket = socket;
     keepOpen(socket);
     socket.on('error', (error) => this.#log.debug({ err: error }, 'terminal socket'));
-    socket.once('close', () => this.detach());
+    socket.once('close', () => {
+      this.#left.abort();
+      this.detach();
+    });
     socket.on('message', (data, isBinary) => this.#take(data, isBinary));
     const info = this.#opened?.info;
     this.#send({ type: 'attached', offset: Number(this.#offset), ...(info && { pty: ptyView(info) }) });
@@ -145,8 +151,30 @@ export class PtyRelay {
     this.#input = this.#newInput();
     lost.moveTo(this.#input);
     this.#stop.abort();
-    // Whoever suspended the sandbox under its viewers meant it.
-    await this.#attach(this.#offset, 'never');
+    for (let wake: Wake = 'never'; !this.#left.signal.aborted; wake = await this.#whileSuspended()) {
+      try {
+        await this.#attach(this.#offset, wake);
+        return;
+      } catch (error) {
+        if (!(error instanceof InstaVMError) || error.code !== 'sandbox_suspended') throw error;
+      }
+    }
+  }
+
+  /** Whoever suspended the sandbox under its viewers meant it: they stay, and only what one of them types wakes it. */
+  async #whileSuspended(): Promise<Wake> {
+    const over = new AbortController();
+    const typed = new Promise<Wake>((resolve) => {
+      this.#typed = () => resolve('suspended');
+    });
+    const signal = AbortSignal.any([over.signal, this.#left.signal]);
+    const awake = this.#viewer.owner.nextState(signal).then((): Wake => 'never');
+    try {
+      return await Promise.race([typed, awake]);
+    } finally {
+      over.abort();
+      this.#typed = () => {};
+    }
   }
 
   #newInput(): MessageQueue<Input> {
@@ -201,6 +229,7 @@ export class PtyRelay {
       const bytes = data as Buffer;
       if (!read_only && bytes.length > 0)
         this.#input.push({ case: 'input', value: bytes as Uint8Array<ArrayBuffer> }, bytes.length);
+      if (!read_only) this.#typed();
       return;
     }
     const control = controlOf(data);
