@@ -118,9 +118,6 @@ def test_an_unknown_session_and_a_bad_size_are_session_errors(client: InstaVM, c
 
 
 def test_what_is_not_there_yet_is_refused_in_words(client: InstaVM) -> None:
-    vm_id = client.get_session_status()["vm_id"]
-    with pytest.raises(InstaVMError, match="not available"):
-        client.vms.snapshot(vm_id)
     with pytest.raises(InstaVMError, match="not available"):
         client.get_session_app_url(port=80)
-    assert client.snapshots.list() == []
+    assert client.volumes.list() == []
