@@ -21,6 +21,8 @@ export interface GuestLink {
   personalize(identity: GuestIdentity, deadlineMs: number): Promise<void>;
   /** @throws guest_unresponsive after `deadlineMs` */
   ping(deadlineMs: number): Promise<void>;
+  /** Runs what a first command will run, so that the time which that takes in a new microVM is over. */
+  rehearse(deadlineMs: number): Promise<void>;
   /** Flushes the filesystems, so that what is taken of the disk afterwards is complete. @throws guest_unresponsive after `deadlineMs` */
   sync(deadlineMs: number): Promise<void>;
   /** Settles when the channel is lost or closed. Never rejects. */

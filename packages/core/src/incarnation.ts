@@ -19,6 +19,8 @@ const CALL_DEADLINE_MS = 30_000;
 /** An agent that is alive answers in a millisecond; one that answers none of three is wedged. */
 const PING_INTERVAL_MS = 60_000;
 const MAX_MISSED_PINGS = 3;
+/** One that is not heard of for so long is not asked for anything that takes time. */
+const ANSWER_DEADLINE_MS = 10_000;
 /** What a guest has written and not yet flushed may be all that its memory holds. */
 const SYNC_DEADLINE_MS = 60_000;
 
@@ -91,6 +93,7 @@ export class Incarnation<Guest extends GuestLink> {
     flushed: () => void,
   ): Promise<VmSnapshot> {
     const guest = await this.guest();
+    await guest.ping(ANSWER_DEADLINE_MS);
     await guest.sync(SYNC_DEADLINE_MS);
     flushed();
     // Its channel may drop with it now; that is no news.

@@ -2,7 +2,7 @@
  * MicroVMs of one size that run and answer before anyone asked for one. Filled one at a time and only while nothing else is being
  * made, so that it never slows what it is for; emptied when the host needs the memory.
  */
-import { type ConstructionPorts, type Prepared, prepare } from './construction.ts';
+import { type ConstructionPorts, discard, type Prepared, prepare } from './construction.ts';
 import type { GuestLink } from './guest.ts';
 import { newIncarnationId, type TemplateKey } from './ids.ts';
 import type { Templates } from './templates.ts';
@@ -18,6 +18,7 @@ export type WarmPoolOptions = {
 
 /** Without a creation for so long, a refill disturbs nobody. */
 const QUIET_MS = 1_000;
+const REHEARSAL_DEADLINE_MS = 30_000;
 /** After a refill that failed, or while there is no room. */
 const PAUSE_MS = 15_000;
 
@@ -115,6 +116,12 @@ export class WarmPool<Guest extends GuestLink> {
   async #fill(): Promise<void> {
     const template = await this.#templates.get(this.#options.size);
     const prepared = await prepare(this.#ports, template, newIncarnationId());
+    try {
+      await prepared.guest.rehearse(REHEARSAL_DEADLINE_MS);
+    } catch (error) {
+      await discard(this.#ports.log, prepared);
+      throw error;
+    }
     const ready = { prepared, templateKey: template.key };
     if (this.#isClosed) return this.#release(ready);
     this.#ready.push(ready);

@@ -82,6 +82,10 @@ export class HandGuest implements GuestLink {
     if (this.isMute) throw new InstaVMError('guest_unresponsive', 'no answer');
   }
 
+  async rehearse(): Promise<void> {
+    await this.ping();
+  }
+
   async sync(): Promise<void> {
     await this.ping();
     this.hasSynced = true;

@@ -28,6 +28,8 @@ export type CreateOptions = {
   readonly autoSuspend?: boolean | undefined;
   /** Whatever uses it wakes it when it is suspended; true when left out. */
   readonly autoResume?: boolean | undefined;
+  /** Without a command, a viewer of a terminal or a file transfer for so long it is suspended; never when left out. */
+  readonly idleSuspendSeconds?: number | undefined;
   /** A snapshot under this name is taken when its lifetime ends. */
   readonly snapshotOnExpiry?: string | undefined;
 };
@@ -67,12 +69,18 @@ export class Sandboxes {
 
   /** Resolves when the sandbox runs. */
   async create(options: CreateOptions = {}): Promise<Sandbox> {
-    const { memoryMb, vcpuCount, ttlSeconds, metadata, env, snapshotId, autoSuspend, autoResume, snapshotOnExpiry } =
-      options;
-    const size = { memory_mb: memoryMb, vcpu_count: vcpuCount };
-    const policy = { ttl_seconds: ttlSeconds, auto_suspend: autoSuspend, auto_resume: autoResume };
-    const snapshots = { snapshot_id: snapshotId, snapshot_on_expiry: snapshotOnExpiry };
-    const json = { ...size, ...policy, ...snapshots, metadata, env };
+    const json = {
+      memory_mb: options.memoryMb,
+      vcpu_count: options.vcpuCount,
+      ttl_seconds: options.ttlSeconds,
+      metadata: options.metadata,
+      env: options.env,
+      snapshot_id: options.snapshotId,
+      auto_suspend: options.autoSuspend,
+      auto_resume: options.autoResume,
+      idle_suspend_seconds: options.idleSuspendSeconds,
+      snapshot_on_expiry: options.snapshotOnExpiry,
+    };
     const { id } = await this.#http.json<{ id: string }>({ method: 'POST', path: '/v2/sandboxes', json });
     return new Sandbox(this.#http, id);
   }

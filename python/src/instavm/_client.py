@@ -196,13 +196,15 @@ class AsyncSandboxes:
         snapshot_id: str | None = None,
         auto_suspend: bool | None = None,
         auto_resume: bool | None = None,
+        idle_suspend_seconds: int | None = None,
         snapshot_on_expiry: str | None = None,
     ) -> AsyncSandbox:
         """Returns when the sandbox runs. `ttl_seconds` is 20 to 86400, by default 300.
 
         With `snapshot_id` it begins in a snapshot: memory, processes, terminals and disk; the size, and what else is
         not given, are the snapshot's. At the end of its lifetime it is suspended with `auto_suspend`, or kept in a
-        snapshot under the name `snapshot_on_expiry`, or just ended.
+        snapshot under the name `snapshot_on_expiry`, or just ended. It is suspended as well when no command, viewer of a
+        terminal or file transfer used it for `idle_suspend_seconds`.
         """
         fields = {
             "memory_mb": memory_mb,
@@ -213,6 +215,7 @@ class AsyncSandboxes:
             "snapshot_id": snapshot_id,
             "auto_suspend": auto_suspend,
             "auto_resume": auto_resume,
+            "idle_suspend_seconds": idle_suspend_seconds,
             "snapshot_on_expiry": snapshot_on_expiry,
         }
         body = {name: value for name, value in fields.items() if value is not None}

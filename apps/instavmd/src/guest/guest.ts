@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { AgentClient } from '@instavm/agent-client';
 import type { GuestConnector, GuestIdentity, GuestLink } from '@instavm/core';
 import { askGuest } from './errors.ts';
+import { OutputBudget } from './output-budget.ts';
+import { runToEnd } from './run.ts';
 
 const ENTROPY_BYTES = 64;
 
@@ -28,6 +30,16 @@ export class Guest implements GuestLink {
 
   async ping(deadlineMs: number): Promise<void> {
     await askGuest(() => this.agent.lifecycle.ping({}, { timeoutMs: deadlineMs }));
+  }
+
+  async rehearse(deadlineMs: number): Promise<void> {
+    const command = { language: 'bash', command: 'true', timeoutMs: deadlineMs, answerWithinMs: deadlineMs } as const;
+    const budget = new OutputBudget();
+    try {
+      await runToEnd(this, command, budget);
+    } finally {
+      budget.release();
+    }
   }
 
   async sync(deadlineMs: number): Promise<void> {
