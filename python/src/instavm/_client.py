@@ -203,8 +203,8 @@ class AsyncSandboxes:
 
         With `snapshot_id` it begins in a snapshot: memory, processes, terminals and disk; the size, and what else is
         not given, are the snapshot's. At the end of its lifetime it is suspended with `auto_suspend`, or kept in a
-        snapshot under the name `snapshot_on_expiry`, or just ended. It is suspended as well when no command, viewer of a
-        terminal or file transfer used it for `idle_suspend_seconds`.
+        snapshot under the name `snapshot_on_expiry`, or just ended. It is suspended as well when no command,
+        viewer of a terminal or file transfer used it for `idle_suspend_seconds`.
         """
         fields = {
             "memory_mb": memory_mb,
