@@ -66,6 +66,21 @@ describe('the memory of a sandbox', () => {
     expect(await readdir(join(daemon.dataDirectory, 'snapshots'))).toEqual([]);
   });
 
+  it('is saved under a running command that does not notice', async () => {
+    const { body } = await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 });
+    const exec = new ExecSocket(api, body.id);
+    await exec.start({ script: 'for i in $(seq 30); do echo $i; sleep 0.1; done; exit 3' });
+    await expect.poll(() => exec.stdout.toString(), { timeout: 20_000 }).toContain('2\n');
+    const taken = await api.json('POST', `/v2/sandboxes/${body.id}/snapshots`, {});
+    expect([taken.status, taken.body.status]).toEqual([201, 'ready']);
+    expect(await exec.last()).toMatchObject({ type: 'exit', exit_code: 3 });
+    expect(exec.stdout.toString()).toBe(Array.from({ length: 30 }, (_, at) => `${at + 1}\n`).join(''));
+    const now = Number((await api.execute(body.id, 'date +%s')).body.stdout);
+    expect(Math.abs(now - Date.now() / 1000)).toBeLessThan(10);
+    await api.request('DELETE', `/v2/snapshots/${taken.body.id}`);
+    await api.request('DELETE', `/v2/sandboxes/${body.id}`);
+  });
+
   it('is that of every clone too, each with an identity and randomness of its own', async () => {
     const { body } = await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 });
     const { id } = body;

@@ -76,6 +76,14 @@ describe('a sandbox', () => {
     expect(vms).toHaveLength(1);
   });
 
+  it('is asked again when it does not see at once that a host is there', async () => {
+    const { create, fail, vms } = ladder();
+    let refusals = 2;
+    Object.defineProperty(fail, 'attach', { get: () => (refusals-- > 0 ? new Error('not yet') : undefined) });
+    expect((await create()).record.state).toBe('running');
+    expect(vms).toHaveLength(1);
+  });
+
   it('is given up when its channel drops again and again', async () => {
     const { create, guests, clock } = ladder();
     const owner = await create(86_400);
