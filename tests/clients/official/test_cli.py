@@ -69,14 +69,27 @@ def test_a_policy_is_set_and_read_back(cli: Cli) -> None:
 
 
 def test_lists_of_what_is_not_there_yet_are_empty(cli: Cli) -> None:
-    assert "No snapshots" in cli("snapshot", "ls").stdout
     assert "No SSH keys" in cli("ssh-key", "list").stdout
     assert "No volumes" in cli("volume", "ls").stdout
 
 
+def test_a_vm_is_saved_restored_cloned_suspended_and_resumed(cli: Cli) -> None:
+    vm = answer(cli("create", "--timeout", "600", "--json"))["vm_id"]
+    saved = answer(cli("snapshot", "create", vm, "--name", "from the command line", "--json"))
+    assert saved["status"] == "ready"
+    assert "from the command line" in cli("snapshot", "ls").stdout
+    copy = answer(cli("create", "--snapshot", saved["id"], "--json"))["vm_id"]
+    clone = answer(cli("clone", vm, "--json"))["vm_id"]
+    assert answer(cli("vm", "suspend", vm, "--json"))["status"] == "suspended"
+    resumed = answer(cli("vm", "resume", vm, "--json"))
+    assert (resumed["status"], resumed["vm_id"] != vm) == ("active", True)
+    assert cli("snapshot", "rm", saved["id"]).returncode == 0
+    assert cli("rm", resumed["vm_id"], copy, clone).returncode == 0
+
+
 def test_refusals_are_sentences_and_end_with_one(cli: Cli) -> None:
     vm = answer(cli("create", "--timeout", "60", "--json"))["vm_id"]
-    refused = cli("snapshot", "create", vm)
+    refused = cli("share", "create", vm, "80")
     assert (refused.returncode, "not available" in refused.stderr) == (1, True)
     assert cli("rm", vm).returncode == 0
     stranger = cli("whoami", INSTAVM_API_KEY="wrong")
