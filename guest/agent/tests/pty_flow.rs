@@ -72,7 +72,7 @@ async fn ten_megabytes_arrive_byte_for_byte_although_the_viewer_is_lost_again_an
 async fn a_flood_that_nobody_takes_costs_its_scrollback_and_disturbs_no_one() {
     let agent = Agent::start().await;
     agent.create(program("other", &["cat"])).await.unwrap();
-    let before = memory_bytes(&agent);
+    let before = agent.memory_bytes();
     let mut held = agent.terminal("exec yes").await;
     held.acknowledges = false;
     // The window, and not a byte more, comes without an acknowledgement.
@@ -83,7 +83,7 @@ async fn a_flood_that_nobody_takes_costs_its_scrollback_and_disturbs_no_one() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let info = agent.info("t").await.unwrap();
     assert_eq!((info.start_offset, info.end_offset, held.offset), (0, KEPT, 256 * 1024));
-    let more = memory_bytes(&agent) - before;
+    let more = agent.memory_bytes() - before;
     assert!(more < 4 * 1024 * 1024, "{more} bytes more");
     assert_eq!(agent.script("echo beside").await.stdout(), "beside\n");
     let mut other = agent.attach(open("other")).await.unwrap();
@@ -105,12 +105,6 @@ async fn a_flood_that_nobody_takes_costs_its_scrollback_and_disturbs_no_one() {
     held.acknowledges = true;
     held.acknowledge().await;
     assert_eq!(held.finish().await.signal, libc::SIGINT);
-}
-
-fn memory_bytes(agent: &Agent) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
 #[tokio::test]
