@@ -195,14 +195,17 @@ async fn the_end_of_a_program_is_reported_without_delay() {
 async fn no_frame_splits_a_character_however_slowly_or_fast_it_comes() {
     let agent = Agent::start().await;
     let text = "é中文😀\u{10ffff}x";
-    let slowly = "import os,sys,time\nfor byte in sys.argv[1].encode(): os.write(1, bytes([byte])); time.sleep(0.01)";
+    let slowly =
+        "import os,sys,time\ninput()\nfor byte in sys.argv[1].encode(): os.write(1, bytes([byte])); time.sleep(0.02)";
     agent.create(program("slow", &["python3", "-c", slowly, text])).await.unwrap();
-    let fast = "import os,sys\ndata = sys.argv[1].encode() * 60000\nwhile data: data = data[os.write(1, data):]";
+    let fast =
+        "import os,sys\ninput()\ndata = sys.argv[1].encode() * 60000\nwhile data: data = data[os.write(1, data):]";
     agent.create(program("fast", &["python3", "-c", fast, text])).await.unwrap();
     for (id, times) in [("slow", 1), ("fast", 60000)] {
         let mut viewer = agent.attach(open(id)).await.unwrap();
+        viewer.type_in("\n").await;
         viewer.finish().await;
-        assert!(viewer.output == text.repeat(times).as_bytes(), "{id}");
+        assert!(viewer.output == [b"\r\n", text.repeat(times).as_bytes()].concat(), "{id}");
         let mut at = 0;
         for frame in &viewer.frames {
             assert!(std::str::from_utf8(&viewer.output[at..at + frame]).is_ok(), "{id}: {frame} bytes at {at}");
