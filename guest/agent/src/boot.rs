@@ -37,6 +37,7 @@ pub fn boot() -> Step {
     for (source, target, kind) in [("proc", "/proc", "proc"), ("sysfs", "/sys", "sysfs"), ("dev", "/dev", "devtmpfs")] {
         mount(source, target, kind, 0, "")?;
     }
+    crate::processors::settle().context("settling on a processor")?;
     load_modules()?;
     let (base, overlay) = (find_disk("base")?, find_disk("overlay")?);
     mount(&base, "/lower", "erofs", libc::MS_RDONLY, "")?;

@@ -7,6 +7,7 @@ pub mod error;
 pub mod exec;
 pub mod files;
 pub mod identity;
+pub mod processors;
 pub mod pty;
 pub mod python;
 pub mod reaper;

@@ -42,7 +42,9 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .map_err(|error| format!("starting the runtime: {error}"))?;
-        runtime.block_on(serve(process))
+        // On a worker, like all it starts: between the connection and what it serves no other thread has to wake.
+        let serving = runtime.spawn(serve(process));
+        runtime.block_on(serving).map_err(|error| format!("serving: {error}"))?
     })() {
         Ok(()) => return ExitCode::SUCCESS,
         Err(error) => error,

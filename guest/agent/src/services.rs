@@ -19,7 +19,7 @@ use crate::proto::pty_server::{Pty, PtyServer};
 use crate::proto::*;
 use crate::pty::Ptys;
 use crate::python::Python;
-use crate::{boot, identity, stats};
+use crate::{boot, identity, processors, stats};
 
 /// Events in flight between a command and its reader.
 const EVENT_QUEUE: usize = 4;
@@ -200,6 +200,7 @@ where
 {
     let (sender, receiver) = outgoing();
     tokio::task::spawn_blocking(move || {
+        processors::roam();
         if let Err(error) = work(&sender) {
             // A host that has gone needs no error.
             drop(sender.blocking_send(Err(error.into())));

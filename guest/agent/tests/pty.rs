@@ -251,12 +251,11 @@ async fn an_id_is_taken_while_its_program_runs_and_free_when_it_has_ended() {
 #[tokio::test]
 async fn sixty_four_run_at_once_and_the_next_is_refused_until_one_ends() {
     let agent = Agent::start().await;
-    let before = memory_bytes(&agent);
+    let before = agent.memory_bytes();
     let creates = (0..64).map(|number| {
         let mut client = agent.pty();
         tokio::spawn(async move { client.create(program(&format!("t{number}"), &["cat"])).await.map(drop) })
     });
-
     for create in creates.collect::<Vec<_>>() {
         create.await.unwrap().unwrap();
     }
@@ -266,18 +265,11 @@ async fn sixty_four_run_at_once_and_the_next_is_refused_until_one_ends() {
         viewer.type_in(format!("hello {number}\n")).await;
         viewer.until(&format!("\r\nhello {number}\r\n")).await;
     }
-    let each = (memory_bytes(&agent) - before) / 64;
+    let each = (agent.memory_bytes() - before) / 64;
     assert!(each < 60 * 1024, "{each} bytes for an idle PTY");
     agent.close("t3").await.unwrap();
     agent.create(program("one-more", &["cat"])).await.unwrap();
     assert_eq!(agent.list().await.len(), 64);
-}
-
-/// Of the agent, without its code.
-fn memory_bytes(agent: &Agent) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::ExecContext;
 use crate::accounts::{User, find_user};
 use crate::error::{AgentError, Result};
+use crate::processors;
 use crate::proto::{ExecStart, exec_start};
 use crate::reaper::Ended;
 
@@ -179,6 +180,7 @@ pub fn prepare(command: &mut Command, context: &ExecContext, user: &User) {
     unsafe {
         command.pre_exec(move || {
             libc::setsid();
+            processors::roam();
             if let Some(fd) = cgroup {
                 if libc::write(fd, c"0".as_ptr().cast(), 1) < 0 {
                     return Err(io::Error::last_os_error());

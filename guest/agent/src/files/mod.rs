@@ -12,6 +12,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use crate::error::{AgentError, Result};
+use crate::processors;
 
 /// Bytes in flight between the stream and the disk: chunks of at most [`CHUNK_BYTES`].
 const QUEUE: usize = 8;
@@ -21,6 +22,10 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> std::result::Result<T, Status> {
+    let work = || {
+        processors::roam();
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(Status::from),
         Err(error) => Err(AgentError::new("io_error", format!("the operation was cut short: {error}")).into()),

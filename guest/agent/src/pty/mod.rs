@@ -1,11 +1,13 @@
 //! Terminals that outlive their viewers. `terminal` opens one and starts the program on it, `ring` keeps the output, `pump` moves the
-//! bytes, `viewer` follows them, `state` is what these share, `session` ends the processes. This file keeps the list.
+//! bytes, `typed` holds those not taken yet, `viewer` follows the output, `state` is what these share, `session` ends the processes.
+//! This file keeps the list.
 
 mod pump;
 mod ring;
 mod session;
 mod state;
 mod terminal;
+mod typed;
 mod utf8;
 mod viewer;
 

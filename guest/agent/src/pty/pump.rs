@@ -10,19 +10,22 @@ use tokio::time::Instant;
 
 use super::state::Pty;
 use super::terminal::{Master, Slave};
+use crate::processors;
 use crate::reaper::Ended;
 
 /// The kernel's largest read from a terminal.
 const READ_BYTES: usize = 4096;
 /// Read at one go, before viewers are told and others get their turn.
 const BURST_BYTES: usize = 64 * 1024;
+/// Bursts of a flood, before anything else of the terminal gets its turn.
+const FLOOD_BURSTS: usize = 4;
 /// How long processes that the program left behind on its terminal are listened to.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// More than a terminal holds (64 KiB on its way, one page to be read): what comes after this was written after the program's end.
 const TERMINAL_HOLDS: usize = 128 * 1024;
 
 /// Until the program ends. `slave` is held so long: without any opener the master would be at its end, which it may yet not be.
-pub async fn run(pty: &Pty, master: &Master, slave: Slave, mut ended: oneshot::Receiver<Ended>) {
+pub async fn run(pty: &Arc<Pty>, master: &Arc<Master>, slave: Slave, mut ended: oneshot::Receiver<Ended>) {
     let mut is_open = true;
     loop {
         let work = pty.work();
@@ -35,8 +38,7 @@ pub async fn run(pty: &Pty, master: &Master, slave: Slave, mut ended: oneshot::R
             }
             read = master.when_readable(|| read_burst(pty, master).1), if is_open && work.room > 0 => {
                 if read.is_ok() {
-                    // There is more; a flood must not keep a thread of the runtime to itself.
-                    tokio::task::yield_now().await;
+                    read_flood(pty.clone(), master.clone()).await;
                 }
                 // Not open: someone hung the terminal up under the program (vhangup(2)).
                 is_open = read.is_ok_or_waits();
@@ -76,6 +78,21 @@ pub async fn finish(pty: &Arc<Pty>, master: &Master) {
         }
     }
     pty.set_drained();
+}
+
+/// Each read of a flood waits for the kernel to bring the next page. That is for a thread of its own: those of the runtime meanwhile
+/// send what was read before.
+async fn read_flood(pty: Arc<Pty>, master: Arc<Master>) {
+    let read = move || {
+        processors::stay();
+        for _ in 0..FLOOD_BURSTS {
+            if read_burst(&pty, &master).1.is_err() || pty.work().room == 0 {
+                return;
+            }
+        }
+    };
+    // Only the end of the runtime cuts it short.
+    drop(tokio::task::spawn_blocking(read).await);
 }
 
 /// Reads until there is no more (`WouldBlock`), no room, or enough for one go. Returns how much, too.

@@ -1,6 +1,5 @@
 //! What the parts of one PTY share: the scrollback, how far it may be read, who views it, what was typed, how it ended.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,17 +9,12 @@ use tokio::time::Instant;
 
 use super::ring::{KEPT_BYTES, Ring};
 use super::terminal::{Master, Size};
+use super::typed::Typed;
 use crate::error::{AgentError, Result};
 use crate::proto::{PtyInfo, PtyOpen};
 use crate::reaper::Ended;
 
 const MAX_VIEWERS: usize = 16;
-/// What may be typed ahead of a program that does not read. A viewer that goes on is dropped: its acknowledgements come on the same
-/// stream, behind what it types, so to stop reading that could stop the program's output for ever.
-const TYPED_BYTES: usize = 1024 * 1024;
-/// Typed text beyond this gives its memory back once the program has it.
-const TYPED_KEPT_CAPACITY: usize = 4096;
-
 pub struct Pty {
     pub id: String,
     /// Of the program, and the number of its session.
@@ -49,7 +43,7 @@ pub struct State {
     viewers: usize,
     /// No longer in the list: for its viewers only.
     forgotten: bool,
-    typed: VecDeque<u8>,
+    typed: Typed,
     /// Until it is drained.
     master: Option<Arc<Master>>,
 }
@@ -99,7 +93,7 @@ impl Pty {
             floor: 0,
             viewers: 0,
             forgotten: false,
-            typed: VecDeque::new(),
+            typed: Typed::default(),
             master: Some(master),
         };
         Self {
@@ -244,26 +238,15 @@ impl Pty {
         Ok(info)
     }
 
-    /// Writes at once what the terminal takes; the rest waits for the pump. Never blocks.
+    /// Never blocks; what the terminal does not take waits for the pump.
     /// Errors: `pty_input_full`.
     pub fn type_in(&self, bytes: &[u8]) -> Result<()> {
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         let Some(master) = &state.master else { return Ok(()) };
-        // A terminal that takes nothing, for whatever reason, leaves all to the pump.
-        let taken = if state.typed.is_empty() { master.write(bytes).unwrap_or(0) } else { 0 };
-        let rest = &bytes[taken..];
-        if rest.is_empty() {
-            return Ok(());
+        state.typed.add(master, bytes)?;
+        if !state.typed.is_empty() {
+            self.wake.notify_one();
         }
-        if state.typed.len() + rest.len() > TYPED_BYTES {
-            return Err(AgentError::new(
-                "pty_input_full",
-                format!("the program does not read what is typed, and {TYPED_BYTES} bytes wait for it already"),
-            ));
-        }
-        state.typed.extend(rest);
-        drop(state);
-        self.wake.notify_one();
         Ok(())
     }
 
@@ -294,15 +277,8 @@ impl Pty {
         self.changes.send_replace(());
     }
 
-    /// Writes what waits, until all is written or the terminal takes no more (`WouldBlock`).
     pub fn write_typed(&self, master: &Master) -> io::Result<()> {
-        let mut state = self.lock();
-        while !state.typed.is_empty() {
-            let count = master.write(state.typed.as_slices().0)?;
-            state.typed.drain(..count);
-        }
-        state.typed.shrink_to(TYPED_KEPT_CAPACITY);
-        Ok(())
+        self.lock().typed.flush(master)
     }
 
     pub fn set_ended(&self, ended: Ended) {
@@ -318,7 +294,7 @@ impl Pty {
         let mut state = self.lock();
         state.drained = true;
         state.master = None;
-        state.typed = VecDeque::new();
+        state.typed = Typed::default();
         drop(state);
         self.publish();
     }

@@ -69,6 +69,13 @@ impl Agent {
         self.process.id()
     }
 
+    /// What it has allocated, without its code.
+    pub fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// A path below the agent's scratch directory.
     pub fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()

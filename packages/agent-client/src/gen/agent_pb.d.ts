@@ -584,7 +584,7 @@ export declare type PtyCreateRequest = Message<"instavm.agent.v1.PtyCreateReques
   rows: number;
 
   /**
-   * Time without a viewer after which a PTY, running or ended, is closed. Starts at creation. 0 keeps it for good.
+   * Time without a viewer after which a PTY is closed, or, when its program has ended, forgotten. Starts at creation. 0 keeps it for good.
    *
    * @generated from field: uint32 linger_ms = 8;
    */
@@ -807,7 +807,8 @@ export declare type PtyAttachRequest = Message<"instavm.agent.v1.PtyAttachReques
     case: "open";
   } | {
     /**
-     * Bytes typed at the terminal. From a read-only viewer: `invalid_request`.
+     * Bytes typed at the terminal. 1 MiB may wait for a program that does not read; a viewer that types more is ended with
+     * `pty_input_full`.
      *
      * @generated from field: bytes input = 2;
      */
@@ -815,6 +816,8 @@ export declare type PtyAttachRequest = Message<"instavm.agent.v1.PtyAttachReques
     case: "input";
   } | {
     /**
+     * Like `input`, from a read-only viewer: `invalid_request`.
+     *
      * @generated from field: instavm.agent.v1.PtySize resize = 3;
      */
     value: PtySize;
@@ -865,7 +868,8 @@ export declare type PtyOpen = Message<"instavm.agent.v1.PtyOpen"> & {
   readOnly: boolean;
 
   /**
-   * The program waits for this viewer's acknowledgements; see the service. Not for a read-only viewer.
+   * The program waits for this viewer's acknowledgements; see the service. It counts as having what is before the place where it
+   * begins. At most 256 KiB are sent beyond what it acknowledged. Not for a read-only viewer.
    *
    * @generated from field: bool hold = 5;
    */
@@ -1751,7 +1755,7 @@ export declare const Exec: GenService<{
 export declare const Pty: GenService<{
   /**
    * Starts a program in a new session on a new terminal. A live PTY with this id: `pty_exists`; an ended one is replaced. At most 64
-   * live ones: `too_many_ptys`; at most 16 viewers each: `too_many_viewers`.
+   * live ones: `too_many_ptys`; at most 16 viewers each, 512 in all: `too_many_viewers`.
    *
    * @generated from rpc instavm.agent.v1.Pty.Create
    */
@@ -1780,7 +1784,7 @@ export declare const Pty: GenService<{
   },
   /**
    * The first request message is `open`. The reply stream is `opened`, then output in order of offsets, then exactly one `exit` after
-   * all output, then the end. Ending or cancelling the call detaches the viewer and does nothing to the program.
+   * all output, then the end. Ending the requests, or cancelling the call, detaches the viewer and does nothing to the program.
    *
    * @generated from rpc instavm.agent.v1.Pty.Attach
    */
