@@ -10,7 +10,9 @@ from ._client import (
 )
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
-from ._pty import AsyncPty, AsyncPtys, PtyExit, PtyInfo
+from ._pty import AsyncPtys, PtyInfo
+from ._pty_connection import PtyExit, PtyNotice
+from ._pty_viewer import AsyncPty
 from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox
 from .errors import InstaVMError
 
@@ -35,6 +37,7 @@ __all__ = [
     "Pty",
     "PtyExit",
     "PtyInfo",
+    "PtyNotice",
     "Ptys",
     "RunResult",
     "Sandbox",

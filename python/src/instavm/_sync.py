@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
-from ._pty import AsyncPty, PtyExit, PtyInfo
+from ._pty import PtyInfo
+from ._pty_connection import PtyExit
+from ._pty_viewer import AsyncPty
 from .errors import InstaVMError
 
 T = TypeVar("T")

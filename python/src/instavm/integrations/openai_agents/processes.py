@@ -24,7 +24,7 @@ from agents.sandbox.session.pty_types import (
 
 from ..._client import AsyncSandbox
 from ..._exec import AsyncExec
-from ..._pty import AsyncPty
+from ..._pty_viewer import AsyncPty
 from ...errors import InstaVMError
 
 _DEFAULT_YIELD_SECONDS = 10.0
