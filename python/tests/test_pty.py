@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
+import threading
 
 import pytest
 from cable import Cable
@@ -124,3 +126,19 @@ def test_the_blocking_face_does_the_same(daemon: Daemon) -> None:
         assert [one.id for one in sandbox.pty.list()] == ["b"]
         sandbox.pty.kill("b")
         assert sandbox.pty.list() == []
+
+
+def test_an_interrupted_reader_goes_on_where_it_was(daemon: Daemon) -> None:
+    """Ctrl-C, as it comes to a program that waits for output."""
+    with InstaVM(daemon.api_key, daemon.base_url) as client, client.sandboxes.create() as sandbox:
+        pty = sandbox.pty.create(argv=["sh", "-c", "stty -echo; echo ready; read a; echo got $a; read b; echo got $b"])
+        output = b""
+        for word in ("one", "two"):
+            timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                for chunk in pty:
+                    output += chunk
+            timer.join()
+            pty.write(f"{word}\n")
+        assert output + b"".join(pty) == b"ready\r\ngot one\r\ngot two\r\n"

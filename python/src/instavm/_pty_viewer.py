@@ -148,7 +148,8 @@ class AsyncPty:
                 return end
             if end.code == "pty_input_full":
                 # Coming back would hide that what was typed was dropped.
-                raise end
+                message = "more was typed than the program reads, and what did not fit was dropped"
+                raise InstaVMError(end.code, message, hint="Attach again at the same offset.") from end
             self._tell(PtyNotice("disconnected"))
             # A connection that came to nothing belongs to the outage before it.
             if outage is None or self._received > received or time.monotonic() - since > _LONGEST_RETRY_SECONDS:

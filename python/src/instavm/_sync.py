@@ -30,7 +30,13 @@ class _Loop:
         if self._loop.is_closed():
             coroutine.close()
             raise InstaVMError("client_closed", "this client has been closed", hint="Make another one.")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C interrupts the wait only: what goes on in the loop would take the next piece of output with it.
+            future.cancel()
+            raise
 
     @property
     def is_closed(self) -> bool:
