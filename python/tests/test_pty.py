@@ -106,6 +106,27 @@ async def test_a_cut_connection_loses_and_repeats_nothing(daemon: Daemon, sandbo
     assert (await sandbox.run("cut -c1-64 /sum")).stdout_text.strip() == digest.hexdigest()
 
 
+async def test_a_program_whose_output_nobody_reads_waits(sandbox: AsyncSandbox) -> None:
+    pty = await sandbox.pty.create(argv=["yes"])
+    before = 0
+    for _ in range(100):
+        await asyncio.sleep(0.3)
+        written = (await sandbox.pty.get(pty.id)).end_offset
+        if written == before:
+            break
+        before = written
+    # What is kept, and what is on its way to the reader.
+    assert written == before and 0 < written < 3 * 1024 * 1024
+    assert pty._received - pty.offset <= 320 * 1024
+    read = 0
+    async for chunk in pty:
+        read += len(chunk)
+        if read > written + 1_000_000:
+            break
+    await pty.kill()
+    await pty.detach()
+
+
 async def test_a_lost_sandbox_is_not_an_end(client: AsyncInstaVM) -> None:
     mortal = await client.sandboxes.create()
     pty = await mortal.pty.create(argv=["cat"])
