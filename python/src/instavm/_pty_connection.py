@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.protocol import State
 
-from ._http import AsyncHttp, no_proxy
+from ._http import AsyncHttp
 from .errors import InstaVMError, error_from_body
 
 T = TypeVar("T")
@@ -67,12 +67,13 @@ class PtyConnection:
                 additional_headers=http.headers,
                 compression=None,
                 max_size=_MAX_FRAME_BYTES,
-                # The server sends only so much ahead of the acknowledgements; that bounds what waits here, and a pause
-                # of the socket would hold up the answers to pings.
+                # At most 256 KiB are sent ahead of the acknowledgements, which bounds what waits here; to pause the
+                # socket would hold up the answers to pings.
                 max_queue=None,
                 open_timeout=_OPEN_TIMEOUT_SECONDS,
                 ping_timeout=_PING_TIMEOUT_SECONDS,
-                **no_proxy(),
+                # The server is on the address that was given; a proxy for the web has no part in it.
+                proxy=None,
             )
         except InvalidStatus as error:
             body = bytes(error.response.body or b"").decode("utf-8", "replace")
