@@ -5,16 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import ModelResponse, Runner, Usage, set_tracing_disabled
-from agents.models.interface import Model
+from agents import Runner
 from agents.run import RunConfig
 from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
 from agents.sandbox.entries import (
@@ -39,38 +36,11 @@ from agents.sandbox.errors import (
 from agents.sandbox.snapshot import LocalSnapshotSpec
 from agents.sandbox.types import Group, Permissions, User
 from daemon import Daemon
-from openai.types.responses import (
-    ResponseCustomToolCall,
-    ResponseFunctionToolCall,
-    ResponseOutputMessage,
-    ResponseOutputText,
-)
+from openai.types.responses import ResponseCustomToolCall
+from scripted_model import ScriptedModel, call, say
 
 from instavm import AsyncInstaVM
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
-
-set_tracing_disabled(True)
-
-
-@pytest.fixture
-def provider(daemon: Daemon) -> InstaVMSandboxClient:
-    return InstaVMSandboxClient(daemon.api_key, daemon.base_url)
-
-
-@pytest.fixture
-async def session(provider: InstaVMSandboxClient) -> AsyncIterator[Any]:
-    manifest = Manifest(
-        entries={
-            "a.txt": File(content=b"alpha"),
-            "d": Dir(children={"b.txt": File(content=b"beta")}),
-            "out": Dir(),
-        },
-        environment={"value": {"MODE": "manifest"}},
-    )
-    session = await provider.create(manifest=manifest, options=InstaVMSandboxClientOptions(env={"MODE": "option"}))
-    async with session:
-        yield session
-    await provider.delete(session)
 
 
 async def test_a_manifest_is_there_when_the_session_starts(session: Any) -> None:
@@ -101,22 +71,6 @@ async def test_a_link_out_of_the_workspace_is_not_followed(session: Any) -> None
     await session.exec("ln -s /etc/passwd leak")
     with pytest.raises(Exception, match="escape"):
         await session.read(Path("leak"))
-
-
-async def test_a_long_command_yields_and_is_polled_to_its_end(session: Any) -> None:
-    first = await session.pty_exec_start("echo begun; sleep 2; echo done; exit 4", yield_time_s=0.3)
-    assert first.process_id is not None and first.exit_code is None
-    second = await session.pty_write_stdin(session_id=first.process_id, chars="", yield_time_s=10)
-    assert (first.output + second.output, second.exit_code, second.process_id) == (b"begun\ndone\n", 4, None)
-
-
-async def test_a_terminal_takes_input_and_ends_with_the_commands_code(session: Any) -> None:
-    first = await session.pty_exec_start(
-        "test -t 0 && read -p 'name? ' n && echo hi $n && exit 5", tty=True, yield_time_s=1
-    )
-    assert b"name?" in first.output and first.process_id is not None
-    second = await session.pty_write_stdin(session_id=first.process_id, chars="Ada\n", yield_time_s=5)
-    assert b"hi Ada" in second.output and second.exit_code == 5
 
 
 async def test_a_user_of_the_sandbox_can_be_acted_as(session: Any) -> None:
@@ -268,31 +222,6 @@ async def test_what_is_not_there_yet_says_so(provider: InstaVMSandboxClient, ses
     await provider.delete(ports)
 
 
-class ScriptedModel(Model):
-    """Answers with one prepared step after another, each made from what the tools said so far."""
-
-    def __init__(self, steps: list[Callable[[list[Any]], list[Any]]]) -> None:
-        self._steps = steps
-
-    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> ModelResponse:
-        outputs = [item for item in input if isinstance(item, dict) and str(item.get("type", "")).endswith("_output")]
-        return ModelResponse(output=self._steps.pop(0)(outputs), usage=Usage(), response_id=None)
-
-    def stream_response(self, *args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("the script is not streamed")
-
-
-def call(name: str, call_id: str, **arguments: Any) -> ResponseFunctionToolCall:
-    return ResponseFunctionToolCall(
-        type="function_call", id=call_id, call_id=call_id, name=name, arguments=json.dumps(arguments)
-    )
-
-
-def say(text: str) -> ResponseOutputMessage:
-    content = ResponseOutputText(type="output_text", text=text, annotations=[])
-    return ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[content])
-
-
 async def test_an_agent_runs_commands_patches_files_and_looks_at_images(provider: InstaVMSandboxClient) -> None:
     def patch(text: str) -> ResponseCustomToolCall:
         return ResponseCustomToolCall(type="custom_tool_call", id="p", call_id="p", name="apply_patch", input=text)
@@ -336,74 +265,3 @@ def png() -> bytes:
 
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
-
-
-async def test_an_agent_keeps_a_repl_and_a_shell_open(provider: InstaVMSandboxClient) -> None:
-    """A Python REPL, read -p, vim, exit codes and Ctrl-C, over many tool calls."""
-    outputs: list[Any] = []
-
-    def opens(command: str, at: int) -> Callable[[list[Any]], list[Any]]:
-        return lambda _: [call("exec_command", f"c{at}", cmd=command, tty=True, yield_time_ms=2000)]
-
-    def types(chars: str, at: int, yield_time_ms: int = 2000) -> Callable[[list[Any]], list[Any]]:
-        def step(seen: list[Any]) -> list[Any]:
-            number = re.findall(r"session ID (\d+)", json.dumps(seen[-1]["output"]))[-1]
-            arguments = {"session_id": int(number), "chars": chars, "yield_time_ms": yield_time_ms}
-            return [call("write_stdin", f"c{at}", **arguments)]
-
-        return step
-
-    def finish(seen: list[Any]) -> list[Any]:
-        outputs.extend(json.dumps(item["output"]) for item in seen)
-        return [say("done")]
-
-    script: list[tuple[Any, ...]] = [
-        (opens, "python3 -i"),
-        (types, "answer = 6 * 7\n"),
-        (types, "print('the answer plus one is', answer + 1)\n"),
-        (types, "exit(3)\n", 10_000),
-        (opens, "bash --norc --noediting -i"),
-        (types, 'read -p "your name? " name\n'),
-        (types, "Ada\n"),
-        (types, 'echo "hello, $name"\n'),
-        (types, "vim notes.txt\n", 4000),
-        (types, "iwritten in vim\x1b:wq\n", 4000),
-        (types, 'cat notes.txt; false; echo "status $?"\n'),
-        (types, "sleep 100\n"),
-        (types, "\x03"),
-        (types, 'echo "after $?"\n'),
-        (types, "exit 4\n", 10_000),
-    ]
-    steps = [make(text, at, *rest) for at, (make, text, *rest) in enumerate(script)]
-    agent = SandboxAgent(name="T", model=ScriptedModel([*steps, finish]), instructions="Follow the script.")
-    config = RunConfig(sandbox=SandboxRunConfig(client=provider))
-    result = await Runner.run(agent, "go", run_config=config, max_turns=30)
-    assert result.final_output == "done" and len(outputs) == len(script)
-    expected = {
-        0: r"Python 3\..*>>> ",
-        2: "the answer plus one is 43",
-        3: "exited with code 3",
-        4: "running with session ID",
-        5: r"your name\?",
-        7: "hello, Ada",
-        8: r"\[\?1049h.*notes\.txt",
-        10: "written in vim.*status 1",
-        13: "after 130",
-        14: "exited with code 4",
-    }
-    for at, pattern in expected.items():
-        assert re.search(pattern, outputs[at]), (script[at][1], outputs[at])
-
-
-async def test_a_terminal_has_its_user_its_directory_and_ends_with_the_session(
-    provider: InstaVMSandboxClient, session: Any
-) -> None:
-    assert session.supports_pty() is True
-    await session.exec("useradd -m bea && install -d -o bea /srv/bea")
-    command = 'cd /srv/bea; id -un; stat -c %U "$(tty)"; echo $TERM $MODE; sleep 100'
-    started = await session.pty_exec_start(command, tty=True, user="bea", yield_time_s=3)
-    assert started.output.split(b"\r\n")[:3] == [b"bea", b"bea", b"xterm-256color manifest"]
-    sandbox = session._inner.sandbox
-    assert len(await sandbox.pty.list()) == 1
-    await session.pty_terminate_all()
-    assert await sandbox.pty.list() == []

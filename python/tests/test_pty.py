@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
+import threading
 
 import pytest
 from cable import Cable
@@ -104,6 +106,27 @@ async def test_a_cut_connection_loses_and_repeats_nothing(daemon: Daemon, sandbo
     assert (await sandbox.run("cut -c1-64 /sum")).stdout_text.strip() == digest.hexdigest()
 
 
+async def test_a_program_whose_output_nobody_reads_waits(sandbox: AsyncSandbox) -> None:
+    pty = await sandbox.pty.create(argv=["yes"])
+    before = 0
+    for _ in range(100):
+        await asyncio.sleep(0.3)
+        written = (await sandbox.pty.get(pty.id)).end_offset
+        if written == before:
+            break
+        before = written
+    # What is kept, and what is on its way to the reader.
+    assert written == before and 0 < written < 3 * 1024 * 1024
+    assert pty._received - pty.offset <= 320 * 1024
+    read = 0
+    async for chunk in pty:
+        read += len(chunk)
+        if read > written + 1_000_000:
+            break
+    await pty.kill()
+    await pty.detach()
+
+
 async def test_a_lost_sandbox_is_not_an_end(client: AsyncInstaVM) -> None:
     mortal = await client.sandboxes.create()
     pty = await mortal.pty.create(argv=["cat"])
@@ -124,3 +147,19 @@ def test_the_blocking_face_does_the_same(daemon: Daemon) -> None:
         assert [one.id for one in sandbox.pty.list()] == ["b"]
         sandbox.pty.kill("b")
         assert sandbox.pty.list() == []
+
+
+def test_an_interrupted_reader_goes_on_where_it_was(daemon: Daemon) -> None:
+    """Ctrl-C, as it comes to a program that waits for output."""
+    with InstaVM(daemon.api_key, daemon.base_url) as client, client.sandboxes.create() as sandbox:
+        pty = sandbox.pty.create(argv=["sh", "-c", "stty -echo; echo ready; read a; echo got $a; read b; echo got $b"])
+        output = b""
+        for word in ("one", "two"):
+            timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                for chunk in pty:
+                    output += chunk
+            timer.join()
+            pty.write(f"{word}\n")
+        assert output + b"".join(pty) == b"ready\r\ngot one\r\ngot two\r\n"

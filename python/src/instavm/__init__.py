@@ -11,7 +11,9 @@ from ._client import (
 )
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
-from ._pty import AsyncPty, AsyncPtys, PtyExit, PtyInfo
+from ._pty import AsyncPtys, PtyInfo
+from ._pty_connection import PtyExit, PtyNotice
+from ._pty_viewer import AsyncPty
 from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox
 from .errors import InstaVMError
 
@@ -36,6 +38,7 @@ __all__ = [
     "Pty",
     "PtyExit",
     "PtyInfo",
+    "PtyNotice",
     "Ptys",
     "RunResult",
     "Sandbox",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from ._http import AsyncHttp, no_proxy, path_segment
+from ._http import AsyncHttp, path_segment
 from .errors import InstaVMError, error_from_body
 
 #: A program with its arguments, or a bash script of any length.
@@ -75,7 +75,8 @@ class AsyncExec:
                 open_timeout=_OPEN_TIMEOUT_SECONDS,
                 # The answers to pings queue behind output: whoever pauses reading would be taken for lost.
                 ping_timeout=None,
-                **no_proxy(),
+                # The server is on the address that was given; a proxy for the web has no part in it.
+                proxy=None,
             )
         except InvalidStatus as error:
             body = bytes(error.response.body or b"").decode("utf-8", "replace")

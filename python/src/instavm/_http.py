@@ -102,14 +102,3 @@ def _parameters(query: Query | None) -> list[tuple[str, str | int | float | bool
         for one in [value] if isinstance(value, (str, int, bool)) else value:
             pairs.append((name, str(one).lower() if isinstance(one, bool) else str(one)))
     return pairs
-
-
-def no_proxy() -> dict[str, Any]:
-    """For WebSockets: the server is on the address that was given; a proxy for the web has no part in it.
-
-    `websockets` 15 and later look for a proxy in the environment; earlier ones do not know the option.
-    """
-    import websockets
-
-    major = int(websockets.__version__.split(".", 1)[0])
-    return {"proxy": None} if major >= 15 else {}

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo, SnapshotInfo
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
-from ._pty import AsyncPty, PtyExit, PtyInfo
+from ._pty import PtyInfo
+from ._pty_connection import PtyExit
+from ._pty_viewer import AsyncPty
 from .errors import InstaVMError
 
 T = TypeVar("T")
@@ -28,7 +30,13 @@ class _Loop:
         if self._loop.is_closed():
             coroutine.close()
             raise InstaVMError("client_closed", "this client has been closed", hint="Make another one.")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C interrupts the wait only: what goes on in the loop would take the next piece of output with it.
+            future.cancel()
+            raise
 
     @property
     def is_closed(self) -> bool:

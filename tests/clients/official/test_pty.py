@@ -14,14 +14,16 @@ import subprocess
 import sys
 import termios
 import time
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agents.sandbox import Manifest
 from daemon import Daemon
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect as web_socket
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from instavm import InstaVM
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
@@ -30,7 +32,7 @@ from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSand
 async def relay(url: str, *typed: bytes, resize: tuple[int, int] | None = None) -> tuple[bytes, dict[str, Any] | None]:
     """As the official clients do: types at once, and reads to the exit frame."""
     output, exit_frame = b"", None
-    async with connect(url) as socket:
+    async with web_socket(url) as socket:
         if resize is not None:
             await socket.send(json.dumps({"type": "resize", "cols": resize[0], "rows": resize[1]}))
         for one in typed:
@@ -62,30 +64,87 @@ def test_a_terminal_lives_under_a_session(client: InstaVM) -> None:
 def test_a_terminal_lives_under_a_vm_and_follows_its_size(client: InstaVM) -> None:
     vm = client.get_session_status()["vm_id"]
     shell = client.pty.create_for_vm(vm, command="/bin/bash")
+    assert [one["session_id"] for one in client.pty.list_for_vm(vm)] == [shell["session_id"]]
     url = client.pty.ws_url_for_vm(vm, shell["session_id"])
     output, _ = asyncio.run(relay(url, b"stty size; exit\n", resize=(132, 43)))
     assert b"43 132" in output
-    line = client.pty.create_for_vm(vm, login_command="echo a && echo b | tr b c; exit 9")
+    line = client.pty.create_for_vm(vm, login_command="echo a && echo b | tr b c; read; stty size; exit 9")
     client.pty.resize_for_vm(vm, line["session_id"], 90, 20)
-    output, end = asyncio.run(relay(client.pty.ws_url_for_vm(vm, line["session_id"])))
-    assert output == b"a\r\nc\r\n" and end == {"type": "exit", "exit_code": 9, "signal": None}
+    output, end = asyncio.run(relay(client.pty.ws_url_for_vm(vm, line["session_id"]), b"\n"))
+    assert re.fullmatch(rb"(\r\n)?a\r\nc\r\n(\r\n)?20 90\r\n", output)
+    assert end == {"type": "exit", "exit_code": 9, "signal": None}
+    assert client.pty.get_for_vm(vm, line["session_id"])["exit_code"] == 9
     for one in (shell, line):
         client.pty.kill_for_vm(vm, one["session_id"])
+    assert client.pty.list_for_vm(vm) == []
+
+
+def test_all_output_comes_before_the_end_in_frames_that_the_client_takes(client: InstaVM) -> None:
+    """It acknowledges nothing, and its library gives a connection up at a frame of more than 1 MiB."""
+    session = client.session_id
+    line = client.pty.create(session, login_command="stty raw; head -c 4000000 /dev/zero | tr '\\0' x; exit 3")
+    output, end = asyncio.run(relay(client.pty.ws_url(session, line["session_id"])))
+    assert len(output) == 4_000_000 and end is not None and end["exit_code"] == 3
+    client.pty.kill(session, line["session_id"])
+
+
+def test_a_kill_ends_the_terminal_under_its_viewer(client: InstaVM) -> None:
+    session = client.session_id
+    made = client.pty.create(session, login_command="sleep 100")
+
+    async def viewed() -> dict[str, Any] | None:
+        viewing = asyncio.create_task(relay(client.pty.ws_url(session, made["session_id"])))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(client.pty.kill, session, made["session_id"])
+        return (await asyncio.wait_for(viewing, 30))[1]
+
+    assert asyncio.run(viewed()) == {"type": "exit", "exit_code": 129, "signal": "SIGHUP"}
+
+
+async def first_close(url: str) -> int:
+    """What the server closes a connection with before it has sent any output."""
+    async with web_socket(url) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            while not isinstance(await socket.recv(), bytes):
+                continue
+        assert closed.value.rcvd is not None
+        return closed.value.rcvd.code
 
 
 def test_a_wrong_key_is_told_by_the_close_code(client: InstaVM) -> None:
     made = client.pty.create(client.session_id)
-
-    async def refused() -> int:
-        url = client.pty.ws_url(client.session_id, made["session_id"])
-        async with connect(re.sub("api_key=.*", "api_key=wrong", url)) as socket:
-            with pytest.raises(ConnectionClosed) as closed:
-                await socket.recv()
-            assert closed.value.rcvd is not None
-            return closed.value.rcvd.code
-
-    assert asyncio.run(refused()) == 4401
+    url = client.pty.ws_url(client.session_id, made["session_id"])
+    assert asyncio.run(first_close(re.sub("api_key=.*", "api_key=wrong", url))) == 4401
+    assert asyncio.run(first_close(re.sub("[?]api_key=.*", "", url))) == 4401
     client.pty.kill(client.session_id, made["session_id"])
+
+
+def test_what_is_not_there_is_refused_before_the_upgrade(client: InstaVM) -> None:
+    vm = client.get_session_status()["vm_id"]
+
+    async def status(url: str) -> int:
+        with pytest.raises(InvalidStatus) as refused:
+            await web_socket(url)
+        return refused.value.response.status_code
+
+    assert asyncio.run(status(client.pty.ws_url(client.session_id, "pty-never-was"))) == 404
+    assert asyncio.run(status(client.pty.ws_url(str(uuid.uuid4()), "pty-never-was"))) == 404
+    assert asyncio.run(status(client.pty.ws_url_for_vm(vm, "pty-never-was"))) == 404
+    assert asyncio.run(status(client.pty.ws_url_for_vm("vm_never_was", "pty-never-was"))) == 404
+
+
+def test_an_ended_vm_closes_its_terminals_without_an_exit(connect: Callable[..., InstaVM]) -> None:
+    """To the CLI that is a code that it may try again after, and never an exit of the program."""
+    mortal = connect()
+    made = mortal.pty.create(mortal.session_id, login_command="sleep 100")
+
+    async def closed() -> int:
+        closing = asyncio.create_task(first_close(mortal.pty.ws_url(mortal.session_id, made["session_id"])))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(mortal.kill)
+        return await asyncio.wait_for(closing, 30)
+
+    assert asyncio.run(closed()) in (4500, 4502)
 
 
 async def test_the_agents_integration_types_into_a_shell_that_stays(daemon: Daemon) -> None:
@@ -109,34 +168,78 @@ async def test_the_agents_integration_types_into_a_shell_that_stays(daemon: Daem
     await session.shutdown()
 
 
-def test_the_command_line_is_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
-    """On a real terminal: prompt, size, its change, and the exit code of the shell."""
+@pytest.fixture
+def vm(daemon: Daemon) -> Iterator[str]:
     client = InstaVM(api_key=daemon.api_key, base_url=daemon.base_url, timeout=600)
     vm = client.vms.create(wait=True, vm_lifetime_seconds=600)["vm_id"]
-    near, far = host_pty.openpty()
-    set_size(far, 88, 22)
-    environment = os.environ | {
-        "HOME": str(tmp_path),
-        "INSTAVM_BASE_URL": daemon.base_url,
-        "INSTAVM_API_KEY": daemon.api_key,
-    }
-    command = [str(Path(sys.executable).parent / "instavm"), "pty", vm]
-    process = subprocess.Popen(
-        command, stdin=far, stdout=far, stderr=far, env=environment, start_new_session=True, preexec_fn=take_terminal
-    )
-    os.close(far)
-    screen = Screen(near)
-    screen.shows(r"[#$] ")
-    screen.types("stty size\r")
-    screen.shows("22 88")
-    set_size(near, 101, 31)
-    screen.types("sleep 1; stty size\r")
-    screen.shows("31 101")
-    screen.types("exit 7\r")
-    assert process.wait(60) == 7
-    os.close(near)
+    yield vm
+    # The command line deletes its terminal when it leaves.
+    assert client.pty.list_for_vm(vm) == []
     client.vms.delete(vm)
     client.kill()
+
+
+@pytest.fixture
+def run_in_terminal(daemon: Daemon, tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[bytes], Screen]]]:
+    """Runs the official command line on a real terminal of this host."""
+    names = {"HOME": str(tmp_path), "INSTAVM_BASE_URL": daemon.base_url, "INSTAVM_API_KEY": daemon.api_key}
+    running: list[tuple[subprocess.Popen[bytes], Screen]] = []
+
+    def run(*arguments: str) -> tuple[subprocess.Popen[bytes], Screen]:
+        near, far = host_pty.openpty()
+        set_size(far, 88, 22)
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "instavm"), *arguments],
+            stdin=far,
+            stdout=far,
+            stderr=far,
+            env=os.environ | names,
+            start_new_session=True,
+            preexec_fn=take_terminal,
+        )
+        running.append((process, Screen(near, far)))
+        return running[-1]
+
+    yield run
+    for process, screen in running:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        screen.close()
+
+
+def test_the_command_line_is_a_terminal(run_in_terminal: Any, vm: str) -> None:
+    """Prompt, size and its change, Ctrl-C, and the exit code of the shell; afterwards the terminal is as it was."""
+    process, screen = run_in_terminal("pty", vm)
+    cooked = screen.modes()
+    screen.shows(r"[#$] ")
+    assert screen.modes() != cooked
+    screen.types("stty size\r")
+    screen.shows("22 88")
+    set_size(screen.near, 101, 31)
+    screen.types("sleep 1; stty size\r")
+    screen.shows("31 101")
+    screen.types("echo asleep; sleep 100\r")
+    screen.shows(r"\rasleep")
+    screen.types("\x03")
+    screen.types("echo code $?\r")
+    screen.shows(r"\rcode 130")
+    screen.types("exit 7\r")
+    assert process.wait(60) == 7
+    assert screen.modes() == cooked
+
+
+def test_the_command_line_takes_another_shell_and_tells_of_a_vm_that_is_not_there(
+    run_in_terminal: Any, vm: str
+) -> None:
+    process, screen = run_in_terminal("pty", vm, "/bin/sh")
+    screen.shows(r"[#$] ")
+    screen.types("echo I am $0; exit 3\r")
+    screen.shows(r"[\r\n]I am /bin/sh")
+    assert process.wait(60) == 3
+    process, screen = run_in_terminal("pty", "vm_never_was")
+    assert process.wait(60) == 1
+    screen.shows("Error creating PTY session")
 
 
 def take_terminal() -> None:
@@ -148,16 +251,27 @@ def set_size(descriptor: int, cols: int, rows: int) -> None:
 
 
 class Screen:
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    """The side of a host's terminal on which a person sits."""
+
+    def __init__(self, near: int, far: int) -> None:
+        self.near = near
+        #: Kept open, so that its modes can be read after the program has ended.
+        self._far = far
         self._text = ""
 
     def types(self, text: str) -> None:
-        os.write(self._descriptor, text.encode())
+        os.write(self.near, text.encode())
 
     def shows(self, pattern: str) -> None:
         until = time.monotonic() + 60
         while not re.search(pattern, self._text):
             assert time.monotonic() < until, f"{pattern!r} is not in {self._text!r}"
-            if select.select([self._descriptor], [], [], 0.5)[0]:
-                self._text += os.read(self._descriptor, 65536).decode("utf-8", "replace")
+            if select.select([self.near], [], [], 0.5)[0]:
+                self._text += os.read(self.near, 65536).decode("utf-8", "replace")
+
+    def modes(self) -> list[Any]:
+        return termios.tcgetattr(self._far)
+
+    def close(self) -> None:
+        os.close(self.near)
+        os.close(self._far)

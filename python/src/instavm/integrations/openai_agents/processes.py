@@ -9,7 +9,6 @@ import asyncio
 import codecs
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 from agents.sandbox.errors import ExecTransportError, PtySessionNotFoundError
 from agents.sandbox.session.pty_types import (
@@ -24,7 +23,7 @@ from agents.sandbox.session.pty_types import (
 
 from ..._client import AsyncSandbox
 from ..._exec import AsyncExec
-from ..._pty import AsyncPty
+from ..._pty_viewer import AsyncPty
 from ...errors import InstaVMError
 
 _DEFAULT_YIELD_SECONDS = 10.0
@@ -73,42 +72,52 @@ class _InTerminal:
         except InstaVMError:
             # What cannot be told to end now ends with its linger time, or with the sandbox.
             pass
-        await self._pty.detach()
+        finally:
+            await self._pty.detach()
 
 
-@dataclass
 class _Process:
-    running: _Piped | _InTerminal
-    command: tuple[str, ...]
-    output: bytearray = field(default_factory=bytearray)
-    dropped: int = 0
-    error: InstaVMError | None = None
-    last_used: float = field(default_factory=time.monotonic)
-    reader: asyncio.Task[None] | None = None
+    def __init__(self, running: _Piped | _InTerminal, command: tuple[str, ...]) -> None:
+        self.running = running
+        self.command = command
+        self.error: InstaVMError | None = None
+        self.last_used = time.monotonic()
+        self._output = bytearray()
+        self._dropped = 0
+        self.reader = asyncio.create_task(self._collect())
 
     @property
     def is_over(self) -> bool:
-        return self.reader is None or self.reader.done()
+        return self.reader.done()
 
-    async def collect(self) -> None:
+    async def _collect(self) -> None:
         try:
             async for chunk in self.running.chunks():
-                self.output += chunk
-                excess = len(self.output) - _MAX_KEPT_BYTES
+                self._output += chunk
+                excess = len(self._output) - _MAX_KEPT_BYTES
                 if excess > 0:
-                    del self.output[:excess]
-                    self.dropped += excess
+                    del self._output[:excess]
+                    self._dropped += excess
         except InstaVMError as error:
             self.error = error
+
+    async def wait(self, wait_ms: int) -> None:
+        """Until it is over, or for this long."""
+        await asyncio.wait({self.reader}, timeout=wait_ms / 1000)
+
+    async def end(self) -> None:
+        await self.running.end()
+        self.reader.cancel()
+        await asyncio.wait({self.reader})
 
     def take(self) -> str:
         """What came since the last call; while the command runs an unfinished character stays for the next."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        text = decoder.decode(bytes(self.output), final=self.is_over)
+        text = decoder.decode(bytes(self._output), final=self.is_over)
         rest, _ = decoder.getstate()
-        self.output = bytearray(rest)
-        note = f"[{self.dropped} bytes dropped]\n" if self.dropped else ""
-        self.dropped = 0
+        self._output = bytearray(rest)
+        note = f"[{self._dropped} bytes dropped]\n" if self._dropped else ""
+        self._dropped = 0
         return note + text
 
 
@@ -116,6 +125,8 @@ class Processes:
     def __init__(self, sandbox: AsyncSandbox) -> None:
         self._sandbox = sandbox
         self._running: dict[int, _Process] = {}
+        #: Commands that are about to be among them.
+        self._starting = 0
 
     async def start(
         self,
@@ -128,29 +139,36 @@ class Processes:
         yield_time_s: float | None,
         max_output_tokens: int | None,
     ) -> PtyExecUpdate:
-        # Before the start: the sandbox has a limit of its own on terminals, and it is this one.
-        await self._make_room()
-        running: _Piped | _InTerminal
+        self._starting += 1
         try:
-            if tty:
-                running = _InTerminal(await self._sandbox.pty.create(argv=command, cwd=cwd, env=env, user=user))
-            else:
-                running = _Piped(await self._sandbox.exec(command, cwd=cwd, env=env, user=user))
+            # Before the start: the sandbox has a limit of its own on terminals, and it is this one.
+            await self._make_room()
+            process = await self._run(command, cwd=cwd, env=env, user=user, tty=tty)
         except InstaVMError as error:
+            if error.code == "command_not_found":
+                # As a shell says it: the model named a shell that is not there, and can name another one.
+                return PtyExecUpdate(None, f"{command[0]}: command not found\n".encode(), 127, None)
             raise transport_error(command, error) from error
-        process = _Process(running, tuple(command))
-        process.reader = asyncio.create_task(process.collect())
-        wait_ms = clamp_pty_yield_time_ms(int((yield_time_s or _DEFAULT_YIELD_SECONDS) * 1000))
-        await asyncio.wait({process.reader}, timeout=wait_ms / 1000)
-        process_id = None if process.is_over else self._keep(process)
-        return self._update(process, process_id, max_output_tokens)
+        finally:
+            self._starting -= 1
+        number = allocate_pty_process_id(set(self._running))
+        self._running[number] = process
+        yield_s = _DEFAULT_YIELD_SECONDS if yield_time_s is None else yield_time_s
+        try:
+            await process.wait(clamp_pty_yield_time_ms(int(yield_s * 1000)))
+        except asyncio.CancelledError:
+            # Nobody learns its number, so nobody else could end it.
+            self._running.pop(number, None)
+            await process.end()
+            raise
+        return self._answer(number, process, max_output_tokens)
 
     async def write_stdin(
-        self, process_id: int, chars: str, *, yield_time_s: float | None, max_output_tokens: int | None
+        self, number: int, chars: str, *, yield_time_s: float | None, max_output_tokens: int | None
     ) -> PtyExecUpdate:
-        process = self._running.get(process_id)
-        if process is None or process.reader is None:
-            raise PtySessionNotFoundError(session_id=process_id)
+        process = self._running.get(number)
+        if process is None:
+            raise PtySessionNotFoundError(session_id=number)
         process.last_used = time.monotonic()
         if chars and not isinstance(process.running, _InTerminal):
             raise RuntimeError("stdin is not available for this process")
@@ -161,50 +179,46 @@ class Processes:
                 # A command that ended meanwhile reports its end below; anything else is the channel's failure.
                 if error.code != "pty_ended":
                     raise transport_error(process.command, error) from error
-        yield_ms = int((_DEFAULT_WRITE_YIELD_SECONDS if yield_time_s is None else yield_time_s) * 1000)
-        wait_ms = resolve_pty_write_yield_time_ms(yield_time_ms=yield_ms, input_empty=chars == "")
-        await asyncio.wait({process.reader}, timeout=wait_ms / 1000)
-        if process.is_over:
-            self._running.pop(process_id, None)
-        return self._update(process, None if process.is_over else process_id, max_output_tokens)
+        yield_s = _DEFAULT_WRITE_YIELD_SECONDS if yield_time_s is None else yield_time_s
+        wait_ms = resolve_pty_write_yield_time_ms(yield_time_ms=int(yield_s * 1000), input_empty=chars == "")
+        await process.wait(wait_ms)
+        return self._answer(number, process, max_output_tokens)
 
     async def close(self) -> None:
         """Ends every command."""
         processes = list(self._running.values())
         self._running.clear()
-        for process in processes:
-            await _end(process)
+        await asyncio.gather(*(process.end() for process in processes))
+
+    async def _run(self, command: list[str], *, cwd: str, env: dict[str, str], user: str | None, tty: bool) -> _Process:
+        running: _Piped | _InTerminal
+        if tty:
+            running = _InTerminal(await self._sandbox.pty.create(argv=command, cwd=cwd, env=env, user=user))
+        else:
+            running = _Piped(await self._sandbox.exec(command, cwd=cwd, env=env, user=user))
+        return _Process(running, tuple(command))
 
     async def _make_room(self) -> None:
-        if len(self._running) < PTY_PROCESSES_MAX:
+        if len(self._running) + self._starting <= PTY_PROCESSES_MAX:
             return
         meta = [(number, one.last_used, one.is_over) for number, one in self._running.items()]
         victim = process_id_to_prune_from_meta(meta)
         if victim is not None:
-            await _end(self._running.pop(victim))
+            await self._running.pop(victim).end()
 
-    def _keep(self, process: _Process) -> int:
-        number = allocate_pty_process_id(set(self._running))
-        self._running[number] = process
-        return number
-
-    def _update(self, process: _Process, process_id: int | None, max_output_tokens: int | None) -> PtyExecUpdate:
+    def _answer(self, number: int, process: _Process, max_output_tokens: int | None) -> PtyExecUpdate:
+        """What came since the last answer. The number of a command that is over is free afterwards."""
+        if process.is_over:
+            self._running.pop(number, None)
         if process.error is not None:
             raise transport_error(process.command, process.error) from process.error
         text, token_count = truncate_text_by_tokens(process.take(), max_output_tokens)
         return PtyExecUpdate(
-            process_id=process_id,
+            process_id=None if process.is_over else number,
             output=text.encode(),
-            exit_code=None if process_id is not None else process.running.exit_code,
+            exit_code=process.running.exit_code if process.is_over else None,
             original_token_count=token_count,
         )
-
-
-async def _end(process: _Process) -> None:
-    await process.running.end()
-    if process.reader is not None:
-        process.reader.cancel()
-        await asyncio.wait({process.reader})
 
 
 def transport_error(command: list[str] | tuple[str, ...], error: InstaVMError) -> ExecTransportError:
