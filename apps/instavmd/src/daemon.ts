@@ -99,8 +99,8 @@ async function stopServing(
   sandboxes: SandboxService<Guest>,
   fate: 'keep' | 'end',
 ): Promise<void> {
-  const closed = app.close();
   const ended = sandboxes.close(fate);
+  const closed = app.close();
   await ended.catch(() => {});
   const cut = setTimeout(() => app.server.closeAllConnections(), LAST_ANSWERS_MS);
   await closed.finally(() => clearTimeout(cut));

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::accounts::User;
+use crate::channel::link::HostLink;
 use crate::error::{AgentError, Result};
 use crate::exec::output::Output;
 use crate::exec::run::{EventSender, TIMED_OUT_CODE, sleep_until};
@@ -90,9 +91,9 @@ impl Python {
         self.reseed.store(true, Ordering::SeqCst);
     }
 
-    /// Runs a cell and sends its events, the exit last.
+    /// Runs a cell and sends its events, the exit last. A cell that nobody reads any more is interrupted, unless the whole connection was lost.
     /// Errors, before anything is sent: `python_unavailable`.
-    pub async fn run(&self, request: PythonRequest, events: EventSender) -> Result<()> {
+    pub async fn run(&self, request: PythonRequest, events: EventSender, link: HostLink) -> Result<()> {
         let mut slot = self.kernel.clone().lock_owned().await;
         let (mut kernel, replaced) = match slot.take() {
             Some(kernel) if kernel.ended.is_empty() => (kernel, false),
@@ -108,7 +109,7 @@ impl Python {
             if replaced {
                 send(exec_event::Event::Stderr(Bytes::from_static(DIED_BEFORE))).await;
             }
-            let (end, timed_out) = this.cell(&mut kernel, &request, &events).await;
+            let (end, timed_out) = this.cell(&mut kernel, &request, &events, &link).await;
             let (code, cpu_time_us, lost) = match end {
                 CellEnd::Verdict(verdict) => (verdict.exit_code, verdict.cpu_time_us, false),
                 CellEnd::KernelLost(code) => (code, 0, true),
@@ -137,7 +138,13 @@ impl Python {
         Ok(())
     }
 
-    async fn cell(&self, kernel: &mut Kernel, request: &PythonRequest, events: &EventSender) -> (CellEnd, bool) {
+    async fn cell(
+        &self,
+        kernel: &mut Kernel,
+        request: &PythonRequest,
+        events: &EventSender,
+        link: &HostLink,
+    ) -> (CellEnd, bool) {
         kernel.next_id += 1;
         let id = kernel.next_id;
         let message = Request {
@@ -160,12 +167,15 @@ impl Python {
             tokio::select! {
                 () = events.closed(), if !abandoned => {
                     abandoned = true;
+                    if link.is_lost() {
+                        continue;
+                    }
                     interrupted = true;
                     signal_group(kernel.pid, libc::SIGINT);
                     deadline = Some(tokio::time::Instant::now() + INTERRUPT_GRACE);
                 }
                 () = sleep_until(deadline), if deadline.is_some() => {
-                    timed_out |= !abandoned;
+                    timed_out |= !interrupted;
                     if interrupted {
                         break CellEnd::KernelLost(TIMED_OUT_CODE);
                     }

@@ -9,6 +9,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::channel::link::HostLink;
 use crate::error::AgentError;
 use crate::exec::{ExecContext, run, signal_group};
 use crate::files::{archive, blocking, ops, outgoing, pump, transfer, watch};
@@ -74,13 +75,13 @@ impl Lifecycle for Agent {
         {
             let start = ExecStart { command: Some(exec_start::Command::Script(script.into())), ..Default::default() };
             let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-            run::start(&self.exec, &start, tokio_stream::pending(), sender)?;
+            run::start(&self.exec, &start, tokio_stream::pending(), sender, HostLink::default())?;
             drain(receiver).await;
         }
         let cell =
             PythonRequest { code: "import json, os, re, csv, statistics, subprocess\nNone".into(), timeout_ms: 0 };
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        match self.python.run(cell, sender).await {
+        match self.python.run(cell, sender, HostLink::default()).await {
             Ok(()) => drain(receiver).await,
             // A base image without Python makes a template all the same; RunPython says what is missing.
             Err(error) if error.reason == "python_unavailable" => eprintln!("instavm-agent: not warmed: {error}"),
@@ -137,19 +138,21 @@ impl Exec for Agent {
     type RunPythonStream = ReceiverStream<Result<ExecEvent, Status>>;
 
     async fn run(&self, request: Request<Streaming<ExecRequest>>) -> Reply<Self::RunStream> {
+        let link = HostLink::of(&request);
         let mut input = request.into_inner();
         let first = input.message().await?.and_then(|request| request.message);
         let Some(exec_request::Message::Start(start)) = first else {
             return Err(AgentError::new("invalid_request", "the first message must be `start`").into());
         };
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        run::start(&self.exec, &start, input, sender)?;
+        run::start(&self.exec, &start, input, sender, link)?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn run_python(&self, request: Request<PythonRequest>) -> Reply<Self::RunPythonStream> {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        self.python.run(request.into_inner(), sender).await?;
+        let link = HostLink::of(&request);
+        self.python.run(request.into_inner(), sender, link).await?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

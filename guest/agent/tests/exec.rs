@@ -266,15 +266,20 @@ async fn cpu_time_counts_the_commands_children() {
 }
 
 #[tokio::test]
-async fn a_lost_host_ends_its_commands() {
+async fn a_command_of_a_lost_host_goes_on_unread_within_its_time_limit() {
     let agent = Agent::start().await;
     let (channel, socket) = agent.connect_again().await;
-    let start = ExecStart { command: script("exec sleep 300"), ..Default::default() };
+    let marker = agent.path("marker");
+    let busy = format!(
+        "for i in $(seq 40); do head -c 100000 /dev/zero; sleep 0.02; done; echo done > {marker}; exec sleep 300"
+    );
+    let start = ExecStart { command: script(&busy), timeout_ms: 3_000, ..Default::default() };
     let client = instavm_agent::proto::exec_client::ExecClient::new(channel);
     let mut call = call(client, start, vec![]).await.unwrap();
     let exec_event::Event::Started(ExecStarted { pid }) = call.next().await else { panic!("`started` comes first") };
-    assert!(is_running(pid));
     socket.shutdown(std::net::Shutdown::Both).unwrap();
-    eventually("the command is gone", || !is_running(pid)).await;
+    eventually("it has written all that nobody reads", || std::fs::read_to_string(&marker).is_ok()).await;
+    assert!(is_running(pid));
     assert_eq!(agent.script("echo still here").await.stdout(), "still here\n");
+    eventually("the limit ends it", || !is_running(pid)).await;
 }

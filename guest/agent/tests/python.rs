@@ -157,3 +157,16 @@ async fn warming_needs_no_identity_and_leaves_the_kernel_ready() {
     agent.lifecycle().warm(WarmRequest {}).await.unwrap();
     assert_eq!(cell(&agent, "1").await.stdout(), "1\n");
 }
+
+#[tokio::test]
+async fn a_cell_of_a_lost_host_runs_to_its_end() {
+    let Some(agent) = agent().await else { return };
+    let (channel, socket) = agent.connect_again().await;
+    let mut client = instavm_agent::proto::exec_client::ExecClient::new(channel);
+    let code = "import time\nfor n in range(20):\n    time.sleep(0.05)\n    print('x' * 10000)\nkept = n";
+    let request = PythonRequest { code: code.into(), timeout_ms: 0 };
+    let mut events = client.run_python(request).await.unwrap().into_inner();
+    events.message().await.unwrap().expect("started");
+    socket.shutdown(std::net::Shutdown::Both).unwrap();
+    assert_eq!(cell(&agent, "kept").await.stdout(), "19\n");
+}

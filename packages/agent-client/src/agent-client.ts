@@ -73,10 +73,10 @@ export class AgentClient {
     return new AgentClient(stream, session);
   }
 
-  /** Ends every call in flight. Idempotent. */
+  /** Ends every call in flight on this side. The guest learns of a lost channel, not of cancelled calls: commands go on. Idempotent. */
   close(): void {
-    this.#session.destroy();
     this.#stream.destroy();
+    this.#session.destroy();
   }
 }
 

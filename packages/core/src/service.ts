@@ -183,8 +183,10 @@ export class SandboxService<Guest extends GuestLink> {
     this.#admission.close();
     const owners = [...this.#owners.values()].map(({ owner }) => owner);
     const alive = owners.filter((owner) => owner.isAlive).length;
+    // Before anything else: a client that is turned away must not cancel what is to be left running.
+    const endings = Promise.allSettled(owners.map((owner) => owner.shutDown(fate)));
     await Promise.all([this.#pool.close(), this.snapshots.close()]);
-    const ends = await Promise.allSettled(owners.map((owner) => owner.shutDown(fate)));
+    const ends = await endings;
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as unknown] : []));
     if (failures.length > 0) throw new AggregateError(failures, 'some sandboxes could not be ended');
     return fate === 'keep' ? alive : 0;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::link::HostLink;
 use super::sync::{PREFACE, SYNC};
 
 const FRAME_HEADER_BYTES: usize = 9;
@@ -78,12 +79,25 @@ pub struct Framed<S> {
     frames: Frames,
     over: bool,
     next_host: NextHost,
+    link: HostLink,
 }
 
 impl<S> Framed<S> {
     /// `head` begins with the preface. What a next host says is left in `next_host`.
     pub fn new(head: Vec<u8>, stream: S, next_host: NextHost) -> Self {
-        Self { head, stream, frames: Frames::default(), over: false, next_host }
+        Self { head, stream, frames: Frames::default(), over: false, next_host, link: HostLink::default() }
+    }
+
+    /// Lost as soon as the stream is, before HTTP/2 hears of it.
+    pub fn link(&self) -> HostLink {
+        self.link.clone()
+    }
+
+    fn noticed<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if result.is_err() {
+            self.link.lose();
+        }
+        result
     }
 }
 
@@ -98,7 +112,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
         }
         let before = buffer.filled().len();
         if self.head.is_empty() {
-            std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+            self.noticed(read)?;
+            if buffer.filled().len() == before && buffer.remaining() > 0 {
+                self.link.lose();
+            }
         } else {
             let count = self.head.len().min(buffer.remaining());
             buffer.put_slice(&self.head[..count]);
@@ -110,6 +128,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
             let rest = std::mem::take(&mut self.head);
             self.next_host.set([sync, rest].concat());
             self.over = true;
+            self.link.lose();
         }
         Poll::Ready(Ok(()))
     }
@@ -121,7 +140,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
             // These bytes were for the host that has gone.
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        written.map(|result| self.noticed(result))
     }
 
     fn poll_write_vectored(
@@ -132,7 +152,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
         if self.over {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        written.map(|result| self.noticed(result))
     }
 
     fn is_write_vectored(&self) -> bool {

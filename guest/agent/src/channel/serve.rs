@@ -3,6 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -51,14 +54,19 @@ pub async fn serve_unix(path: &Path, routes: Routes) -> io::Result<()> {
     }
 }
 
-async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, routes: Routes) {
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: Framed<S>, routes: Routes) {
+    let (link, service) = (stream.link(), TowerToHyperService::new(routes));
+    let linked = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(link.clone());
+        service.call(request)
+    });
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_STREAMS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .serve_connection(TokioIo::new(stream), linked)
         .await;
     if let Err(error) = served {
         // A host that vanished is ordinary; the line helps when it is not.

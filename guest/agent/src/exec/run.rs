@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::output::Output;
 use super::{ExecContext, ExecPlace, signal_group, spawn};
+use crate::channel::link::HostLink;
 use crate::error::{AgentError, Result};
 use crate::proto::{ExecEvent, ExecExit, ExecRequest, ExecStart, ExecStarted, exec_event, exec_request};
 use crate::reaper::Ended;
@@ -27,8 +28,9 @@ pub const TIMED_OUT_CODE: i32 = 124;
 
 pub type EventSender = mpsc::Sender<std::result::Result<ExecEvent, Status>>;
 
-/// Starts the command and carries it in the background until its end or until `events` is closed.
-pub fn start<S>(context: &ExecContext, start: &ExecStart, input: S, events: EventSender) -> Result<()>
+/// Starts the command and carries it in the background until its end. When `events` is closed earlier, it ends with that; but when the
+/// whole connection was lost it goes on, within its time limit, and its output is thrown away.
+pub fn start<S>(context: &ExecContext, start: &ExecStart, input: S, events: EventSender, link: HostLink) -> Result<()>
 where
     S: Stream<Item = std::result::Result<ExecRequest, Status>> + Send + Unpin + 'static,
 {
@@ -54,6 +56,7 @@ where
         ended: spawned.ended,
         signals,
         events,
+        link,
         _script: spawned.script,
     };
     let mut feeder = tokio::spawn(feed(input, stdin, signal_sender));
@@ -118,6 +121,7 @@ struct Running {
     signals: mpsc::Receiver<i32>,
     discards: Arc<Semaphore>,
     events: EventSender,
+    link: HostLink,
     _script: Option<spawn::ScriptFile>,
 }
 
@@ -125,7 +129,7 @@ impl Running {
     async fn carry(mut self) {
         let mut pending = Some(exec_event::Event::Started(ExecStarted { pid: self.group }));
         let mut ended: Option<Ended> = None;
-        let mut timed_out = false;
+        let (mut timed_out, mut unread) = (false, false);
         let mut deadline = self.limit.map(|limit| tokio::time::Instant::from_std(self.started + limit));
         loop {
             let [stdout, stderr] = &mut self.outputs;
@@ -138,12 +142,15 @@ impl Running {
             }
             let idle = pending.is_none();
             tokio::select! {
-                () = self.events.closed() => {
-                    // What a command left in the background when it ended is not cancelled with the reading of its output.
-                    if ended.is_none() {
+                () = self.events.closed(), if !unread => {
+                    if ended.is_none() && !self.link.is_lost() {
                         signal_group(self.group, libc::SIGKILL);
                     }
-                    return;
+                    // What a command left in the background when it ended is not cancelled with the reading of its output.
+                    if ended.is_some() || !self.link.is_lost() {
+                        return;
+                    }
+                    unread = true;
                 }
                 () = sleep_until(deadline), if deadline.is_some() => {
                     signal_group(self.group, if timed_out { libc::SIGKILL } else { libc::SIGTERM });
@@ -152,8 +159,10 @@ impl Running {
                 }
                 Some(signal) = self.signals.recv(), if ended.is_none() => signal_group(self.group, signal),
                 permit = self.events.reserve(), if !idle => {
-                    let Ok(permit) = permit else { continue };
-                    permit.send(Ok(ExecEvent { event: pending.take() }));
+                    let event = pending.take();
+                    if let Ok(permit) = permit {
+                        permit.send(Ok(ExecEvent { event }));
+                    }
                 }
                 bytes = stdout.next(), if idle && ended.is_none() => pending = bytes.map(exec_event::Event::Stdout),
                 bytes = stderr.next(), if idle && ended.is_none() => pending = bytes.map(exec_event::Event::Stderr),

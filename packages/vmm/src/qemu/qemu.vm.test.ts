@@ -1,7 +1,9 @@
+import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { AgentClient } from '@instavm/agent-client';
 import type { GuestImages, TemplateKey } from '@instavm/core';
 import { type MicroVm, newIncarnationId, type Vmm } from '@instavm/core';
@@ -15,6 +17,37 @@ const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestIma
 const cacheDirectory = process.env.INSTAVM_TEST_CACHE_DIR ?? '';
 
 const SIZE = { memoryMib: 512, vcpus: 2 };
+const run = promisify(execFile);
+
+/** A filesystem that is soon full. @returns undefined where this process may not mount */
+async function smallDisk(): Promise<{ readonly path: string; remove(): Promise<void> } | undefined> {
+  const path = await mkdtemp(join(tmpdir(), 'instavm-full-'));
+  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'none', path]).then(
+    () => true,
+    () => false,
+  );
+  const remove = async (): Promise<void> => {
+    if (mounted) await run('umount', [path]);
+    await rm(path, { recursive: true, force: true });
+  };
+  if (mounted) return { path, remove };
+  await remove();
+  return undefined;
+}
+
+/** @returns what the script wrote */
+async function shell(vm: MicroVm, value: string): Promise<string> {
+  const agent = await AgentClient.open(await vm.connect('control'), 60_000);
+  async function* script() {
+    yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
+  }
+  let text = '';
+  for await (const { event } of agent.exec.run(script()))
+    if (event.case === 'stdout') text += Buffer.from(event.value).toString();
+  agent.close();
+  await agent.closed;
+  return text.trim();
+}
 
 async function qemuIn(runDirectory: string): Promise<{ vmm: Vmm; images: GuestImages }> {
   if (images === null) throw new Error('INSTAVM_TEST_IMAGES is not set; run: npm test');
@@ -44,18 +77,6 @@ describe('a QEMU snapshot', () => {
     const { vmm, images: guest } = await qemuIn(runDirectory);
     const key = vmm.templateKey(guest, SIZE);
     const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
-    const shell = async (vm: MicroVm, value: string): Promise<string> => {
-      const agent = await AgentClient.open(await vm.connect('control'), 60_000);
-      async function* script() {
-        yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
-      }
-      let text = '';
-      for await (const { event } of agent.exec.run(script()))
-        if (event.case === 'stdout') text += Buffer.from(event.value).toString();
-      agent.close();
-      await agent.closed;
-      return text.trim();
-    };
     const listen = 'python3 -m http.server 8000 --bind 127.0.0.1 --directory /dev/shm >/dev/null 2>&1 &';
     const count = 'i=0; while :; do echo $((i+=1)) > /dev/shm/count; sleep 0.02; done >/dev/null 2>&1 & disown -a';
     const fill = 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data';
@@ -86,6 +107,31 @@ describe('a QEMU snapshot', () => {
     await rm(directory, { recursive: true, force: true });
     expect(await readdir(runDirectory)).toEqual([]);
     await rm(runDirectory, { recursive: true, force: true });
+  });
+
+  it('that finds no room leaves nothing, and the microVM runs on', async (context) => {
+    const disk = await smallDisk();
+    if (disk === undefined) return context.skip('this process may not mount a small filesystem');
+    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+    try {
+      const { vmm, images: guest } = await qemuIn(runDirectory);
+      const key = vmm.templateKey(guest, SIZE);
+      const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
+      const vm = await vmm.restore(template, newIncarnationId());
+      const sum = await shell(vm, 'head -c 40M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
+      for (const then of ['continue', 'end'] as const)
+        await expect(vm.snapshot(join(disk.path, 'kept'), then)).rejects.toMatchObject({
+          code: 'capacity_unavailable',
+        });
+      expect(await readdir(disk.path)).toEqual([]);
+      expect(await shell(vm, 'sha256sum < /dev/shm/data')).toBe(sum);
+      const directory = join(runDirectory, 'kept');
+      await vm.snapshot(directory, 'end');
+      expect(await vmm.findSnapshot(directory)).toBeDefined();
+    } finally {
+      await disk.remove();
+      await rm(runDirectory, { recursive: true, force: true });
+    }
   });
 });
 

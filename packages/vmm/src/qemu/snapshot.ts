@@ -2,6 +2,7 @@
  * Snapshots on disk: what a microVM has that its template has not. Made beside and renamed; found only when complete and intact.
  */
 import { randomBytes } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -93,11 +94,17 @@ export async function takeSnapshot(
   await mkdir(parent, { recursive: true, mode: 0o700 });
   const partial = join(parent, `${PARTIAL}${randomBytes(8).toString('hex')}`);
   await mkdir(partial, { mode: 0o700 });
-  const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+  const store = startStore(vmm, template, join(partial, FILES.deviceState));
+  let qmp: QmpClient | undefined;
   try {
+    qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+    // From here on the guest stands still: all that can be ready is.
+    await store.listening;
     await qmp.run('stop');
-    const stored = await storeState(vmm, qmp, template, join(partial, FILES.deviceState));
-    await copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay));
+    const [stored] = await Promise.all([
+      storeState(qmp, store),
+      copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay)),
+    ]);
     if (then === 'continue') await qmp.run('cont');
     const overlay = await stat(join(partial, FILES.overlay));
     const manifest: Manifest = {
@@ -119,43 +126,52 @@ export async function takeSnapshot(
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
     // One that has ended does not go on; its end is told by `exited`.
-    await qmp.run('cont').catch(() => {});
+    await qmp?.run('cont').catch(() => {});
     throw failure(error);
   } finally {
-    qmp.close();
+    qmp?.close();
+    await store.end();
   }
 }
 
-async function storeState(
-  vmm: QemuProcess,
-  qmp: QmpClient,
-  template: QemuTemplate,
-  statePath: string,
-): Promise<Extract<StoreMessage, { kind: 'stored' }>> {
+type StateStore = {
+  /** The VMM may connect. */
+  readonly listening: Promise<unknown>;
+  stored(): Promise<StoreMessage>;
+  end(): Promise<void>;
+};
+
+/** The thread that takes the stream: its start takes a while, during which the guest can still run. */
+function startStore(vmm: QemuProcess, template: QemuTemplate, statePath: string): StateStore {
   const request: StoreRequest = {
     socketPath: join(vmm.directory, SOCKET),
     statePath,
     templateMemoryPath: join(template.directory, FILES.memory),
     memoryBytes: template.size.memoryMib * 1024 * 1024,
   };
-  await rm(request.socketPath, { force: true });
+  // What an interrupted snapshot left would be in the way.
+  rmSync(request.socketPath, { force: true });
   const worker = new Worker(new URL('./snapshot-worker.ts', import.meta.url), { workerData: request });
-  const deadline = sleep(STORE_DEADLINE_MS, undefined, { ref: false });
-  try {
-    const messages = receive(worker);
-    await messages.next();
-    await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
-    await qmp.run('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH });
-    // Relative to the VMM's working directory, so that it is short.
-    await qmp.run('migrate', { uri: `unix:${SOCKET}` });
-    const stored = await Promise.race([messages.next(), deadline]);
-    if (stored?.kind !== 'stored') throw new InstaVMError('snapshot_failed', 'storing the state took too long');
-    await migrated(qmp);
-    return stored;
-  } finally {
+  const messages = receive(worker);
+  const listening = messages.next();
+  // Heard where it is awaited, or not at all when the snapshot fails before.
+  listening.catch(() => {});
+  const end = async (): Promise<void> => {
     await worker.terminate();
     await rm(request.socketPath, { force: true });
-  }
+  };
+  return { listening, stored: () => messages.next(), end };
+}
+
+async function storeState(qmp: QmpClient, store: StateStore): Promise<Extract<StoreMessage, { kind: 'stored' }>> {
+  await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
+  await qmp.run('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH });
+  // Relative to the VMM's working directory, so that it is short.
+  await qmp.run('migrate', { uri: `unix:${SOCKET}` });
+  const stored = await Promise.race([store.stored(), sleep(STORE_DEADLINE_MS, undefined, { ref: false })]);
+  if (stored?.kind !== 'stored') throw new InstaVMError('snapshot_failed', 'storing the state took too long');
+  await migrated(qmp);
+  return stored;
 }
 
 /** The default of 128 MiB/s would be the slowest part. */

@@ -1,0 +1,25 @@
+//! Why a call has lost its reader: the host cancelled it, or the host itself has gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The connection that a call came over; in the extensions of its request. A connection that breaks, because the daemon died or the
+/// microVM was suspended, says nothing about what its calls had started.
+#[derive(Clone, Default)]
+pub struct HostLink(Arc<AtomicBool>);
+
+impl HostLink {
+    /// True before any call of the connection notices.
+    pub fn is_lost(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn lose(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// A call that came over no connection has one that is never lost.
+    pub fn of<T>(request: &tonic::Request<T>) -> Self {
+        request.extensions().get::<Self>().cloned().unwrap_or_default()
+    }
+}
