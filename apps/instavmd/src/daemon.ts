@@ -1,5 +1,6 @@
 /** The daemon put together: the one place where adapters meet. */
 import type { AddressInfo } from 'node:net';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import {
   CleanupStack,
@@ -25,6 +26,9 @@ import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { snapshotFiles } from './snapshot-files.ts';
+
+/** One that is stuck until its deadline does not stop all others. */
+const LEAST_RESTORED_AT_ONCE = 2;
 
 export type Daemon = {
   readonly url: string;
@@ -67,6 +71,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
         memoryReserveMib: config.INSTAVM_MEMORY_RESERVE_MB,
         diskReserveMib: config.INSTAVM_DISK_RESERVE_MB,
       },
+      restoredAtOnce: Math.max(LEAST_RESTORED_AT_ONCE, availableParallelism()),
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
       clock: systemClock,
       log: logger,

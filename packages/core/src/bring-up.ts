@@ -2,7 +2,7 @@
 import { InstaVMError } from '@instavm/wire';
 import { attach, discard, type Prepared, prepare } from './construction.ts';
 import type { GuestLink } from './guest.ts';
-import { type FilesId, newIncarnationId } from './ids.ts';
+import { type FilesId, type IncarnationId, newIncarnationId } from './ids.ts';
 import { failure, identityOf, idsOf, type OwnerParts, PERSONALIZE_DEADLINE_MS } from './parts.ts';
 import type { SandboxChange } from './records.ts';
 import { DEADLINES_MS } from './states.ts';
@@ -33,12 +33,7 @@ export async function create<Guest extends GuestLink>(
     }
     ports.reached('create.recorded');
     try {
-      const made = async (): Promise<Prepared<Guest>> => {
-        const from = source ?? (await ports.templates.get(size));
-        return prepare(ports, from, id, DEADLINES_MS.creating, () => ports.reached('create.restored'));
-      };
-      const prepared = pooled ?? (await made());
-      await personalize(parts, prepared);
+      const prepared = await (pooled === undefined ? restored(parts, source, id) : personalize(parts, pooled));
       ports.reached('create.personalized');
       await begin(parts, prepared, ttlSeconds * 1000, {});
       ports.reached('create.running');
@@ -66,9 +61,10 @@ export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, 
     ports.reached('resume.recorded');
     try {
       await ports.states.use(savedIn, async (state) => {
-        const restored = (): void => ports.reached('resume.restored');
-        const prepared = await prepare(ports, state, id, DEADLINES_MS.resuming, restored);
-        await personalize(parts, prepared);
+        const prepared = await ports.inTurn(async () => {
+          const restored = (): void => ports.reached('resume.restored');
+          return personalize(parts, await prepare(ports, state, id, DEADLINES_MS.resuming, restored));
+        });
         ports.reached('resume.personalized');
         // One that was suspended because its lease ran out gets a new one.
         const leaseMs = leaseLeftMs !== null && leaseLeftMs > 0 ? leaseLeftMs : ttlSeconds * 1000;
@@ -122,13 +118,28 @@ async function admitted<Guest extends GuestLink>(
   }
 }
 
-/** @throws guest_unresponsive; the microVM is ended then */
+/** Restored and personalized. @param source the template of its size when left out */
+function restored<Guest extends GuestLink>(
+  parts: OwnerParts<Guest>,
+  source: VmSnapshot | undefined,
+  id: IncarnationId,
+): Promise<Prepared<Guest>> {
+  const { ports, keeper } = parts;
+  return ports.inTurn(async () => {
+    const from = source ?? (await ports.templates.get(keeper.record.size));
+    const reached = (): void => ports.reached('create.restored');
+    return personalize(parts, await prepare(ports, from, id, DEADLINES_MS.creating, reached));
+  });
+}
+
+/** @returns what it was given. @throws guest_unresponsive; the microVM is ended then */
 async function personalize<Guest extends GuestLink>(
   { ports, keeper }: OwnerParts<Guest>,
   prepared: Prepared<Guest>,
-): Promise<void> {
+): Promise<Prepared<Guest>> {
   try {
     await prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS);
+    return prepared;
   } catch (error) {
     await discard(ports.log, prepared);
     throw error;

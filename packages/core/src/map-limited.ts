@@ -1,22 +1,13 @@
 /** Runs an operation over items, a bounded number at once. */
+import pLimit from 'p-limit';
 
-/** @throws the first error, when all that began have ended */
+/** @throws the first error, when all have ended */
 export async function mapLimited<T>(
   items: readonly T[],
   limit: number,
   work: (item: T) => Promise<void>,
 ): Promise<void> {
-  const waiting = [...items];
-  const errors: unknown[] = [];
-  const lane = async (): Promise<void> => {
-    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-      try {
-        await work(next);
-      } catch (error) {
-        errors.push(error);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
-  if (errors.length > 0) throw errors[0];
+  const inTurn = pLimit(limit);
+  const ends = await Promise.allSettled(items.map((item) => inTurn(work, item)));
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }

@@ -1,5 +1,6 @@
 /** What the neighbours of an owner work with: its ports, its record, and what it holds while it runs. */
 import { InstaVMError } from '@instavm/wire';
+import type { LimitFunction } from 'p-limit';
 import type { Admission } from './admission.ts';
 import type { ConstructionPorts } from './construction.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
@@ -18,6 +19,8 @@ export type OwnerPorts<Guest extends GuestLink> = ConstructionPorts<Guest> & {
   readonly states: SavedStates;
   readonly pool: WarmPool<Guest>;
   readonly admission: Admission;
+  /** Restoring keeps a processor busy: many at once would all be late, in turn the first are soon there. */
+  readonly inTurn: LimitFunction;
   readonly reached: StepObserver;
 };
 

@@ -1,5 +1,6 @@
 /** All sandboxes of one daemon: makes owners, finds them, brings back those of an earlier daemon, and ends or leaves them with this one. */
 import { InstaVMError } from '@instavm/wire';
+import pLimit from 'p-limit';
 import { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
 import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
@@ -29,12 +30,14 @@ const POOL_HEADROOM_MIB = 512;
 
 export type ServiceDependencies<Guest extends GuestLink> = Omit<
   OwnerDependencies<Guest>,
-  'admission' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
+  'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
 > & {
   readonly snapshots: SnapshotRecords;
   readonly files: SnapshotFiles;
   readonly host: HostResources;
   readonly limits: AdmissionLimits;
+  /** How many microVMs are restored at the same time; the others wait for their turn. */
+  readonly restoredAtOnce: number;
   readonly warmPool: { readonly size: MachineSize; readonly depth: number };
   readonly reached?: StepObserver;
 };
@@ -50,7 +53,7 @@ export class SandboxService<Guest extends GuestLink> {
   readonly #owners = new Map<SandboxId, { readonly owner: SandboxOwner<Guest>; usedAt: number }>();
 
   constructor(deps: ServiceDependencies<Guest>) {
-    const { snapshots, files, host, limits, warmPool, reached = () => {}, ...ports } = deps;
+    const { snapshots, files, host, limits, restoredAtOnce, warmPool, reached = () => {}, ...ports } = deps;
     const states = new SavedStates(ports.vmm, files, snapshots);
     this.#admission = new Admission(host, limits, (accountId) => this.#aliveOf(accountId));
     const hasRoom = (): boolean => this.#admission.hasMemoryFor(POOL_HEADROOM_MIB);
@@ -59,7 +62,7 @@ export class SandboxService<Guest extends GuestLink> {
     const keepAtEnd = async (owner: SandboxOwner<Guest>, name: string): Promise<void> => {
       await (await this.snapshots.take(owner, { name })).done;
     };
-    const shared = { states, pool: this.#pool, admission: this.#admission };
+    const shared = { states, pool: this.#pool, admission: this.#admission, inTurn: pLimit(restoredAtOnce) };
     this.#deps = { ...ports, ...shared, reached, keepAtEnd };
   }
 

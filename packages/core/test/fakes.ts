@@ -251,6 +251,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     files: life.of(files),
     host,
     limits: { maxAlivePerAccount: options.maxAlivePerAccount ?? 100, memoryReserveMib: 512, diskReserveMib: 1024 },
+    restoredAtOnce: 4,
     warmPool: { size: SIZE, depth: options.warm ?? 0 },
     clock,
     log: { info: () => {}, warn: () => {} },
