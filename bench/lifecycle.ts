@@ -25,10 +25,10 @@ const MS_PER_TICK = 10;
 /** @param createMs median of create → first exec without pool, by the same run */
 export async function lifecycleRows(client: InstaVM, daemon: TestDaemon, createMs: number): Promise<Row[]> {
   return [
-    ...(await suspension(client, daemon, createMs)),
-    ...(await creates(client, daemon)),
     ...(await idleFleet(client, daemon)),
     await warmPool(),
+    ...(await creates(client, daemon)),
+    ...(await suspension(client, daemon, createMs)),
   ];
 }
 

@@ -25,10 +25,10 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(created.row);
     progress('exec round trip');
     rows.push(await execRoundTrip(client, floor));
-    progress('terminals');
-    rows.push(...(await ptyRows(client, floor, daemon)));
     progress('creates, suspensions, many idle sandboxes');
     rows.push(...(await lifecycleRows(client, daemon, created.ms)));
+    progress('terminals');
+    rows.push(...(await ptyRows(client, floor, daemon)));
     progress('upload and download');
     rows.push(...(await bulk(client, floor, daemon.pid)));
     progress('many execs in one sandbox');
