@@ -1719,7 +1719,7 @@ export declare const Exec: GenService<{
   /**
    * Runs one command. The first request message is `start`; later ones feed stdin or send signals. The reply
    * stream is `started`, then output in the order it was read per stream, then exactly one `exit`, then the end.
-   * Cancelling the call kills the process group.
+   * Cancelling the call kills the process group. When the whole channel is lost the command goes on, unread, within its time limit.
    *
    * @generated from rpc instavm.agent.v1.Exec.Run
    */
@@ -1731,7 +1731,7 @@ export declare const Exec: GenService<{
   /**
    * Runs one cell in the sandbox's IPython shell; state persists over calls, calls are served one after another.
    * `exit.code` is 0, or 1 when the cell raised (the traceback is on stderr). A kernel that dies is replaced and
-   * `exit.kernel_restarted` is set. Cancelling interrupts the cell.
+   * `exit.kernel_restarted` is set. Cancelling interrupts the cell; a lost channel does not.
    *
    * @generated from rpc instavm.agent.v1.Exec.RunPython
    */
