@@ -9,6 +9,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::egress::network;
+
 const DISK_DEADLINE: Duration = Duration::from_secs(20);
 /// Ordinary processes of a sandbox, at most this many and at most [`USER_PROCESSES_PER_MIB`]; the agent is not among them.
 const MAX_USER_PROCESSES: u64 = 4096;
@@ -60,7 +62,11 @@ pub fn boot() -> Step {
     raise_file_limit()?;
     loopback_up().context("bringing lo up")?;
     fs::create_dir_all("/workspace").context("/workspace")?;
-    fs::write("/etc/resolv.conf", "# This sandbox has no way out of its own.\n").context("/etc/resolv.conf")?;
+    if let Err(error) = network::configure() {
+        // A base image without the tools makes a sandbox without a way out.
+        eprintln!("instavm-agent: no network: {error}");
+    }
+    fs::write("/etc/resolv.conf", network::RESOLV_CONF).context("/etc/resolv.conf")?;
     fs::write("/etc/hosts", crate::identity::LOCALHOST).context("/etc/hosts")?;
     fs::write("/proc/self/oom_score_adj", "-1000").context("oom_score_adj")
 }

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod boot;
 pub mod channel;
+pub mod egress;
 pub mod error;
 pub mod exec;
 pub mod files;

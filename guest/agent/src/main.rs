@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use instavm_agent::boot;
 use instavm_agent::channel::port::Port;
 use instavm_agent::channel::serve::{MAX_STREAMS, serve_port, serve_unix};
+use instavm_agent::egress;
 use instavm_agent::exec::ExecContext;
 use instavm_agent::pty::Ptys;
 use instavm_agent::python::{INTERPRETER, Python};
@@ -83,6 +84,9 @@ async fn serve(process: Option<(PathBuf, String)>) -> Result<(), String> {
     match process {
         Some((path, _)) => serve_unix(&path, routes).await.map_err(|error| format!("{}: {error}", path.display())),
         None => {
+            if let Err(error) = egress::start().await {
+                eprintln!("instavm-agent: no network: {error}");
+            }
             let port = Port::open(CONTROL_PORT).map_err(|error| format!("opening the control port: {error}"))?;
             eprintln!("instavm-agent: ready");
             serve_port(port, routes).await.map_err(|error| format!("the control port: {error}"))

@@ -23,6 +23,13 @@ export const GUEST_MODULES: readonly string[] = [
   'nft_ct',
   'nft_limit',
   'nft_reject_inet',
+  // What the agent's own table needs: which destinations are outside, holding a SYN, handing a flow to the agent.
+  'nft_fib_inet',
+  'nfnetlink_queue',
+  'nft_queue',
+  'nft_tproxy',
+  'veth',
+  'bridge',
 ];
 
 /**

@@ -99,6 +99,12 @@ impl<S> Framed<S> {
         }
         result
     }
+
+    /// As [`new`](Self::new) when the host is the server: its first bytes are a frame's, or the next host's SYNC.
+    pub fn from_server(head: Vec<u8>, stream: S, next_host: NextHost) -> Self {
+        let frames = Frames { payload_left: 0, ..Frames::default() };
+        Self { head, stream, frames, over: false, next_host }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {

@@ -106,17 +106,42 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, early: Ve
                 next = opening.push(&buffer[..count]);
             }
             Next::Answer(nonce) => {
-                let mut answer = [0; ACKN.len() + NONCE_BYTES];
-                answer[..ACKN.len()].copy_from_slice(ACKN);
-                answer[ACKN.len()..].copy_from_slice(&nonce);
-                stream.write_all(&answer).await?;
-                stream.flush().await?;
+                answer(stream, nonce).await?;
                 // Nothing follows before the ACKN, by contract; a host that was hasty is served all the same.
                 next = opening.push(&[]);
             }
             Next::Serve(head) => return Ok(head),
         }
     }
+}
+
+/// As [`accept`], for the channel on which the guest speaks first after the exchange. Returns what the host has sent since: another
+/// host's SYNC, if one came meanwhile.
+pub async fn accept_to_speak<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, early: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut scanner = Scanner::default();
+    let mut bytes = early;
+    let mut buffer = [0; 4096];
+    loop {
+        for (at, byte) in bytes.iter().enumerate() {
+            if let Some(nonce) = scanner.push(*byte) {
+                answer(stream, nonce).await?;
+                return Ok(bytes.split_off(at + 1));
+            }
+        }
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = buffer[..count].to_vec();
+    }
+}
+
+async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, nonce: [u8; NONCE_BYTES]) -> io::Result<()> {
+    let mut bytes = [0; ACKN.len() + NONCE_BYTES];
+    bytes[..ACKN.len()].copy_from_slice(ACKN);
+    bytes[ACKN.len()..].copy_from_slice(&nonce);
+    stream.write_all(&bytes).await?;
+    stream.flush().await
 }
 
 #[cfg(test)]

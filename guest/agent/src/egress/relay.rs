@@ -1,0 +1,94 @@
+//! Carries one flow between a program's connection and its stream: half-close and reset in both directions, each side read only as fast as
+//! the other takes it.
+
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+use super::gateway::Flow;
+
+/// A flow reads in pieces between these, larger as long as it fills them: an idle one holds none, a busy one few.
+const LEAST_READ: usize = 4 * 1024;
+const MOST_READ: usize = 128 * 1024;
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Ends when both directions have ended. When either breaks, both ends are reset.
+pub async fn relay(mut program: TcpStream, mut flow: Flow) {
+    let (mut from_program, mut to_program) = program.split();
+    let ended =
+        tokio::try_join!(upload(&mut from_program, &mut flow.to_host), download(&mut flow.from_host, &mut to_program));
+    if ended.is_err() {
+        flow.to_host.send_reset(Reason::CANCEL);
+        reset(program);
+    }
+}
+
+/// Closes so that the program's next call fails with `ECONNRESET`.
+pub fn reset(program: TcpStream) {
+    // A connection that has ended already needs no reset.
+    let _ = program.set_zero_linger();
+}
+
+async fn download(from_host: &mut RecvStream, program: &mut WriteHalf<'_>) -> io::Result<()> {
+    while let Some(chunk) = from_host.data().await {
+        let chunk = match chunk {
+            // The gateway has ended its side and wants no more of ours (RFC 9113 §8.1).
+            Err(error) if error.reason() == Some(Reason::NO_ERROR) => break,
+            other => other.map_err(io::Error::other)?,
+        };
+        program.write_all(&chunk).await?;
+        from_host.flow_control().release_capacity(chunk.len()).map_err(io::Error::other)?;
+    }
+    program.shutdown().await
+}
+
+async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> io::Result<()> {
+    let mut size = LEAST_READ;
+    loop {
+        tokio::select! {
+            ready = program.readable() => ready?,
+            reason = poll_fn(|context| to_host.poll_reset(context)) => {
+                let reason = reason.map_err(io::Error::other)?;
+                return if reason == Reason::NO_ERROR { discard(program).await } else { Err(io::ErrorKind::ConnectionReset.into()) };
+            }
+        }
+        // Only now: what idle flows reserve would be missing elsewhere.
+        to_host.reserve_capacity(size);
+        // It tells only of more capacity, not of what is there.
+        while to_host.capacity() == 0 {
+            let more = poll_fn(|context| to_host.poll_capacity(context)).await;
+            more.ok_or(io::ErrorKind::BrokenPipe)?.map_err(io::Error::other)?;
+        }
+        let mut piece = BytesMut::with_capacity(to_host.capacity().min(size));
+        match program.try_read_buf(&mut piece) {
+            Ok(0) => return to_host.send_data(Bytes::new(), true).map_err(io::Error::other),
+            Ok(count) => {
+                if count == size {
+                    size = (size * 2).min(MOST_READ);
+                } else if count < size / 4 {
+                    size = (size / 2).max(LEAST_READ);
+                }
+                to_host.send_data(piece.freeze(), false).map_err(io::Error::other)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to_host.reserve_capacity(0),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Takes what the program still sends, for a while: closing before that would reset a connection whose last bytes it has not read yet.
+async fn discard(program: &mut ReadHalf<'_>) -> io::Result<()> {
+    let mut scrap = vec![0; LEAST_READ];
+    let to_the_end = async {
+        while program.read(&mut scrap).await? > 0 {}
+        Ok(())
+    };
+    timeout(LINGER, to_the_end).await.unwrap_or(Ok(()))
+}
