@@ -53,32 +53,46 @@ async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> 
     let mut size = LEAST_READ;
     loop {
         tokio::select! {
+            biased;
+            reason = poll_fn(|context| to_host.poll_reset(context)) => return match reason.map_err(io::Error::other)? {
+                Reason::NO_ERROR => discard(program).await,
+                _ => Err(io::ErrorKind::ConnectionReset.into()),
+            },
             ready = program.readable() => ready?,
-            reason = poll_fn(|context| to_host.poll_reset(context)) => {
-                let reason = reason.map_err(io::Error::other)?;
-                return if reason == Reason::NO_ERROR { discard(program).await } else { Err(io::ErrorKind::ConnectionReset.into()) };
-            }
         }
         // Only now: what idle flows reserve would be missing elsewhere.
         to_host.reserve_capacity(size);
-        // It tells only of more capacity, not of what is there.
+        // It tells only of more capacity, not of what is there; nothing comes of a stream that was reset, as the next turn will see.
         while to_host.capacity() == 0 {
-            let more = poll_fn(|context| to_host.poll_capacity(context)).await;
-            more.ok_or(io::ErrorKind::BrokenPipe)?.map_err(io::Error::other)?;
+            match poll_fn(|context| to_host.poll_capacity(context)).await {
+                Some(more) => drop(more.map_err(io::Error::other)?),
+                None => break,
+            }
         }
         let mut piece = BytesMut::with_capacity(to_host.capacity().min(size));
-        match program.try_read_buf(&mut piece) {
-            Ok(0) => return to_host.send_data(Bytes::new(), true).map_err(io::Error::other),
+        if piece.capacity() == 0 {
+            continue;
+        }
+        let is_last = match program.try_read_buf(&mut piece) {
+            Ok(0) => true,
             Ok(count) => {
                 if count == size {
                     size = (size * 2).min(MOST_READ);
                 } else if count < size / 4 {
                     size = (size / 2).max(LEAST_READ);
                 }
-                to_host.send_data(piece.freeze(), false).map_err(io::Error::other)?;
+                false
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to_host.reserve_capacity(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                to_host.reserve_capacity(0);
+                continue;
+            }
             Err(error) => return Err(error),
+        };
+        match to_host.send_data(piece.freeze(), is_last) {
+            Ok(()) if is_last => return Ok(()),
+            // An error: reset meanwhile, as the next turn will see.
+            _ => {}
         }
     }
 }
