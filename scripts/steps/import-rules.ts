@@ -12,6 +12,7 @@ export const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   '@instavm/vmm': ['@instavm/core', '@instavm/wire', '@instavm/agent-client'],
   '@instavm/images': ['@instavm/core', '@instavm/wire'],
   '@instavm/store': ['@instavm/core', '@instavm/wire'],
+  '@instavm/egress': ['@instavm/core', '@instavm/wire', '@instavm/agent-client'],
   instavm: ['@instavm/wire'],
   '@instavm/cli': ['instavm'],
   '@instavm/testing': ['@instavm/core', '@instavm/wire', '@instavm/agent-client'],
@@ -22,6 +23,7 @@ export const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
     '@instavm/vmm',
     '@instavm/images',
     '@instavm/store',
+    '@instavm/egress',
   ],
 };
 

@@ -1,0 +1,1 @@
+export type { Destination, RuleId, Verdict } from './policy/verdict.ts';
