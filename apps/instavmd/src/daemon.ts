@@ -22,6 +22,7 @@ import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
+import { createGateway } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { PtyTokens } from './pty-tokens.ts';
@@ -62,6 +63,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       vmm,
       templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
       connector: guestConnector,
+      egress: createGateway(config, (sandboxId, record) => logger.debug({ sandboxId, ...record }, 'egress'), logger),
       records: sandboxRecords(database),
       snapshots: snapshotRecords(database),
       files: snapshotFiles(data.snapshotsDirectory, vmm),

@@ -1,6 +1,8 @@
 export { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
 export * from './cleanup.ts';
 export * from './clock.ts';
+export * from './egress.ts';
+export * from './egress-log.ts';
 export * from './guest.ts';
 export * from './ids.ts';
 export type { LifecycleLog } from './log.ts';

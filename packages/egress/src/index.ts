@@ -1,3 +1,5 @@
+export { type Explanation, Gateway, type GatewayOptions } from './gateway/gateway.ts';
+export { Resolver } from './gateway/resolver.ts';
 export { addressText, parseAddress, SPECIAL_RANGES, specialRange } from './policy/addresses.ts';
 export { type CidrRule, CidrSet, parseCidrRule } from './policy/cidrs.ts';
 export { type DomainRule, DomainSet, type ParsedDomainRule, parseDomainRule } from './policy/domains.ts';

@@ -1,0 +1,75 @@
+/** The outside as one sandbox may see it: its present policy over what the daemon was told about the network. */
+import { networkInterfaces } from 'node:os';
+import type { EgressPolicy } from '@instavm/core';
+import { addressText, parseAddress, unmapped } from '../policy/addresses.ts';
+import { type CompiledPolicy, compilePolicy, type NameVerdict } from '../policy/policy.ts';
+import type { Verdict } from '../policy/verdict.ts';
+import { Bandwidth } from './bandwidth.ts';
+import type { Resolver } from './resolver.ts';
+
+export type NetworkOptions = {
+  readonly resolver: Resolver;
+  /** Domain rules that `allow_public_repos` stands for. */
+  readonly registries: readonly string[];
+  /** `http://[user:password@]host[:port]`: connections are made through it. */
+  readonly proxy: URL | undefined;
+  /** Open at once in one sandbox. */
+  readonly maxConnections: number;
+  /** Of one sandbox, both directions together; Infinity: no limit. */
+  readonly bytesPerSecond: number;
+};
+
+export class Network {
+  readonly resolver: Resolver;
+  readonly proxy: URL | undefined;
+  readonly maxConnections: number;
+  readonly bandwidth: Bandwidth;
+  readonly #registries: readonly string[];
+  #policy: CompiledPolicy;
+
+  constructor(options: NetworkOptions, policy: EgressPolicy) {
+    this.resolver = options.resolver;
+    this.proxy = options.proxy;
+    this.maxConnections = options.maxConnections;
+    this.bandwidth = new Bandwidth(options.bytesPerSecond);
+    this.#registries = options.registries;
+    this.#policy = compilePolicy(policy, options.registries);
+  }
+
+  get policy(): CompiledPolicy {
+    return this.#policy;
+  }
+
+  setPolicy(policy: EgressPolicy): void {
+    this.#policy = compilePolicy(policy, this.#registries);
+  }
+
+  /**
+   * The last word about an address that is about to be dialled. One of this host's own is denied like a private one, public as it may be: what
+   * listens here, the daemon first of all, would take the gateway for a neighbour.
+   */
+  decide(address: string, port: number, byName: NameVerdict | undefined): Verdict {
+    const verdict = this.#policy.decideAddress(address, port, byName);
+    if (!verdict.allowed || verdict.rule.startsWith('allowed_cidrs:') || !isOwn(address)) return verdict;
+    const reason = `${address} is an address of the host itself: add it to allowed_cidrs to reach it`;
+    return { allowed: false, rule: 'special_address:host', reason };
+  }
+}
+
+/** Interfaces come and go, so they are looked at again, but not for every connection. */
+const OWN_MAX_AGE_MS = 5_000;
+let own: { readonly addresses: ReadonlySet<string>; readonly readAt: number } | undefined;
+
+function isOwn(address: string): boolean {
+  const now = performance.now();
+  if (own === undefined || now - own.readAt > OWN_MAX_AGE_MS) own = { addresses: ownAddresses(), readAt: now };
+  return own.addresses.has(canonical(address));
+}
+
+const ownAddresses = (): Set<string> =>
+  new Set(Object.values(networkInterfaces()).flatMap((each) => (each ?? []).map(({ address }) => canonical(address))));
+
+function canonical(text: string): string {
+  const address = parseAddress(text);
+  return address === undefined ? text : addressText(unmapped(address));
+}
