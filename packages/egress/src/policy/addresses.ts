@@ -14,8 +14,19 @@ const MAX_ADDRESS_CHARS = 45;
 export function parseAddress(text: string): Address | undefined {
   if (text.length > MAX_ADDRESS_CHARS) return undefined;
   if (isIPv4(text)) return ipaddr.IPv4.parse(text);
-  if (isIPv6(text) && !text.includes('%')) return ipaddr.IPv6.parse(text);
+  if (isIPv6(text) && !text.includes('%')) return ipaddr.IPv6.parse(withoutDottedTail(text));
   return undefined;
+}
+
+/** ipaddr.js reads `::1.2.3.4` as `::ffff:1.2.3.4`; the kernel does not. */
+function withoutDottedTail(text: string): string {
+  if (!text.includes('.')) return text;
+  const colon = text.lastIndexOf(':');
+  const [a = 0, b = 0, c = 0, d = 0] = text
+    .slice(colon + 1)
+    .split('.')
+    .map(Number);
+  return `${text.slice(0, colon)}:${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`;
 }
 
 /** RFC 5952 for IPv6, without a dotted tail. */
