@@ -33,8 +33,8 @@ export class HttpInspector implements Inspector {
   readonly #waiting = new HeldBytes(LARGEST_WAITING_BYTES, 'data ahead of the answer to its upgrade');
   /** `waiting` for the answer to an upgrade; `open` after it was accepted. */
   #phase: 'requests' | 'waiting' | 'open' = 'requests';
-  /** The first request has passed and is not a WebSocket's, or the server has answered something. */
-  #upgradeIsLate = false;
+  /** The server has said something before an upgrade was asked for, which will not be its answer. */
+  #serverSpoke = false;
 
   constructor(name: string, port: number) {
     this.#requests = new RequestStream({ name, port });
@@ -49,12 +49,11 @@ export class HttpInspector implements Inspector {
     const forward: Buffer[] = [];
     const { used, asksForWebSocket } = this.#requests.push(chunk, forward);
     if (asksForWebSocket) {
-      if (this.#upgradeIsLate)
+      if (this.#serverSpoke || this.#requests.heads > 1)
         throw new Disagreement('The program asks for a WebSocket on a connection that had other requests before.');
       this.#phase = 'waiting';
       this.#waiting.append(chunk.subarray(used));
     }
-    if (forward.length > 0) this.#upgradeIsLate = true;
     return forward;
   }
 
@@ -69,7 +68,7 @@ export class HttpInspector implements Inspector {
     if (this.#phase === 'open') return [];
     const answer = this.#answer.push(chunk);
     if (this.#phase !== 'waiting') {
-      this.#upgradeIsLate = true;
+      this.#serverSpoke = true;
       return [];
     }
     if (answer === 'unknown') return [];

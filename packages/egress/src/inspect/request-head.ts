@@ -6,7 +6,7 @@ import { Disagreement, quoted } from './agreement.ts';
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const FIELD_VALUE = /^[\t -~\x80-\xff]*$/;
-const REQUEST_LINE = /^([^ ]+) ([!-~]+) (HTTP\/1\.[01])$/;
+const REQUEST_LINE = /^([A-Za-z][A-Za-z0-9_-]*) ([!-~]+) (HTTP\/1\.[01])$/;
 /** The scheme may have any case; what stands between it and the path has to be the authority and nothing else. */
 const ABSOLUTE_FORM = /^http:\/\/([^/?#]*)(?:[/?][^#]*)?$/i;
 /** Fifteen digits are exact in a double, and no server's 64-bit counter overflows. */
@@ -31,10 +31,9 @@ export class RequestHead {
 
   constructor(line: string, site: Site) {
     this.#site = site;
-    const [, method = '', target = '', version = ''] = REQUEST_LINE.exec(line) ?? [];
-    if (line.startsWith('PRI * HTTP/2')) throw new Disagreement(unchecked('HTTP/2 without TLS', site));
-    if (!TOKEN.test(method))
-      throw new Disagreement(`${quoted(line)} is not a request of HTTP/1. ${unchecked('Anything else', site)}`);
+    if (line.startsWith('PRI * HTTP/2')) throw notHttp('speaks HTTP/2 without TLS', site);
+    const [, method, target, version] = REQUEST_LINE.exec(line) ?? [];
+    if (!method || !target || !version) throw notHttp('does not speak HTTP/1', site);
     if (method.toUpperCase() === 'CONNECT')
       throw new Disagreement(`The request ${quoted(line)} asks a proxy for a tunnel.`);
     this.#version = version;
@@ -116,12 +115,29 @@ function splitField(line: string): readonly [string, string] {
   // A continued line (obs-fold) and white space before the colon fail here as well: neither is a token.
   if (!TOKEN.test(name) || !FIELD_VALUE.test(value))
     throw new Disagreement(`${quoted(line)} is not a header of HTTP/1.`);
-  return [name.toLowerCase(), value.replace(/^[ \t]+|[ \t]+$/g, '')];
+  return [name.toLowerCase(), trimmed(value)];
 }
 
-/** @param what begins the sentence */
-function unchecked(what: string, { name, port }: Site): string {
+/** White space as HTTP means it; `trim` would take away more. A pattern anchored at the end would be quadratic. */
+function trimmed(value: string): string {
+  const isBlank = (at: number): boolean => value[at] === ' ' || value[at] === '\t';
+  let start = 0;
+  let end = value.length;
+  while (start < end && isBlank(start)) start += 1;
+  while (end > start && isBlank(end - 1)) end -= 1;
+  return value.slice(start, end);
+}
+
+/** Every request begins so; a program that speaks something else need not wait for the end of a line to hear it. */
+export function checkFirstByte(byte: number | undefined, site: Site): void {
+  if (byte === undefined || !/[A-Za-z]/.test(String.fromCharCode(byte))) throw notHttp('does not speak HTTP/1', site);
+}
+
+/** @param does the verb of the sentence and what follows it */
+function notHttp(does: string, { name, port }: Site): Disagreement {
+  const expected = port === 443 ? ', TLS or SSH' : '';
   const open = port === 443 ? 'allow_https' : 'allow_http';
-  const expected = port === 443 ? 'TLS, SSH or HTTP/1' : 'HTTP/1';
-  return `${what} on port ${port} is not ${expected}, so it cannot be checked to stay with ${quoted(name)}; allow any host with ${open}, or use another port.`;
+  return new Disagreement(
+    `The program ${does}${expected} on port ${port}, so nothing shows that it stays with ${quoted(name)}: allow every host on this port with ${open}, or use another port.`,
+  );
 }

@@ -4,7 +4,7 @@
  */
 import { Disagreement } from './agreement.ts';
 import { HeldBytes } from './held-bytes.ts';
-import { type Body, checkTrailer, RequestHead, type Site } from './request-head.ts';
+import { type Body, checkFirstByte, checkTrailer, RequestHead, type Site } from './request-head.ts';
 
 /** Request line with all headers; also a trailer section. Servers take 8 to 64 KiB. */
 export const LARGEST_HEAD_BYTES = 64 * 1024;
@@ -24,12 +24,18 @@ export class RequestStream {
   readonly #held = new HeldBytes(LARGEST_HEAD_BYTES, 'an HTTP/1 request head');
   #expected: Expected = 'request';
   #lineStart = 0;
+  #heads = 0;
   /** Bytes of content that pass before the next line. */
   #content = 0;
   #head: RequestHead | undefined;
 
   constructor(site: Site) {
     this.#site = site;
+  }
+
+  /** Requests whose head has passed. */
+  get heads(): number {
+    return this.#heads;
   }
 
   /** A head, or the frame of a chunk, has begun and cannot be judged yet. */
@@ -48,6 +54,7 @@ export class RequestStream {
         at += content.length;
         continue;
       }
+      if (this.#expected === 'request' && this.#held.length === 0) checkFirstByte(chunk[at], this.#site);
       const lineEnd = chunk.indexOf(LF, at);
       const end = lineEnd < 0 ? chunk.length : lineEnd + 1;
       this.#held.append(chunk.subarray(at, end));
@@ -56,15 +63,7 @@ export class RequestStream {
       const asksForWebSocket = this.#line(this.#takeLine(), forward);
       if (asksForWebSocket) return { used: at, asksForWebSocket };
     }
-    this.#refuseEarly();
     return { used: at, asksForWebSocket: false };
-  }
-
-  /** Whatever does not begin with a letter is not a request; a program that speaks something else need not wait for a line end to hear so. */
-  #refuseEarly(): void {
-    if (this.#expected !== 'request' || this.#held.length === 0) return;
-    const start = this.#held.view(0, 1).toString('latin1');
-    if (!/[A-Za-z]/.test(start)) new RequestHead(start, this.#site);
   }
 
   #takeLine(): string {
@@ -86,6 +85,7 @@ export class RequestStream {
           return false;
         }
         const finished = this.#head?.finish();
+        this.#heads += 1;
         this.#begin(finished?.body ?? 0);
         this.#release(forward);
         return finished?.asksForWebSocket ?? false;
@@ -102,6 +102,7 @@ export class RequestStream {
       case 'chunk end':
         if (line !== '') throw new Disagreement('A chunk of the HTTP/1 request is longer than its size.');
         this.#expected = 'chunk size';
+        this.#release(forward);
         return false;
       case 'trailer':
         if (line !== '') {

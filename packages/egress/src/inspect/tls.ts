@@ -185,6 +185,7 @@ function isOther(type: number): boolean {
 /** RFC 8446 §4.1.3: SHA-256 of "HelloRetryRequest", where a ServerHello has its random. */
 const RETRY_RANDOM = Buffer.from('cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c', 'hex');
 const HANDSHAKE_SERVER_HELLO = 2;
+const ALERT_RECORD_BYTES = RECORD_HEADER_BYTES + 2;
 /** Record header, handshake header, legacy_version. */
 const RANDOM_OFFSET = RECORD_HEADER_BYTES + 4 + 2;
 
@@ -194,11 +195,17 @@ class ServerHelloStart {
   #length = 0;
 
   push(chunk: Buffer): 'unknown' | 'retry' | 'other' {
-    this.#length += chunk.copy(this.#start, this.#length);
-    if (this.#start[0] !== RECORD_HANDSHAKE) return 'other';
-    if (this.#length > RECORD_HEADER_BYTES && this.#start[RECORD_HEADER_BYTES] !== HANDSHAKE_SERVER_HELLO)
-      return 'other';
-    if (this.#length < this.#start.length) return 'unknown';
-    return this.#start.subarray(RANDOM_OFFSET).equals(RETRY_RANDOM) ? 'retry' : 'other';
+    for (const byte of chunk) {
+      this.#start[this.#length++] = byte;
+      // A warning (unrecognized_name) may come before; its record has always this length.
+      if (this.#length === ALERT_RECORD_BYTES && this.#start[0] === RECORD_ALERT) this.#length = 0;
+      else if (this.#length === 1 && byte !== RECORD_HANDSHAKE && byte !== RECORD_ALERT) return 'other';
+      else if (this.#length === RECORD_HEADER_BYTES + 1 && this.#start[0] === RECORD_HANDSHAKE) {
+        if (byte !== HANDSHAKE_SERVER_HELLO) return 'other';
+      } else if (this.#length === this.#start.length) {
+        return this.#start.subarray(RANDOM_OFFSET).equals(RETRY_RANDOM) ? 'retry' : 'other';
+      }
+    }
+    return 'unknown';
   }
 }
