@@ -1,6 +1,9 @@
 export { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
 export * from './cleanup.ts';
 export * from './clock.ts';
+export { NOT_LISTED } from './egress-batch.ts';
+export * from './egress-journal.ts';
+export * from './egress-log.ts';
 export * from './guest.ts';
 export * from './ids.ts';
 export type { LifecycleLog } from './log.ts';
