@@ -1,10 +1,11 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
-import type { SandboxService } from '@instavm/core';
+import type { EgressJournal, EgressLog, SandboxService } from '@instavm/core';
 import type { Account, Accounts } from '@instavm/store';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import { authenticate } from './auth.ts';
+import type { EgressRules } from './egress.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
@@ -12,6 +13,7 @@ import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
 import { egressRoutes } from './routes/egress.ts';
+import { egressLogRoutes } from './routes/egress-log.ts';
 import { executeRoutes } from './routes/execute.ts';
 import { fileRoutes } from './routes/files.ts';
 import { healthRoutes } from './routes/health.ts';
@@ -31,6 +33,9 @@ export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
   readonly ptyTokens: PtyTokens;
+  readonly egress: EgressRules;
+  readonly egressLog: EgressLog;
+  readonly egressJournal: EgressJournal;
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
 };
@@ -90,6 +95,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(snapshotRoutes(services));
   await app.register(accountRoutes);
   await app.register(egressRoutes(services));
+  await app.register(egressLogRoutes(services));
   await app.register(sandboxRoutes(services));
   await app.register(sandboxSnapshotRoutes(services));
   await app.register(fileRoutes(services));

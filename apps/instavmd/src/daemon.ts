@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import {
   CleanupStack,
   DEFAULT_SIZE,
+  EgressJournal,
   type GuestImages,
   SandboxService,
   type Step,
@@ -14,7 +15,7 @@ import {
   type Vmm,
 } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { Accounts, openDatabase, sandboxRecords, snapshotRecords } from '@instavm/store';
+import { Accounts, egressLog as egressLogIn, openDatabase, sandboxRecords, snapshotRecords } from '@instavm/store';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
@@ -22,7 +23,7 @@ import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
-import { createGateway } from './egress.ts';
+import { egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { PtyTokens } from './pty-tokens.ts';
@@ -58,6 +59,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     if (await createAdministrator(accounts, data.adminKeyPath)) {
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
+    const egressLog = egressLogIn(database);
+    const egressJournal = new EgressJournal(egressLog, systemClock, logger);
+    cleanup.push(() => egressJournal.stop());
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
     const sandboxes = new SandboxService({
       vmm,
@@ -85,7 +89,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     await sandboxes.prepare(DEFAULT_SIZE);
     const { backend, accelerator } = vmm;
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
-    const app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), health }, logger);
+    const egress = { egress: egressRules(), egressLog, egressJournal };
+    const app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), health, ...egress }, logger);
+    app.addHook('preClose', async () => egressJournal.endFollowers());
     // Nothing of the fake outlives its daemon.
     const fate = backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
     cleanup.push(() => stopServing(app, sandboxes, fate));

@@ -11,6 +11,9 @@ const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
   ptyTokens: new PtyTokens(),
+  egress: refusing as Services['egress'],
+  egressLog: refusing as Services['egressLog'],
+  egressJournal: refusing as Services['egressJournal'],
   health: nothing,
 };
 

@@ -106,4 +106,28 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.createIndex('snapshots_by_files').on('snapshots').column('files_id').execute();
     },
   },
+  '0004_egress_log': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('egress_log')
+        .addColumn('sandbox_id', 'text', (column) => column.notNull())
+        .addColumn('id', 'integer', (column) => column.notNull())
+        .addColumn('at', 'text', (column) => column.notNull())
+        .addColumn('kind', 'text', (column) => column.notNull())
+        .addColumn('host', 'text', (column) => column.notNull())
+        .addColumn('port', 'integer')
+        .addColumn('address', 'text')
+        .addColumn('allowed', 'integer', (column) => column.notNull())
+        .addColumn('rule', 'text', (column) => column.notNull())
+        .addColumn('outcome', 'text', (column) => column.notNull())
+        .addColumn('reason', 'text')
+        .addColumn('bytes_sent', 'integer', (column) => column.notNull())
+        .addColumn('bytes_received', 'integer', (column) => column.notNull())
+        .addColumn('duration_ms', 'integer')
+        .addColumn('repeated', 'integer', (column) => column.notNull())
+        .addPrimaryKeyConstraint('egress_log_key', ['sandbox_id', 'id'])
+        .modifyEnd(sql`without rowid`)
+        .execute();
+    },
+  },
 };

@@ -69,6 +69,7 @@ export function sandboxRecords(database: Database): SandboxRecords {
           .where('state', 'in', ['stopped', 'failed'])
           .where('ended_at', '<', endedBefore.toISOString());
         await transaction.deleteFrom('incarnations').where('sandbox_id', 'in', isOld).execute();
+        await transaction.deleteFrom('egress_log').where('sandbox_id', 'in', isOld).execute();
         const result = await transaction.deleteFrom('sandboxes').where('id', 'in', isOld).executeTakeFirst();
         return Number(result.numDeletedRows);
       }),

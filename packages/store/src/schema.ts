@@ -39,6 +39,24 @@ export type Tables = {
   };
   /** Every incarnation that a sandbox ever had. */
   incarnations: { id: string; sandbox_id: string };
+  /** Rows of one sandbox are numbered from 1; the newest are kept. */
+  egress_log: {
+    sandbox_id: string;
+    id: number;
+    at: string;
+    kind: string;
+    host: string;
+    port: number | null;
+    address: string | null;
+    allowed: number;
+    rule: string;
+    outcome: string;
+    reason: string | null;
+    bytes_sent: number;
+    bytes_received: number;
+    duration_ms: number | null;
+    repeated: number;
+  };
   snapshots: {
     id: string;
     account_id: string;

@@ -32,6 +32,12 @@ const CATALOG = {
   // identity
   unauthenticated: { status: 401, retryable: 'no', hint: 'Send the API key in the X-API-Key header.' },
   permission_denied: { status: 403, retryable: 'no', hint: 'Use a key with the right for this.' },
+  // egress
+  egress_denied: {
+    status: 403,
+    retryable: 'no',
+    hint: 'The rule is in details; allow the host in the egress policy of the sandbox.',
+  },
   // absence
   sandbox_not_found: { status: 404, retryable: 'no', hint: 'Create a sandbox, or list those that exist.' },
   incarnation_not_found: { status: 404, retryable: 'no', hint: 'List the running ones with GET /v1/vms.' },

@@ -24,7 +24,75 @@ const lifecycle = {
   idle_suspend_seconds: z.number().int().min(1).max(86_400).nullable().optional(),
 };
 
-const madeAnew = { ttl_seconds: LifetimeSeconds.optional(), metadata: Metadata.optional(), env: Env.optional() };
+const egressPolicy = {
+  allow_http: z.boolean().describe('Any host on port 80.'),
+  allow_https: z.boolean().describe('Any host on port 443.'),
+  allow_public_repos: z.boolean().describe('The package registries that the server lists.'),
+  allowed_domains: z.array(noNul(253 + ':65535'.length)).max(1000),
+  allowed_cidrs: z.array(noNul(64)).max(1000),
+};
+/** Nothing is left to a default: what is not said might be what was meant to be closed. */
+export const SandboxEgressPolicy = z.strictObject(egressPolicy);
+export const SandboxEgressResponse = z.object({
+  ...egressPolicy,
+  is_default: z.boolean().describe('Nobody sent a policy for this sandbox: it has what the server gives to all such.'),
+});
+
+/** A name, an IPv4 address, or an IPv6 address in brackets; and a port. */
+const DESTINATION = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([^\s:/?#@[\]]{1,253})):(\d{1,5})$/;
+export const EgressTestRequest = z.strictObject({
+  destination: z.string().transform((text, context) => {
+    const [, address, name, port] = DESTINATION.exec(text) ?? [];
+    const host = address ?? name;
+    if (host === undefined || Number(port) < 1 || Number(port) > 65_535) {
+      context.addIssue({ code: 'custom', message: 'must be name:port, like pypi.org:443' });
+      return z.NEVER;
+    }
+    return { host, port: Number(port) };
+  }),
+});
+export const EgressTestResponse = z.object({
+  allowed: z.boolean(),
+  rule: z.string(),
+  reason: z.string().nullable(),
+  addresses: z.array(z.object({ address: z.string(), allowed: z.boolean(), rule: z.string() })),
+});
+
+export const EgressLogQuery = z.strictObject({
+  after: z.coerce.number().int().min(0).optional(),
+  before: z.coerce.number().int().min(1).optional(),
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  verdict: z.enum(['allowed', 'denied']).optional(),
+  host: noNul(253).min(1).toLowerCase().optional().describe('This name and every name below it.'),
+  follow: QueryBoolean.default(false).describe('As server-sent events, from `after` or from now on.'),
+});
+export type EgressLogQuery = z.infer<typeof EgressLogQuery>;
+export const EgressLogEntry = z
+  .object({
+    id: z.number().nullable().describe('Grows; null only for a connection that is just beginning.'),
+    at: z.string(),
+    kind: z.enum(['connect', 'lookup']),
+    host: z.string(),
+    port: z.number().nullable(),
+    address: z.string().nullable(),
+    allowed: z.boolean(),
+    rule: z.string(),
+    outcome: z.enum(['open', 'closed', 'denied', 'failed', 'cut']),
+    reason: z.string().nullable(),
+    bytes_sent: z.number(),
+    bytes_received: z.number(),
+    duration_ms: z.number().nullable(),
+    repeated: z.number().describe('How many attempts, all alike, it stands for.'),
+  })
+  .meta({ id: 'EgressLogEntry' });
+export const EgressLogResponse = z.object({ entries: z.array(EgressLogEntry) });
+
+const madeAnew = {
+  ttl_seconds: LifetimeSeconds.optional(),
+  metadata: Metadata.optional(),
+  env: Env.optional(),
+  egress_policy: SandboxEgressPolicy.optional(),
+};
 
 export const CreateSandboxRequest = z
   .strictObject({

@@ -12,6 +12,7 @@ import {
 } from '@instavm/core';
 import { type EgressPolicyBody, InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
+import type { EgressRules } from '../egress.ts';
 import type { Guest } from '../guest/guest.ts';
 
 const DEFAULT_LIFETIME_SECONDS = 300;
@@ -113,10 +114,24 @@ export function snapshotIdOf(text: string) {
   return id;
 }
 
-export const egressFromBody = (body: EgressPolicyBody): EgressPolicy => ({
-  allowHttp: body.allow_http,
-  allowHttps: body.allow_https,
-  allowPublicRepos: body.allow_public_repos,
-  allowedDomains: body.allowed_domains,
-  allowedCidrs: body.allowed_cidrs,
-});
+/** @throws invalid_argument with everything that is wrong with it */
+export function egressFromBody(rules: EgressRules, body: EgressPolicyBody): EgressPolicy {
+  const policy = {
+    allowHttp: body.allow_http,
+    allowHttps: body.allow_https,
+    allowPublicRepos: body.allow_public_repos,
+    allowedDomains: body.allowed_domains,
+    allowedCidrs: body.allowed_cidrs,
+  };
+  const problems = rules.problems(policy);
+  if (problems.length > 0)
+    throw new InstaVMError('invalid_argument', problems.join('; '), {
+      details: { problems },
+      hint: 'Nothing was changed. Correct the named entries of the policy.',
+    });
+  return policy;
+}
+
+/** The field of a request that makes a sandbox. */
+export const egressWanted = (rules: EgressRules, body: EgressPolicyBody | undefined): Pick<Wanted, 'egress'> =>
+  body === undefined ? {} : { egress: egressFromBody(rules, body) };

@@ -1,9 +1,13 @@
-/**
- * Egress policies of the contract (§10.1). They are kept with the sandbox and answered; until the egress gateway exists a
- * sandbox has no way out at all, so every policy is held by more than it asks.
- */
+/** Outbound access of sandboxes: the policy, in the contract's words (§10.1) and in ours, and what it would say about a destination. */
 import type { EgressPolicy, SandboxOwner } from '@instavm/core';
-import { EgressPolicyBody, EgressPolicyResponse } from '@instavm/wire';
+import {
+  EgressPolicyBody,
+  EgressPolicyResponse,
+  EgressTestRequest,
+  EgressTestResponse,
+  SandboxEgressPolicy,
+  SandboxEgressResponse,
+} from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
@@ -11,54 +15,69 @@ import type { Guest } from '../guest/guest.ts';
 import { egressFromBody } from './create.ts';
 import { ownerOf, ownerOfVm } from './views.ts';
 
-const response = { 200: EgressPolicyResponse };
-const NOTHING: EgressPolicy = {
-  allowHttp: false,
-  allowHttps: false,
-  allowPublicRepos: false,
-  allowedDomains: [],
-  allowedCidrs: [],
-};
+type Owner = SandboxOwner<Guest>;
 
 export const egressRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
+    const effective = ({ record }: Owner): EgressPolicy => record.egress ?? services.egress.defaultPolicy;
+    const change = async (owner: Owner, body: EgressPolicyBody): Promise<Owner> => {
+      await owner.remember({ egress: egressFromBody(services.egress, body) });
+      return owner;
+    };
+    const contractView = (owner: Owner) => ({ status: 'ok', ...policyView(effective(owner)) });
+    const ownView = (owner: Owner) => ({ ...policyView(effective(owner)), is_default: owner.record.egress === null });
+
+    const response = { 200: EgressPolicyResponse };
     const bySession = { params: z.object({ sid: z.string() }), response };
     app.get('/v1/egress/session/:sid', { schema: bySession }, async ({ account, params }) =>
-      view(await ownerOf(services, account.id, params.sid)),
+      contractView(await ownerOf(services, account.id, params.sid)),
     );
     app.post(
       '/v1/egress/session/:sid',
       { schema: { ...bySession, body: EgressPolicyBody } },
-      async ({ account, params, body }) => {
-        const owner = await ownerOf(services, account.id, params.sid);
-        await owner.remember({ egress: egressFromBody(body) });
-        return view(owner);
-      },
+      async ({ account, params, body }) =>
+        contractView(await change(await ownerOf(services, account.id, params.sid), body)),
     );
     const byVm = { params: z.object({ vm: z.string() }), response };
     app.get('/v1/egress/vm/:vm', { schema: byVm }, async ({ account, params }) =>
-      view(await ownerOfVm(services, account.id, params.vm)),
+      contractView(await ownerOfVm(services, account.id, params.vm)),
     );
-    app.post(
-      '/v1/egress/vm/:vm',
-      { schema: { ...byVm, body: EgressPolicyBody } },
-      async ({ account, params, body }) => {
-        const owner = await ownerOfVm(services, account.id, params.vm);
-        await owner.remember({ egress: egressFromBody(body) });
-        return view(owner);
-      },
+    app.post('/v1/egress/vm/:vm', { schema: { ...byVm, body: EgressPolicyBody } }, async ({ account, params, body }) =>
+      contractView(await change(await ownerOfVm(services, account.id, params.vm), body)),
     );
+
+    const params = z.object({ id: z.string() });
+    const got = { summary: 'The egress policy in force', params, response: { 200: SandboxEgressResponse } };
+    app.get('/v2/sandboxes/:id/egress', { schema: got }, async ({ account, params }) =>
+      ownView(await ownerOf(services, account.id, params.id)),
+    );
+    const put = {
+      ...got,
+      summary: 'Replace the egress policy: it holds from now on, and connections that it forbids are cut',
+      body: SandboxEgressPolicy,
+    };
+    app.put('/v2/sandboxes/:id/egress', { schema: put }, async ({ account, params, body }) =>
+      ownView(await change(await ownerOf(services, account.id, params.id), body)),
+    );
+
+    const tested = {
+      summary: 'What the egress policy says about a destination, without connecting',
+      params,
+      body: EgressTestRequest,
+      response: { 200: EgressTestResponse },
+    };
+    app.post('/v2/sandboxes/:id/egress/test', { schema: tested }, async ({ account, params, body }) => {
+      const owner = await ownerOf(services, account.id, params.id);
+      const { addresses, ...verdict } = await services.egress.explain(effective(owner), body.destination);
+      return { ...verdict, addresses: [...addresses] };
+    });
   };
 
-function view(owner: SandboxOwner<Guest>) {
-  const policy = owner.record.egress ?? NOTHING;
-  return {
-    status: 'ok',
-    allow_http: policy.allowHttp,
-    allow_https: policy.allowHttps,
-    allow_public_repos: policy.allowPublicRepos,
-    allowed_domains: [...policy.allowedDomains],
-    allowed_cidrs: [...policy.allowedCidrs],
-  };
-}
+const policyView = (policy: EgressPolicy) => ({
+  allow_http: policy.allowHttp,
+  allow_https: policy.allowHttps,
+  allow_public_repos: policy.allowPublicRepos,
+  allowed_domains: [...policy.allowedDomains],
+  allowed_cidrs: [...policy.allowedCidrs],
+});

@@ -10,7 +10,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { lifecycleChange, snapshotIdOf, specChange } from './create.ts';
+import { egressWanted, lifecycleChange, snapshotIdOf, specChange } from './create.ts';
 import { ownerOf, sandboxView, snapshotView } from './views.ts';
 
 const Params = z.object({ id: z.string() });
@@ -63,8 +63,8 @@ export const sandboxSnapshotRoutes =
     };
     app.post('/v2/sandboxes/:id/fork', { schema: forked }, async ({ account, params, body }, reply) => {
       const owner = await ownerOf(services, account.id, params.id);
-      const { count = 1, name = null, ttl_seconds: ttlSeconds, ...wanted } = body ?? {};
-      const change = specChange({ ...wanted, ttlSeconds });
+      const { count = 1, name = null, ttl_seconds: ttlSeconds, egress_policy, ...wanted } = body ?? {};
+      const change = specChange({ ...wanted, ttlSeconds, ...egressWanted(services.egress, egress_policy) });
       const { clones, snapshot } = await services.sandboxes.clone(owner, count, name, change);
       const sandboxes = clones.map(({ record }) => sandboxView(record));
       return reply.code(201).send({ sandboxes, snapshot_id: name === null ? null : snapshot.id });

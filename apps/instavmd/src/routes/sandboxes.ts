@@ -4,7 +4,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { askGuest } from '../guest/errors.ts';
-import { createSandbox } from './create.ts';
+import { createSandbox, egressWanted } from './create.ts';
 import { ownerOf, sandboxView } from './views.ts';
 
 const Params = z.object({ id: z.string() });
@@ -16,7 +16,8 @@ export const sandboxRoutes =
   async (app) => {
     const created = { body: CreateSandboxRequest, response: { 201: Sandbox } };
     app.post('/v2/sandboxes', { schema: created }, async ({ account, body }, reply) => {
-      const owner = await createSandbox(services, account.id, { ...body, ttlSeconds: body.ttl_seconds });
+      const egress = egressWanted(services.egress, body.egress_policy);
+      const owner = await createSandbox(services, account.id, { ...body, ttlSeconds: body.ttl_seconds, ...egress });
       return reply.code(201).send(sandboxView(owner.record));
     });
 

@@ -14,7 +14,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { createSandbox, egressFromBody, lifecycleChange, snapshotOnExpiry } from './create.ts';
+import { createSandbox, egressWanted, lifecycleChange, snapshotOnExpiry } from './create.ts';
 import { envOf } from './stage-env.ts';
 import { ownerOf, ownerOfVm, vmView } from './views.ts';
 
@@ -37,8 +37,8 @@ export const vmRoutes =
         await owner.start();
         return vmView(owner.record);
       }
-      const egress = egress_policy === undefined ? undefined : egressFromBody(egress_policy);
-      const all = { ...wanted, ...snapshotOnExpiry(null, wanted), ttlSeconds: vm_lifetime_seconds, egress };
+      const egress = egressWanted(services.egress, egress_policy);
+      const all = { ...wanted, ...snapshotOnExpiry(null, wanted), ttlSeconds: vm_lifetime_seconds, ...egress };
       return vmView((await createSandbox(services, account.id, all, VM_LIFECYCLE)).record);
     });
 
