@@ -3,7 +3,7 @@ import { isIP } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { STEPS } from '@instavm/core';
-import { parseDomainRule } from '@instavm/egress';
+import { parseCidrRule, parseDomainRule } from '@instavm/egress';
 import { defaultCacheDirectory } from '@instavm/images';
 import { z } from 'zod';
 
@@ -28,6 +28,11 @@ const DomainRules = Words.transform((rules, context) => {
   }
   return rules;
 });
+
+const Cidrs = Words.refine(
+  (cidrs) => cidrs.every((cidr) => parseCidrRule(cidr) !== undefined),
+  'must be ranges, like 10.0.0.0/8',
+);
 
 const SERVER_PORT = /^(?:\[(.+)\]|([^:]+)):(\d{1,5})$/;
 const isServer = (text: string): boolean => {
@@ -69,6 +74,8 @@ export const SETTINGS = {
   INSTAVM_EGRESS_DEFAULT: z.enum(['deny', 'packages', 'open']).default('packages'),
   /** Domain rules, separated by commas or spaces, that `allow_public_repos` stands for instead of the built-in list: a site's own mirrors. */
   INSTAVM_EGRESS_REGISTRIES: DomainRules.optional(),
+  /** Address ranges that count as public for names and literals that a rule allows, though they are private or this host's: a site's own network. */
+  INSTAVM_EGRESS_SITE_CIDRS: Cidrs.prefault(''),
   /** DNS servers of the gateway, `address[:port]`, separated by commas or spaces; default: the system's. */
   INSTAVM_EGRESS_DNS: Words.prefault('').refine(
     (servers) => servers.every(isServer),

@@ -174,8 +174,8 @@ const egressPolicy = {
   allow_http: z.boolean().default(true),
   allow_https: z.boolean().default(true),
   allow_public_repos: z.boolean().default(true),
-  allowed_domains: z.array(noNul(253)).max(1000).default([]),
-  allowed_cidrs: z.array(noNul(64)).max(1000).default([]),
+  allowed_domains: z.array(noNul(255)).max(10_000).default([]),
+  allowed_cidrs: z.array(noNul(255)).max(10_000).default([]),
 };
 export const EgressPolicyBody = z.strictObject(egressPolicy);
 export const EgressPolicyResponse = z.object({ ...egressPolicy, status: z.string() });

@@ -18,13 +18,7 @@ export const HTTP_REASON = 'instavm-reason';
 export const HTTP_RULE = 'instavm-rule';
 
 /** How a program's attempt is answered when it fails, in the words of the egress channel. */
-type Failure =
-  | 'connection_refused'
-  | 'connect_timeout'
-  | 'unreachable'
-  | 'proxy_failed'
-  | 'name_not_found'
-  | 'too_many_connections';
+type Failure = 'connection_refused' | 'connect_timeout' | 'unreachable' | 'proxy_failed' | 'name_not_found';
 
 const STATUS: Readonly<Record<Failure, number>> = {
   connection_refused: 502,
@@ -32,7 +26,6 @@ const STATUS: Readonly<Record<Failure, number>> = {
   unreachable: 502,
   proxy_failed: 502,
   name_not_found: 502,
-  too_many_connections: 429,
 };
 
 /** What is open, as the policy sees it. */
@@ -79,7 +72,9 @@ export async function serveConnect(
   if (byName?.allowed === false) return deny(null, byName);
   if (flows.size >= network.maxConnections) {
     const reason = `the sandbox has ${flows.size} open connections, which is as many as it may have`;
-    return fail(null, 'limit', 'too_many_connections', reason);
+    respond(stream, 429, 'too_many_connections');
+    const end = { allowed: false, rule: 'limit', outcome: 'denied', reason, durationMs: 0 } as const;
+    return context.record({ ...about, ...nothing, address: null, ...end });
   }
   const gone = new AbortController();
   stream.once('close', () => gone.abort());
@@ -108,10 +103,12 @@ export async function serveConnect(
   }
   const address = (network.proxy === undefined ? socket.remoteAddress : undefined) ?? first.address;
   // And once more, about the address that it is now: nothing was sent yet.
-  const [still] = judge(network, [address], destination).allowed;
+  const now = judge(network, [address], destination);
+  const [still] = now.allowed;
   if (gone.signal.aborted || still === undefined) {
     socket.destroy();
-    if (still === undefined) respond(stream, 403, 'egress_denied');
+    const [refused] = now.denied;
+    if (refused !== undefined) deny(address, refused.verdict);
     return;
   }
   const { rule } = still.verdict;

@@ -2,6 +2,7 @@
 import { networkInterfaces } from 'node:os';
 import type { EgressPolicy } from '@instavm/core';
 import { addressText, parseAddress, unmapped } from '../policy/addresses.ts';
+import { CidrSet, parseCidrRule } from '../policy/cidrs.ts';
 import { type CompiledPolicy, compilePolicy, type NameVerdict } from '../policy/policy.ts';
 import type { Verdict } from '../policy/verdict.ts';
 import { Bandwidth } from './bandwidth.ts';
@@ -11,6 +12,8 @@ export type NetworkOptions = {
   readonly resolver: Resolver;
   /** Domain rules that `allow_public_repos` stands for. */
   readonly registries: readonly string[];
+  /** Address ranges that count as public, whatever they are. */
+  readonly siteCidrs: readonly string[];
   /** `http://[user:password@]host[:port]`: connections are made through it. */
   readonly proxy: URL | undefined;
   /** Open at once in one sandbox. */
@@ -25,6 +28,7 @@ export class Network {
   readonly maxConnections: number;
   readonly bandwidth: Bandwidth;
   readonly #registries: readonly string[];
+  readonly #site: CidrSet;
   #policy: CompiledPolicy;
 
   constructor(options: NetworkOptions, policy: EgressPolicy) {
@@ -33,7 +37,8 @@ export class Network {
     this.maxConnections = options.maxConnections;
     this.bandwidth = new Bandwidth(options.bytesPerSecond);
     this.#registries = options.registries;
-    this.#policy = compilePolicy(policy, options.registries);
+    this.#site = new CidrSet(options.siteCidrs.flatMap((cidr) => parseCidrRule(cidr) ?? []));
+    this.#policy = compilePolicy(policy, this.#registries, this.#site);
   }
 
   get policy(): CompiledPolicy {
@@ -41,7 +46,7 @@ export class Network {
   }
 
   setPolicy(policy: EgressPolicy): void {
-    this.#policy = compilePolicy(policy, this.#registries);
+    this.#policy = compilePolicy(policy, this.#registries, this.#site);
   }
 
   /**
@@ -51,6 +56,8 @@ export class Network {
   decide(address: string, port: number, byName: NameVerdict | undefined): Verdict {
     const verdict = this.#policy.decideAddress(address, port, byName);
     if (!verdict.allowed || verdict.rule.startsWith('allowed_cidrs:') || !isOwn(address)) return verdict;
+    const parsed = parseAddress(address);
+    if (parsed !== undefined && this.#site.match(parsed) !== undefined) return verdict;
     const reason = `${address} is an address of the host itself: add it to allowed_cidrs to reach it`;
     return { allowed: false, rule: 'special_address:host', reason };
   }
