@@ -109,6 +109,7 @@ class TlsInspector implements Inspector {
 
     checkHello(found.hello, this.#name);
     forward.push(found.records);
+    this.#hello = new ClientHelloReader();
     this.#phase = this.#phase === 'first' ? 'waiting' : 'open';
     const rest = chunk.subarray(skipped + found.used);
     return rest.length > 0 ? forward.concat(this.push(rest)) : forward;
