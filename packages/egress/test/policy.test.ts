@@ -193,6 +193,7 @@ describe('a denial tells what would allow', () => {
 describe('of the DNS may be asked', () => {
   test.each([
     [NOTHING, 'example.com', 'none'],
+    [NOTHING, 'pypi.org', 'none'],
     [PACKAGES, 'pypi.org', 'all'],
     [PACKAGES, 'mirror.example', 'all'],
     [PACKAGES, 'data.evil.example', 'none'],

@@ -11,7 +11,7 @@ const LARGEST_HELLO_BYTES = 16 * 1024;
 const LARGEST_HELD_BYTES = 2 * LARGEST_HELLO_BYTES;
 const LARGEST_RECORD_BYTES = 16 * 1024;
 
-const RECORD_HEADER_BYTES = 5;
+export const RECORD_HEADER_BYTES = 5;
 const HANDSHAKE_HEADER_BYTES = 4;
 export const RECORD_HANDSHAKE = 0x16;
 const HANDSHAKE_CLIENT_HELLO = 1;
@@ -82,7 +82,7 @@ function recordLength(header: Buffer): number {
 }
 
 /** @param body without the handshake header */
-export function parseClientHello(body: Buffer): ClientHello {
+function parseClientHello(body: Buffer): ClientHello {
   const fields = new Fields(body);
   fields.skip(2 + 32); // legacy_version, random
   fields.vector(1); // legacy_session_id

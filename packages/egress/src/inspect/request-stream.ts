@@ -7,7 +7,7 @@ import { HeldBytes } from './held-bytes.ts';
 import { type Body, checkFirstByte, checkTrailer, RequestHead, type Site } from './request-head.ts';
 
 /** Request line with all headers; also a trailer section. Servers take 8 to 64 KiB. */
-export const LARGEST_HEAD_BYTES = 64 * 1024;
+const LARGEST_HEAD_BYTES = 64 * 1024;
 /**
  * At most 256 MiB a chunk, which a 32-bit counter holds. Chunk extensions are refused: nobody sends them, and servers disagree
  * about where they end.

@@ -14,7 +14,7 @@
  * renegotiation of TLS 1.2. A front that serves several names has to compare them itself (421), or a later stage has to terminate TLS.
  */
 import { type AgreementCheck, checkWith, Disagreement, type Inspector, quoted } from './agreement.ts';
-import { type ClientHello, ClientHelloReader, RECORD_HANDSHAKE } from './client-hello.ts';
+import { type ClientHello, ClientHelloReader, RECORD_HANDSHAKE, RECORD_HEADER_BYTES } from './client-hello.ts';
 import { HeldBytes } from './held-bytes.ts';
 import { HttpInspector } from './http.ts';
 
@@ -109,6 +109,7 @@ class TlsInspector implements Inspector {
 
     checkHello(found.hello, this.#name);
     forward.push(found.records);
+    this.#hello = new ClientHelloReader();
     this.#phase = this.#phase === 'first' ? 'waiting' : 'open';
     const rest = chunk.subarray(skipped + found.used);
     return rest.length > 0 ? forward.concat(this.push(rest)) : forward;
@@ -146,7 +147,6 @@ function checkHello(hello: ClientHello, name: string): void {
 const RECORD_CHANGE_CIPHER_SPEC = 0x14;
 const RECORD_ALERT = 0x15;
 const RECORD_APPLICATION_DATA = 0x17;
-const RECORD_HEADER_BYTES = 5;
 
 /** What may stand between the two ClientHellos: early data that the server discards, and records for the sake of middleboxes. */
 class OtherRecords {
