@@ -76,6 +76,8 @@ export const SETTINGS = {
   INSTAVM_EGRESS_REGISTRIES: DomainRules.optional(),
   /** Address ranges that count as public for names and literals that a rule allows, though they are private or this host's: a site's own network. */
   INSTAVM_EGRESS_SITE_CIDRS: Cidrs.prefault(''),
+  /** Address ranges that no policy may reach, whatever it says. */
+  INSTAVM_EGRESS_FORBIDDEN_CIDRS: Cidrs.prefault(''),
   /** DNS servers of the gateway, `address[:port]`, separated by commas or spaces; default: the system's. */
   INSTAVM_EGRESS_DNS: Words.prefault('').refine(
     (servers) => servers.every(isServer),

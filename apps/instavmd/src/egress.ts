@@ -59,6 +59,7 @@ const gatewayOptions = (config: Config): Omit<GatewayOptions, 'record' | 'log'> 
   defaultPolicy: DEFAULTS[config.INSTAVM_EGRESS_DEFAULT],
   registries: config.INSTAVM_EGRESS_REGISTRIES ?? PUBLIC_REGISTRIES,
   siteCidrs: config.INSTAVM_EGRESS_SITE_CIDRS,
+  forbiddenCidrs: config.INSTAVM_EGRESS_FORBIDDEN_CIDRS,
   resolver: new Resolver(config.INSTAVM_EGRESS_DNS),
   proxy: config.INSTAVM_EGRESS_PROXY,
   maxConnections: config.INSTAVM_EGRESS_CONNECTIONS,

@@ -56,7 +56,12 @@ export class Flow {
     stream.on('end', () => this.#guestEnded());
     stream.on('aborted', () => this.#break('failed', 'reset by the sandbox'));
     stream.on('error', (error) => this.#break('failed', error.message));
-    stream.on('close', () => this.#break('failed', 'reset by the sandbox'));
+    stream.on('close', () => {
+      // After both ends it is no reset, and the socket may still be busy with the last bytes.
+      const isReset =
+        stream.rstCode !== constants.NGHTTP2_NO_ERROR || !stream.readableEnded || !stream.writableFinished;
+      if (isReset) this.#break('failed', 'reset by the sandbox');
+    });
     stream.on('drain', () => socket.resume());
     socket.on('data', (chunk: Buffer) => this.#fromServer(chunk));
     socket.on('end', () => this.#serverEnded());

@@ -1,7 +1,7 @@
 /** The outside as one sandbox may see it: its present policy over what the daemon was told about the network. */
 import { networkInterfaces } from 'node:os';
 import type { EgressPolicy } from '@instavm/core';
-import { addressText, parseAddress, unmapped } from '../policy/addresses.ts';
+import { addressText, parseAddress, specialRange, unmapped } from '../policy/addresses.ts';
 import { CidrSet, parseCidrRule } from '../policy/cidrs.ts';
 import { type CompiledPolicy, compilePolicy, type NameVerdict } from '../policy/policy.ts';
 import type { Verdict } from '../policy/verdict.ts';
@@ -14,6 +14,8 @@ export type NetworkOptions = {
   readonly registries: readonly string[];
   /** Address ranges that count as public, whatever they are. */
   readonly siteCidrs: readonly string[];
+  /** Address ranges that no policy may reach. */
+  readonly forbiddenCidrs: readonly string[];
   /** `http://[user:password@]host[:port]`: connections are made through it. */
   readonly proxy: URL | undefined;
   /** Open at once in one sandbox. */
@@ -29,6 +31,7 @@ export class Network {
   readonly bandwidth: Bandwidth;
   readonly #registries: readonly string[];
   readonly #site: CidrSet;
+  readonly #forbidden: CidrSet;
   #policy: CompiledPolicy;
 
   constructor(options: NetworkOptions, policy: EgressPolicy) {
@@ -37,7 +40,8 @@ export class Network {
     this.maxConnections = options.maxConnections;
     this.bandwidth = new Bandwidth(options.bytesPerSecond);
     this.#registries = options.registries;
-    this.#site = new CidrSet(options.siteCidrs.flatMap((cidr) => parseCidrRule(cidr) ?? []));
+    this.#site = setOf(options.siteCidrs);
+    this.#forbidden = setOf(options.forbiddenCidrs);
     this.#policy = compilePolicy(policy, this.#registries, this.#site);
   }
 
@@ -50,18 +54,29 @@ export class Network {
   }
 
   /**
-   * The last word about an address that is about to be dialled. One of this host's own is denied like a private one, public as it may be: what
-   * listens here, the daemon first of all, would take the gateway for a neighbour.
+   * The last word about an address that is about to be dialled. The host's own addresses, its loopback and its cloud's metadata are no policy's to
+   * give: whoever may write a policy would reach what listens here, the daemon first of all. Only the operator can.
    */
   decide(address: string, port: number, byName: NameVerdict | undefined): Verdict {
-    const verdict = this.#policy.decideAddress(address, port, byName);
-    if (!verdict.allowed || verdict.rule.startsWith('allowed_cidrs:') || !isOwn(address)) return verdict;
     const parsed = parseAddress(address);
-    if (parsed !== undefined && this.#site.match(parsed) !== undefined) return verdict;
-    const reason = `${address} is an address of the host itself: add it to allowed_cidrs to reach it`;
-    return { allowed: false, rule: 'special_address:host', reason };
+    if (parsed !== undefined && this.#forbidden.match(parsed) !== undefined)
+      return {
+        allowed: false,
+        rule: 'forbidden_by_operator',
+        reason: `the operator of this server forbids ${address}`,
+      };
+    const verdict = this.#policy.decideAddress(address, port, byName);
+    if (!verdict.allowed || (parsed !== undefined && this.#site.match(parsed) !== undefined)) return verdict;
+    const range = isOwn(address) ? 'host' : parsed && specialRange(unmapped(parsed));
+    if (range === undefined || !OPERATORS_RANGES.has(range)) return verdict;
+    const reason = `${address} belongs to the host (${range}): only its operator can allow it, with INSTAVM_EGRESS_SITE_CIDRS`;
+    return { allowed: false, rule: `special_address:${range}`, reason };
   }
 }
+
+const setOf = (cidrs: readonly string[]): CidrSet => new CidrSet(cidrs.flatMap((cidr) => parseCidrRule(cidr) ?? []));
+
+const OPERATORS_RANGES: ReadonlySet<string> = new Set(['host', 'loopback', 'metadata', 'link_local', 'unspecified']);
 
 /** Interfaces come and go, so they are looked at again, but not for every connection. */
 const OWN_MAX_AGE_MS = 5_000;
