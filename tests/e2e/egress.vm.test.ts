@@ -1,93 +1,17 @@
 /** What leaves a sandbox, and what does not: each scenario asserted from inside the guest and in the log. The outside is on loopback (`egress/outside.ts`). */
-import { readFileSync } from 'node:fs';
-import { startTestDaemon, type TestDaemon } from '@instavm/testing';
-import { InstaVM, type Sandbox } from 'instavm';
+import type { Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Outside, PORTS, PUBLIC, SITE_CIDRS } from './egress/outside.ts';
+import { PORTS, PUBLIC } from './egress/outside.ts';
+import { type Entry, type Outcome, type Policy, type Probe, World } from './egress/world.ts';
 
-const PROBE = readFileSync(new URL('./egress/probe.py', import.meta.url));
-const PROBE_PATH = '/root/probe.py';
-
-let outside: Outside;
-let daemon: TestDaemon;
-let client: InstaVM;
+let world: World;
 let sandbox: Sandbox;
 
 beforeAll(async () => {
-  outside = await Outside.open();
-  daemon = await startTestDaemon({
-    vmm: 'qemu',
-    env: {
-      INSTAVM_EGRESS_DNS: outside.dnsServer,
-      INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS,
-      INSTAVM_EGRESS_REGISTRIES: 'ports.test, *.wild.test',
-    },
-  });
-  client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
-  sandbox = await client.sandboxes.create({ ttlSeconds: 1800 });
-  await sandbox.files.write(PROBE_PATH, PROBE);
+  world = await World.open({ INSTAVM_EGRESS_REGISTRIES: 'ports.test, *.wild.test' });
+  sandbox = await world.sandbox();
 });
-afterAll(async () => {
-  await sandbox?.delete();
-  client?.close();
-  await daemon?.stop();
-  outside?.close();
-});
-
-type Policy = {
-  allow_http: boolean;
-  allow_https: boolean;
-  allow_public_repos: boolean;
-  allowed_domains: string[];
-  allowed_cidrs: string[];
-};
-const NOTHING: Policy = {
-  allow_http: false,
-  allow_https: false,
-  allow_public_repos: false,
-  allowed_domains: [],
-  allowed_cidrs: [],
-};
-
-async function api<T>(method: string, path: string, body?: unknown): Promise<T> {
-  const headers = { 'x-api-key': daemon.apiKey, ...(body === undefined ? {} : { 'content-type': 'application/json' }) };
-  const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
-  const answer = await fetch(daemon.baseUrl + path, init);
-  expect(answer.status, path).toBe(200);
-  return (await answer.json()) as T;
-}
-
-const setPolicy = (policy: Partial<Policy>, of: Sandbox = sandbox): Promise<unknown> =>
-  api('POST', `/v1/egress/session/${of.id}`, { ...NOTHING, ...policy });
-
-type Entry = {
-  id: number;
-  kind: string;
-  host: string;
-  port: number | null;
-  address: string | null;
-  allowed: boolean;
-  rule: string;
-  outcome: string;
-  reason: string | null;
-  bytes_sent: number;
-  bytes_received: number;
-  repeated: number;
-};
-
-const log = async (of: Sandbox = sandbox, query = ''): Promise<Entry[]> =>
-  (await api<{ entries: Entry[] }>('GET', `/v2/sandboxes/${of.id}/egress/log?limit=1000${query}`)).entries;
-
-type Outcome = { result: unknown; ms: number };
-type Probe = readonly [name: string, ...args: unknown[]];
-
-async function probe(probes: readonly Probe[], of: Sandbox = sandbox, timeoutMs = 100_000): Promise<Outcome[]> {
-  const { exitCode, stdoutText, stderrText } = await of.run(['python3', PROBE_PATH, JSON.stringify(probes)], {
-    timeoutMs,
-  });
-  if (exitCode !== 0) throw new Error(stderrText);
-  return JSON.parse(stdoutText) as Outcome[];
-}
+afterAll(() => world?.close());
 
 type Scenario = {
   readonly does: string;
@@ -106,16 +30,19 @@ function scenarios(title: string, policy: Partial<Policy>, all: readonly Scenari
     let rows: Entry[] = [];
     let asked: string[] = [];
     beforeAll(async () => {
-      await setPolicy(policy);
-      const after = (await log()).at(-1)?.id ?? 0;
-      outside.asked.length = 0;
-      outcomes = await probe(all.map((each) => each.probe));
-      asked = [...outside.asked];
+      await world.setPolicy(sandbox, policy);
+      const after = (await world.log(sandbox)).at(-1)?.id ?? 0;
+      world.outside.asked.length = 0;
+      outcomes = await world.probe(
+        sandbox,
+        all.map((each) => each.probe),
+      );
+      asked = [...world.outside.asked];
       const isComplete = (): boolean =>
         all.every(({ logged }) => logged === undefined || rows.some((row) => matches(row, logged)));
       // Rows are written a moment later; which of them is missing is for the tests to say.
       for (let tries = 0; tries < 20 && !isComplete(); tries++) {
-        rows = await log(sandbox, `&after=${after}`);
+        rows = await world.log(sandbox, `&after=${after}`);
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
     });

@@ -136,7 +136,8 @@ export class Flow {
   #break(outcome: 'denied' | 'cut' | 'failed', reason: string): void {
     if (this.#isOver) return;
     this.#finish({ outcome, reason });
-    this.#stream.close(constants.NGHTTP2_CANCEL);
+    // Not `close`: that ends the stream first, and its program would take a torn answer for a whole one.
+    this.#stream.destroy(new Error(reason));
     // What the guest has left is not delivered, so the destination must not take it for an ordinary end.
     this.#socket.resetAndDestroy();
   }
