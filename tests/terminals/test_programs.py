@@ -128,6 +128,7 @@ async def test_colours_and_bracketed_paste(opened: Open) -> None:
     await terminal.type("tput colors; tput setaf 200; echo in pink; tput sgr0\r")
     await terminal.shows("256\n")
     await terminal.until(lambda: b"\x1b[38;5;200m" in terminal.raw, "the colour")
+    await terminal.shows("\nin pink")
     row = next(at for at, line in enumerate(terminal.screen.display) if line.startswith("in pink"))
     assert terminal.screen.buffer[row][0].fg == "ff00d7"
     # What is pasted is not run before Enter, though it holds one.
