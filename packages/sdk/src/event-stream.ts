@@ -1,7 +1,8 @@
 /** Server-sent events, those of this API: each one line of JSON. */
 import type { IncomingMessage } from 'node:http';
+import { InstaVMError } from './errors.ts';
 
-/** The connection is closed when the iteration is ended. A stream that breaks off is an error, never an early end. */
+/** The connection is closed when the iteration is ended. @throws InstaVMError `connection_lost` when the stream breaks off */
 export async function* events<T>(body: IncomingMessage): AsyncGenerator<T> {
   let rest = '';
   try {
@@ -11,6 +12,9 @@ export async function* events<T>(body: IncomingMessage): AsyncGenerator<T> {
       rest = lines.pop() ?? '';
       for (const line of lines) if (line.startsWith('data: ')) yield JSON.parse(line.slice('data: '.length)) as T;
     }
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ECONNRESET') throw cause;
+    throw new InstaVMError('connection_lost', 'the stream of events broke off', { retryable: 'yes', cause });
   } finally {
     body.destroy();
   }
