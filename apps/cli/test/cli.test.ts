@@ -218,8 +218,12 @@ describe('instavm, in pipes', () => {
     expect([refused.code, refused.stdout]).toEqual([1, '']);
     expect(refused.stderr).toMatch(/"a b"[\s\S]*Nothing was changed/);
     expect((await policy()).allowHttp).toBe(false);
-    const allowed = await run(['egress', 'test', id, 'x.b.test:22']);
-    expect([allowed.code, allowed.stdout]).toEqual([0, 'allowed  x.b.test:22  allowed_domains:*.b.test\n']);
+    const allowed = await run(['egress', 'test', id, '192.0.2.7:22']);
+    expect(allowed).toMatchObject({ code: 0, stderr: '' });
+    expect(allowed.stdout).toMatch(
+      /^allowed {2}192\.0\.2\.7:22 {2}allowed_cidrs:192\.0\.2\.0\/24\n[\s\S]*192\.0\.2\.7 +allowed/,
+    );
+    await run(['egress', 'set', id, '--deny-all']);
     const denied = await run(['egress', 'test', id, 'c.test:443']);
     expect(denied).toMatchObject({
       code: 1,

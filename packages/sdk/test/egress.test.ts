@@ -52,11 +52,11 @@ describe('outbound access of a sandbox', () => {
 
   it('is explained without connecting', async () => {
     await sandbox.setEgressPolicy(SOME);
-    expect(await sandbox.testEgress('a.example.com:22')).toMatchObject({
-      allowed: true,
-      rule: 'allowed_domains:*.example.com',
-      reason: null,
+    expect(await sandbox.testEgress('192.0.2.7:22')).toEqual({
+      ...{ allowed: true, rule: 'allowed_cidrs:192.0.2.0/24', reason: null },
+      addresses: [{ address: '192.0.2.7', allowed: true, rule: 'allowed_cidrs:192.0.2.0/24' }],
     });
+    await sandbox.setEgressPolicy(CLOSED);
     expect(await sandbox.testEgress('other.test:443')).toMatchObject({ allowed: false, rule: 'default_deny' });
     await expect(sandbox.testEgress('nowhere')).rejects.toMatchObject({ code: 'invalid_argument' });
   });
