@@ -1,7 +1,9 @@
 /** The daemon's configuration: every setting, read once. Nothing else reads the environment. docs/reference/configuration.md lists the same set. */
+import { isIP } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { STEPS } from '@instavm/core';
+import { parseCidrRule, parseDomainRule } from '@instavm/egress';
 import { defaultCacheDirectory } from '@instavm/images';
 import { z } from 'zod';
 
@@ -15,6 +17,34 @@ const Listen = z.string().transform((text, context) => {
     return z.NEVER;
   }
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+});
+
+const Words = z.string().transform((text) => text.split(/[\s,]+/).filter((word) => word !== ''));
+
+const DomainRules = Words.transform((rules, context) => {
+  for (const rule of rules) {
+    const parsed = parseDomainRule(rule);
+    if ('problem' in parsed) context.addIssue({ code: 'custom', message: `${rule} ${parsed.problem}` });
+  }
+  return rules;
+});
+
+const Cidrs = Words.refine(
+  (cidrs) => cidrs.every((cidr) => parseCidrRule(cidr) !== undefined),
+  'must be ranges, like 10.0.0.0/8',
+);
+
+const SERVER_PORT = /^(?:\[(.+)\]|([^:]+)):(\d{1,5})$/;
+const isServer = (text: string): boolean => {
+  const [, ipv6, ipv4] = SERVER_PORT.exec(text) ?? [];
+  return isIP(ipv6 ?? ipv4 ?? text) !== 0;
+};
+
+const HttpProxy = z.string().transform((text, context) => {
+  const url = URL.parse(text);
+  if (url?.protocol === 'http:' && url.hostname !== '') return url;
+  context.addIssue({ code: 'custom', message: 'must be http://[user:password@]host:port' });
+  return z.NEVER;
 });
 
 export const SETTINGS = {
@@ -40,6 +70,23 @@ export const SETTINGS = {
   INSTAVM_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(1024),
   /** Snapshots that clients leave behind by habit (`sandbox-…`) go when unused for so long; 0 keeps them. */
   INSTAVM_SNAPSHOT_UNUSED_DAYS: z.coerce.number().min(0).default(7),
+  /** What a sandbox may reach for which nobody sent a policy. */
+  INSTAVM_EGRESS_DEFAULT: z.enum(['deny', 'packages', 'open']).default('packages'),
+  /** Domain rules, separated by commas or spaces, that `allow_public_repos` stands for instead of the built-in list: a site's own mirrors. */
+  INSTAVM_EGRESS_REGISTRIES: DomainRules.optional(),
+  /** Address ranges that count as public for names and literals that a rule allows, though they are private or this host's: a site's own network. */
+  INSTAVM_EGRESS_SITE_CIDRS: Cidrs.prefault(''),
+  /** DNS servers of the gateway, `address[:port]`, separated by commas or spaces; default: the system's. */
+  INSTAVM_EGRESS_DNS: Words.prefault('').refine(
+    (servers) => servers.every(isServer),
+    'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
+  ),
+  /** The HTTP proxy through which the host itself reaches the outside. */
+  INSTAVM_EGRESS_PROXY: HttpProxy.optional(),
+  /** Open at once in one sandbox; the egress channel carries no more than 1,000. */
+  INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_000).default(1_000),
+  /** Of one sandbox, both directions together; 0: no limit. */
+  INSTAVM_EGRESS_MBIT: z.coerce.number().min(0).default(0),
   /** For tests of recovery: the daemon kills itself when it reaches this step. */
   INSTAVM_CRASH_AT: z.enum(STEPS).optional(),
 } as const;

@@ -23,7 +23,7 @@ import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
-import { egressRules } from './egress.ts';
+import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { PtyTokens } from './pty-tokens.ts';
@@ -62,11 +62,13 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egressLog = egressLogIn(database);
     const egressJournal = new EgressJournal(egressLog, systemClock, logger);
     cleanup.push(() => egressJournal.stop());
+    const gateway = createGateway(config, (sandboxId, record) => egressJournal.record(sandboxId, record), logger);
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
     const sandboxes = new SandboxService({
       vmm,
       templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
       connector: guestConnector,
+      egress: gateway,
       records: sandboxRecords(database),
       snapshots: snapshotRecords(database),
       files: snapshotFiles(data.snapshotsDirectory, vmm),
@@ -88,7 +90,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     await sandboxes.prepare(DEFAULT_SIZE);
     const { backend, accelerator } = vmm;
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
-    const egress = { egress: egressRules(), egressLog, egressJournal };
+    const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), health, ...egress }, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
     // Nothing of the fake outlives its daemon.

@@ -1,8 +1,16 @@
-/** What the routes ask about policies, by name alone: which are refused, and what one would say about a destination. */
-import { BlockList, isIP } from 'node:net';
-import type { EgressPolicy } from '@instavm/core';
-
-export type EgressDestination = { readonly host: string; readonly port: number };
+/** The egress gateway as the daemon's configuration wants it, and what the routes ask about policies. */
+import { isIPv6 } from 'node:net';
+import type { EgressPolicy, EgressRecord, LifecycleLog, SandboxId } from '@instavm/core';
+import {
+  findPolicyProblems,
+  Gateway,
+  type GatewayOptions,
+  PUBLIC_REGISTRIES,
+  parseAuthority,
+  Resolver,
+} from '@instavm/egress';
+import { InstaVMError } from '@instavm/wire';
+import type { Config } from './config.ts';
 
 export type EgressExplanation = {
   readonly allowed: boolean;
@@ -18,52 +26,62 @@ export type EgressRules = {
   readonly defaultPolicy: EgressPolicy;
   /** Sentences; none for a policy that can be applied. */
   problems(policy: EgressPolicy): string[];
-  /** Says what would happen, without connecting. */
-  explain(policy: EgressPolicy, destination: EgressDestination): Promise<EgressExplanation>;
+  /** Says what would happen, without connecting. @param host a name, or an address without brackets. @throws invalid_argument */
+  explain(
+    policy: EgressPolicy,
+    destination: { readonly host: string; readonly port: number },
+  ): Promise<EgressExplanation>;
 };
 
-const REGISTRIES_ONLY: EgressPolicy = {
+const BITS_PER_BYTE = 8;
+const NOTHING: EgressPolicy = {
   allowHttp: false,
   allowHttps: false,
-  allowPublicRepos: true,
+  allowPublicRepos: false,
   allowedDomains: [],
   allowedCidrs: [],
 };
-const NAME = /^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?(:\d{1,5})?$/i;
 
-export const egressRules = (): EgressRules => ({
-  defaultPolicy: REGISTRIES_ONLY,
-  problems: ({ allowedDomains, allowedCidrs }) => [
-    ...allowedDomains.filter((name) => !NAME.test(name)).map((name) => `allowed_domains: "${name}" is no host name`),
-    ...allowedCidrs.filter((text) => blockOf(text) === undefined).map((text) => `allowed_cidrs: "${text}" is no range`),
-  ],
-  explain: async (policy, { host, port }) => {
-    const rule = ruleFor(policy, host.toLowerCase(), port);
-    const allowed = rule !== 'default_deny';
-    const addresses = isIP(host) === 0 ? [] : [{ address: host, allowed, rule }];
-    return { allowed, rule, reason: allowed ? null : `no rule allows ${host} on port ${port}`, addresses };
-  },
+const DEFAULTS: Readonly<Record<Config['INSTAVM_EGRESS_DEFAULT'], EgressPolicy>> = {
+  deny: NOTHING,
+  packages: { ...NOTHING, allowPublicRepos: true },
+  open: { ...NOTHING, allowHttp: true, allowHttps: true, allowPublicRepos: true },
+};
+
+/** @param record called for every connection and denial of every sandbox */
+export const createGateway = (
+  config: Config,
+  record: (sandboxId: SandboxId, record: EgressRecord) => void,
+  log: LifecycleLog,
+): Gateway => new Gateway({ ...gatewayOptions(config), record, log });
+
+const gatewayOptions = (config: Config): Omit<GatewayOptions, 'record' | 'log'> => ({
+  defaultPolicy: DEFAULTS[config.INSTAVM_EGRESS_DEFAULT],
+  registries: config.INSTAVM_EGRESS_REGISTRIES ?? PUBLIC_REGISTRIES,
+  siteCidrs: config.INSTAVM_EGRESS_SITE_CIDRS,
+  resolver: new Resolver(config.INSTAVM_EGRESS_DNS),
+  proxy: config.INSTAVM_EGRESS_PROXY,
+  maxConnections: config.INSTAVM_EGRESS_CONNECTIONS,
+  bytesPerSecond: config.INSTAVM_EGRESS_MBIT === 0 ? Infinity : (config.INSTAVM_EGRESS_MBIT * 1e6) / BITS_PER_BYTE,
 });
 
-function ruleFor(policy: EgressPolicy, host: string, port: number): string {
-  const family = isIP(host);
-  const cidr = policy.allowedCidrs.find((text) => blockOf(text)?.check(host, family === 6 ? 'ipv6' : 'ipv4'));
-  if (family !== 0 && cidr !== undefined) return `allowed_cidrs:${cidr}`;
-  const domain = policy.allowedDomains.find((name) =>
-    name.startsWith('*.') ? host.endsWith(name.slice(1).toLowerCase()) : host === name.toLowerCase(),
-  );
-  if (domain !== undefined) return `allowed_domains:${domain}`;
-  if (policy.allowHttp && port === 80) return 'allow_http';
-  if (policy.allowHttps && port === 443) return 'allow_https';
-  return 'default_deny';
-}
-
-function blockOf(text: string): BlockList | undefined {
-  const [, address = '', prefix] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
-  const family = isIP(address);
-  const most = family === 6 ? 128 : 32;
-  if (family === 0 || Number(prefix ?? most) > most) return undefined;
-  const block = new BlockList();
-  block.addSubnet(address, Number(prefix ?? most), family === 6 ? 'ipv6' : 'ipv4');
-  return block;
-}
+export const egressRules = (gateway: Gateway): EgressRules => ({
+  defaultPolicy: gateway.defaultPolicy,
+  problems: findPolicyProblems,
+  explain: async (policy, { host, port }) => {
+    const destination = parseAuthority(`${isIPv6(host) ? `[${host}]` : host}:${port}`);
+    if (destination === undefined)
+      throw new InstaVMError('invalid_argument', `destination: ${host} is neither a host name nor an address`);
+    const { verdict, addresses } = await gateway.explain(policy, destination);
+    return {
+      allowed: verdict.allowed,
+      rule: verdict.rule,
+      reason: verdict.allowed ? null : verdict.reason,
+      addresses: addresses.map((each) => ({
+        address: each.address,
+        allowed: each.verdict.allowed,
+        rule: each.verdict.rule,
+      })),
+    };
+  },
+});

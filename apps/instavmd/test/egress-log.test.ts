@@ -12,7 +12,8 @@ import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
-import { egressRules } from '../src/egress.ts';
+import { parseConfig } from '../src/config.ts';
+import { createGateway, egressRules } from '../src/egress.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
 const record = (fields: Partial<EgressRecord> = {}): EgressRecord => ({
@@ -53,7 +54,12 @@ describe('the egress log', () => {
     const logger = pino({ level: 'silent' });
     journal = new EgressJournal(log, systemClock, logger);
     const sandboxes = { get: async () => ({ record: { id } }) } as unknown as Services['sandboxes'];
-    const own = { egress: egressRules(), egressLog: log, egressJournal: journal, health: () => ({}) };
+    const own = {
+      egress: egressRules(createGateway(parseConfig({}), () => {}, logger)),
+      egressLog: log,
+      egressJournal: journal,
+      health: () => ({}),
+    };
     app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), ...own }, logger);
     await app.listen({ host: '127.0.0.1', port: 0 });
     const { port } = app.server.address() as { port: number };

@@ -1,12 +1,15 @@
 /** How a sandbox comes to run: in a fresh microVM, in one with the memory it was suspended with, or in one that outlived a daemon. */
 import { InstaVMError } from '@instavm/wire';
-import { attach, discard, type Prepared, prepare } from './construction.ts';
+import { attach, discard, type Personalized, type Prepared, prepare } from './construction.ts';
 import type { GuestLink } from './guest.ts';
 import { type FilesId, type IncarnationId, newIncarnationId } from './ids.ts';
 import { failure, identityOf, idsOf, type OwnerParts, PERSONALIZE_DEADLINE_MS } from './parts.ts';
 import type { SandboxChange } from './records.ts';
 import { DEADLINES_MS } from './states.ts';
 import type { MicroVm, VmSnapshot } from './vmm.ts';
+
+/** A network that is not there by then comes later, or not at all. */
+const NETWORK_DEADLINE_MS = 5_000;
 
 /**
  * A fresh incarnation, from a snapshot or from the template of its size.
@@ -87,11 +90,10 @@ export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, 
 export async function adopt<Guest extends GuestLink>(parts: OwnerParts<Guest>, survivor: MicroVm): Promise<void> {
   const { ports, keeper, running } = parts;
   const { savedIn, expiresAt, lifecycle } = keeper.record;
-  let prepared: Prepared<Guest>;
+  let prepared: Personalized<Guest>;
   try {
-    prepared = await attach(ports, survivor);
     // Its clock stood still if it was being saved.
-    await personalize(parts, prepared);
+    prepared = await personalize(parts, await attach(ports, survivor));
   } catch (error) {
     ports.log.warn({ ...idsOf(keeper.record), err: error }, 'a microVM outlived its daemon, but its guest is mute');
     return keeper.update(failure('the guest agent no longer answers', ports.clock.now()));
@@ -123,7 +125,7 @@ function restored<Guest extends GuestLink>(
   parts: OwnerParts<Guest>,
   source: VmSnapshot | undefined,
   id: IncarnationId,
-): Promise<Prepared<Guest>> {
+): Promise<Personalized<Guest>> {
   const { ports, keeper } = parts;
   return ports.inTurn(async () => {
     const from = source ?? (await ports.templates.get(keeper.record.size));
@@ -132,14 +134,19 @@ function restored<Guest extends GuestLink>(
   });
 }
 
-/** @returns what it was given. @throws guest_unresponsive; the microVM is ended then */
+/** Its identity, and the network that its policy allows. @throws guest_unresponsive; the microVM is ended then */
 async function personalize<Guest extends GuestLink>(
   { ports, keeper }: OwnerParts<Guest>,
   prepared: Prepared<Guest>,
-): Promise<Prepared<Guest>> {
+): Promise<Personalized<Guest>> {
+  const { id, egress } = keeper.record;
+  const network = ports.egress.serve(id, egress, () => prepared.vm.connect('egress'));
+  prepared.cleanup.push(() => network.close());
   try {
-    await prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS);
-    return prepared;
+    const identified = prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS);
+    // The first command finds a network. Without one the sandbox is of use all the same.
+    await Promise.all([identified, network.ready(NETWORK_DEADLINE_MS)]);
+    return { ...prepared, network };
   } catch (error) {
     await discard(ports.log, prepared);
     throw error;
@@ -148,7 +155,7 @@ async function personalize<Guest extends GuestLink>(
 
 async function begin<Guest extends GuestLink>(
   { ports, keeper, running }: OwnerParts<Guest>,
-  prepared: Prepared<Guest>,
+  prepared: Personalized<Guest>,
   leaseMs: number,
   change: SandboxChange,
 ): Promise<void> {

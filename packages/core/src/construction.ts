@@ -3,6 +3,7 @@ import { InstaVMError } from '@instavm/wire';
 import { CleanupStack } from './cleanup.ts';
 import type { Clock } from './clock.ts';
 import { withDeadline } from './deadline.ts';
+import type { EgressGateway, EgressLink } from './egress.ts';
 import type { GuestConnector, GuestLink } from './guest.ts';
 import type { IncarnationId } from './ids.ts';
 import type { LifecycleLog } from './log.ts';
@@ -18,6 +19,7 @@ const ATTACH_DEADLINES_MS = [5_000, 10_000, 20_000] as const;
 export type ConstructionPorts<Guest extends GuestLink> = {
   readonly vmm: Vmm;
   readonly connector: GuestConnector<Guest>;
+  readonly egress: EgressGateway;
   readonly clock: Clock;
   readonly log: LifecycleLog;
 };
@@ -30,6 +32,9 @@ export type Prepared<Guest extends GuestLink> = {
   /** Ends it, last first. */
   readonly cleanup: CleanupStack;
 };
+
+/** One that knows whose it is, and whose network is that sandbox's. */
+export type Personalized<Guest extends GuestLink> = Prepared<Guest> & { readonly network: EgressLink };
 
 /**
  * @param restored called between the microVM and its guest

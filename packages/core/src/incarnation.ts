@@ -4,8 +4,9 @@
  */
 import { InstaVMError } from '@instavm/wire';
 import type { CleanupStack } from './cleanup.ts';
-import { type ConstructionPorts, connectGuest, type Prepared } from './construction.ts';
+import { type ConstructionPorts, connectGuest, type Personalized } from './construction.ts';
 import { withDeadline } from './deadline.ts';
+import type { EgressLink } from './egress.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
 import type { IncarnationId } from './ids.ts';
 import { DEADLINES_MS } from './states.ts';
@@ -29,6 +30,7 @@ export type Lost = (reason: string, diagnostics: string) => void;
 
 export class Incarnation<Guest extends GuestLink> {
   readonly id: IncarnationId;
+  readonly network: EgressLink;
   readonly #ports: ConstructionPorts<Guest>;
   readonly #vm: MicroVm;
   readonly #cleanup: CleanupStack;
@@ -43,8 +45,9 @@ export class Incarnation<Guest extends GuestLink> {
   #hasExited = false;
 
   /** @param lost called at most a few times, when the microVM or its guest is gone for good */
-  constructor(ports: ConstructionPorts<Guest>, { id, vm, guest, cleanup }: Prepared<Guest>, lost: Lost) {
+  constructor(ports: ConstructionPorts<Guest>, { id, vm, guest, network, cleanup }: Personalized<Guest>, lost: Lost) {
     this.id = id;
+    this.network = network;
     this.#ports = ports;
     this.#vm = vm;
     this.#guest = guest;
@@ -78,6 +81,7 @@ export class Incarnation<Guest extends GuestLink> {
   leave(): void {
     this.#isReleased = true;
     this.#cancelPing();
+    this.network.close();
     this.#guest.close();
   }
 

@@ -1,6 +1,7 @@
 export { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
 export * from './cleanup.ts';
 export * from './clock.ts';
+export * from './egress.ts';
 export { NOT_LISTED } from './egress-batch.ts';
 export * from './egress-journal.ts';
 export * from './egress-log.ts';

@@ -160,11 +160,12 @@ export class SandboxOwner<Guest extends GuestLink> {
     return this.#parts.running.hold();
   }
 
-  /** Changes what is kept about the sandbox without changing its state. A new environment is handed to the guest too. */
+  /** Changes what is kept about the sandbox without changing its state. A new environment is handed to the guest too, and a new egress policy holds at once. */
   remember(change: Pick<SandboxChange, 'egress' | 'metadata' | 'lifecycle' | 'env'>): Promise<void> {
     return this.#queue.run(async () => {
       const { keeper, running } = this.#parts;
       await keeper.update(change);
+      if (change.egress !== undefined) running.incarnation?.network.setPolicy(change.egress);
       if (change.lifecycle !== undefined) running.watchIdleness(change.lifecycle.idleSuspendSeconds);
       if (change.env === undefined) return;
       const guest = await running.incarnation?.guest();

@@ -3,7 +3,7 @@
  * kept elsewhere; what the news mean is its owner's to decide.
  */
 import { Activity } from './activity.ts';
-import type { ConstructionPorts, Prepared } from './construction.ts';
+import type { ConstructionPorts, Personalized } from './construction.ts';
 import type { GuestLink } from './guest.ts';
 import { Incarnation } from './incarnation.ts';
 
@@ -40,7 +40,7 @@ export class Running<Guest extends GuestLink> {
   }
 
   /** From here on its death, its lease and its idleness are noticed. */
-  begin(prepared: Prepared<Guest>, expiresAt: Date, idleSuspendSeconds: number | null): void {
+  begin(prepared: Personalized<Guest>, expiresAt: Date, idleSuspendSeconds: number | null): void {
     const incarnation: Incarnation<Guest> = new Incarnation(this.#ports, prepared, (reason, diagnostics) =>
       this.#news.lost(incarnation, reason, diagnostics),
     );

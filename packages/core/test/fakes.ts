@@ -4,6 +4,9 @@ import { InstaVMError } from '@instavm/wire';
 import type {
   AccountId,
   Clock,
+  EgressGateway,
+  EgressLink,
+  EgressPolicy,
   FilesId,
   GuestConnector,
   GuestIdentity,
@@ -96,6 +99,36 @@ export class HandGuest implements GuestLink {
   }
 }
 
+/** The network of one incarnation, and every policy that it has had, the latest last. */
+export class HandNetwork implements EgressLink {
+  readonly sandboxId: SandboxId;
+  readonly policies: (EgressPolicy | null)[];
+  isClosed = false;
+
+  constructor(sandboxId: SandboxId, policy: EgressPolicy | null) {
+    this.sandboxId = sandboxId;
+    this.policies = [policy];
+  }
+
+  async ready(): Promise<void> {}
+
+  setPolicy(policy: EgressPolicy | null): void {
+    this.policies.push(policy);
+  }
+
+  close(): void {
+    this.isClosed = true;
+  }
+}
+
+export const CLOSED_NETWORK: EgressPolicy = {
+  allowHttp: false,
+  allowHttps: false,
+  allowPublicRepos: false,
+  allowedDomains: [],
+  allowedCidrs: [],
+};
+
 /** What a saved state holds here: the memory of its guest, one number. */
 type SavedMemory = { readonly memory: number; readonly snapshot: VmSnapshot };
 
@@ -178,6 +211,7 @@ export class World {
   readonly clock = new ManualClock();
   readonly vms: HandVm[] = [];
   readonly guests: HandGuest[] = [];
+  readonly networks: HandNetwork[] = [];
   readonly stored = new Map<SandboxId, SandboxRecord>();
   readonly snapshots = new Map<SnapshotId, SnapshotRecord>();
   readonly disk = new Map<string, SavedMemory>();
@@ -229,6 +263,14 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
       return life.of(guest);
     },
   };
+  const egress: EgressGateway = {
+    defaultPolicy: CLOSED_NETWORK,
+    serve: (sandboxId, policy) => {
+      const network = new HandNetwork(sandboxId, policy);
+      world.networks.push(network);
+      return network;
+    },
+  };
   const files: SnapshotFiles = {
     directoryOf: (id) => `/snapshots/${id}`,
     remove: async (id) => void disk.delete(`/snapshots/${id}`),
@@ -246,6 +288,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     vmm: life.of(vmm),
     templates: new Templates(vmm, images, () => {}),
     connector,
+    egress,
     records: life.of(sandboxRecordsOf(world)),
     snapshots: life.of(snapshotRecordsOf(world)),
     files: life.of(files),

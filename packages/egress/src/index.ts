@@ -1,3 +1,8 @@
+export { type Explanation, Gateway, type GatewayOptions } from './gateway/gateway.ts';
+export { Resolver } from './gateway/resolver.ts';
+export type { Agreement, AgreementCheck } from './inspect/agreement.ts';
+export { httpCheck } from './inspect/http.ts';
+export { tlsCheck } from './inspect/tls.ts';
 export { addressText, parseAddress, SPECIAL_RANGES, specialRange } from './policy/addresses.ts';
 export { type CidrRule, CidrSet, parseCidrRule } from './policy/cidrs.ts';
 export { type DomainRule, DomainSet, type ParsedDomainRule, parseDomainRule } from './policy/domains.ts';

@@ -88,6 +88,12 @@ impl<S> Framed<S> {
         Self { head, stream, frames: Frames::default(), over: false, next_host, link: HostLink::default() }
     }
 
+    /// As [`new`](Self::new) when the host is the server: its first bytes are a frame's, or the next host's SYNC.
+    pub fn from_server(head: Vec<u8>, stream: S, next_host: NextHost) -> Self {
+        let frames = Frames { payload_left: 0, ..Frames::default() };
+        Self { frames, ..Self::new(head, stream, next_host) }
+    }
+
     /// Lost as soon as the stream is, before HTTP/2 hears of it.
     pub fn link(&self) -> HostLink {
         self.link.clone()
@@ -98,12 +104,6 @@ impl<S> Framed<S> {
             self.link.lose();
         }
         result
-    }
-
-    /// As [`new`](Self::new) when the host is the server: its first bytes are a frame's, or the next host's SYNC.
-    pub fn from_server(head: Vec<u8>, stream: S, next_host: NextHost) -> Self {
-        let frames = Frames { payload_left: 0, ..Frames::default() };
-        Self { head, stream, frames, over: false, next_host }
     }
 }
 

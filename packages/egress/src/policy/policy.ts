@@ -39,8 +39,13 @@ const HTTPS_PORT = 443;
 /**
  * @param policy entries that `findPolicyProblems` objects to allow nothing
  * @param registries domain rules of `allow_public_repos`; those without a port mean 80 and 443
+ * @param site addresses that are the site's own and count as public, special as they may be
  */
-export function compilePolicy(policy: EgressPolicy, registries: readonly string[]): CompiledPolicy {
+export function compilePolicy(
+  policy: EgressPolicy,
+  registries: readonly string[],
+  site: CidrSet = new CidrSet([]),
+): CompiledPolicy {
   const domains = new DomainSet(domainRules(policy.allowedDomains));
   const registrySet = new DomainSet(domainRules(registries), REGISTRY_PORTS);
   const cidrs = new CidrSet(usable(policy.allowedCidrs).flatMap((entry) => parseCidrRule(entry) ?? []));
@@ -89,7 +94,8 @@ export function compilePolicy(policy: EgressPolicy, registries: readonly string[
       const parsed = parseAddress(address);
       const cidr = parsed && cidrs.match(parsed);
       if (cidr !== undefined) return { allowed: true, rule: CIDR_RULE + cidr };
-      const special = deniedAsSpecial(address, parsed);
+      const special =
+        parsed !== undefined && site.match(parsed) !== undefined ? undefined : deniedAsSpecial(address, parsed);
       if (special) return special;
       const inCidrs = `add ${address} to allowed_cidrs`;
       if (byName === undefined) {

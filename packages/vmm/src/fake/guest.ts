@@ -69,21 +69,7 @@ export class FakeGuest {
   /** Waits for SYNC on a new stream, whatever stands before it. A host that comes again replaces the one before. */
   accept(stream: Duplex): void {
     for (const session of this.#sessions) session.destroy();
-    let kept: Buffer = Buffer.alloc(0);
-    const onData = (piece: Buffer): void => {
-      kept = Buffer.concat([kept, piece]);
-      const at = kept.indexOf(SYNC);
-      const end = at + SYNC.length + NONCE_BYTES;
-      if (at < 0 || kept.length < end) return;
-      stream.off('data', onData);
-      stream.pause();
-      const nonce = kept.subarray(at + SYNC.length, end);
-      if (kept.length > end) stream.unshift(kept.subarray(end));
-      stream.write(Buffer.concat([ACKN, nonce]));
-      this.#server.emit('connection', stream);
-    };
-    stream.on('data', onData);
-    stream.on('error', () => stream.destroy());
+    answerSync(stream, () => this.#server.emit('connection', stream));
   }
 
   async close(): Promise<void> {
@@ -94,4 +80,23 @@ export class FakeGuest {
   #uptimeMs(): bigint {
     return BigInt(Date.now() - this.#startedAt);
   }
+}
+
+/** The guest's part of the SYNC/ACKN exchange. @param answered may use the stream from then on */
+export function answerSync(stream: Duplex, answered: () => void): void {
+  let kept: Buffer = Buffer.alloc(0);
+  const onData = (piece: Buffer): void => {
+    kept = Buffer.concat([kept, piece]);
+    const at = kept.indexOf(SYNC);
+    const end = at + SYNC.length + NONCE_BYTES;
+    if (at < 0 || kept.length < end) return;
+    stream.off('data', onData);
+    stream.pause();
+    const nonce = kept.subarray(at + SYNC.length, end);
+    if (kept.length > end) stream.unshift(kept.subarray(end));
+    stream.write(Buffer.concat([ACKN, nonce]));
+    answered();
+  };
+  stream.on('data', onData);
+  stream.on('error', () => stream.destroy());
 }

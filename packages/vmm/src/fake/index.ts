@@ -19,6 +19,7 @@ import type {
   VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { acceptEgress } from './egress.ts';
 import { FakeGuest } from './guest.ts';
 import { streamPair } from './stream-pair.ts';
 
@@ -135,6 +136,7 @@ function microVm(
       const [host, inside] = streamPair();
       streams.set(channel, host);
       if (channel === 'control') guest.accept(inside);
+      else acceptEgress(inside);
       return host;
     },
     snapshot: async (target, then) => {

@@ -1,0 +1,118 @@
+/**
+ * Connections to addresses that the policy has seen, and to nothing else: no name is resolved here. Straight, several addresses as RFC 8305 says,
+ * or through the host's own HTTP proxy.
+ */
+import { once } from 'node:events';
+import { request } from 'node:http';
+import { connect, isIPv6, type Socket } from 'node:net';
+
+/** How long one address of several may take before the next is tried. */
+const ATTEMPT_MS = 500;
+
+/** What a program is told when nothing could be connected; the words of the egress channel. */
+export type DialFailure = 'connection_refused' | 'connect_timeout' | 'unreachable' | 'proxy_failed';
+
+export class DialError extends Error {
+  override readonly name = 'DialError';
+  readonly failure: DialFailure;
+
+  constructor(failure: DialFailure, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.failure = failure;
+  }
+}
+
+/**
+ * @param addresses not empty; the first family is preferred
+ * @param signal gives the attempt up, also when it is a deadline's
+ * @throws DialError
+ */
+export async function dial(addresses: readonly string[], port: number, signal: AbortSignal): Promise<Socket> {
+  const socket = connect({
+    host: 'checked.invalid',
+    port,
+    allowHalfOpen: true,
+    noDelay: true,
+    autoSelectFamily: true,
+    autoSelectFamilyAttemptTimeout: ATTEMPT_MS,
+    // Also what stands in for a look-up: these addresses, whatever the name.
+    lookup: (_name, _options, answer) =>
+      answer(null, addresses.map((address) => ({ address, family: isIPv6(address) ? 6 : 4 })) as never),
+  });
+  try {
+    await once(socket, 'connect', { signal });
+    return socket;
+  } catch (error) {
+    socket.destroy();
+    throw dialError(error, signal);
+  }
+}
+
+/** Through an HTTP proxy (RFC 9110 §9.3.6), which is asked for an address, never for a name: it may not decide where a name leads. @throws DialError */
+export async function dialThroughProxy(
+  proxy: URL,
+  addresses: readonly string[],
+  port: number,
+  signal: AbortSignal,
+): Promise<Socket> {
+  let failure: DialError | undefined;
+  for (const address of addresses) {
+    try {
+      return await tunnel(proxy, `${isIPv6(address) ? `[${address}]` : address}:${port}`, signal);
+    } catch (error) {
+      failure = error instanceof DialError ? error : dialError(error, signal);
+      if (signal.aborted) break;
+    }
+  }
+  throw failure ?? new DialError('unreachable', 'there was no address to connect to');
+}
+
+function tunnel(proxy: URL, authority: string, signal: AbortSignal): Promise<Socket> {
+  const { promise, resolve, reject } = Promise.withResolvers<Socket>();
+  const credentials = Buffer.from(`${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`);
+  const asked = request({
+    host: proxy.hostname,
+    port: proxy.port === '' ? 80 : proxy.port,
+    method: 'CONNECT',
+    path: authority,
+    headers: {
+      host: authority,
+      ...(proxy.username === '' ? {} : { 'proxy-authorization': `Basic ${credentials.toString('base64')}` }),
+    },
+    signal,
+  });
+  asked.once('connect', ({ statusCode }, socket: Socket, head: Buffer) => {
+    if (statusCode === 200) {
+      socket.allowHalfOpen = true;
+      socket.setNoDelay(true);
+      if (head.length > 0) socket.unshift(head);
+      resolve(socket);
+      return;
+    }
+    socket.destroy();
+    const failure = statusCode === 504 ? 'connect_timeout' : statusCode === 503 ? 'unreachable' : 'proxy_failed';
+    reject(new DialError(failure, `the host's proxy answered ${statusCode} to CONNECT ${authority}`));
+  });
+  asked.once('response', (response) => {
+    response.destroy();
+    reject(new DialError('proxy_failed', `the host's proxy does not know CONNECT (${response.statusCode})`));
+  });
+  asked.once('error', reject);
+  asked.end();
+  return promise;
+}
+
+const REFUSALS: readonly unknown[] = ['ECONNREFUSED', 'ECONNRESET'];
+
+function dialError(error: unknown, signal: AbortSignal): DialError {
+  if (signal.aborted)
+    return new DialError('connect_timeout', 'the destination did not answer in time', { cause: error });
+  // Of several addresses each had a reason of its own; the last speaks.
+  const last = error instanceof AggregateError ? error.errors.at(-1) : error;
+  const { code } = last as NodeJS.ErrnoException;
+  if (REFUSALS.includes(code))
+    return new DialError('connection_refused', 'the destination refused the connection', { cause: error });
+  if (code === 'ETIMEDOUT')
+    return new DialError('connect_timeout', 'the destination did not answer in time', { cause: error });
+  return new DialError('unreachable', `the destination cannot be reached (${code ?? 'unknown'})`, { cause: error });
+}
