@@ -60,7 +60,9 @@ function cellsOf(entry: EgressLogEntry): string[] {
     printable(port === null ? `${name} (name)` : `${name}:${port}`),
     printable(address ?? ''),
     printable(rule),
-    ...(entry.kind === 'lookup' || outcome === 'denied' ? ['', ''] : [size(bytesSent), size(bytesReceived)]),
+    ...(entry.kind === 'lookup' || outcome === 'denied' || outcome === 'open'
+      ? ['', '']
+      : [size(bytesSent), size(bytesReceived)]),
     durationMs === null ? '' : String(Math.round(durationMs)),
     printable(entry.reason ?? ''),
   ];
