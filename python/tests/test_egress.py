@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from daemon import Daemon
 
-from instavm import AsyncInstaVM, AsyncSandbox, EgressPolicy, InstaVM, InstaVMError
+from instavm import AsyncInstaVM, AsyncSandbox, EgressLogEntry, EgressPolicy, InstaVM, InstaVMError
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
 
 OPEN = EgressPolicy(allowed_domains=[], allowed_cidrs=[])
@@ -49,13 +49,18 @@ async def test_a_destination_is_explained_without_connecting(sandbox: AsyncSandb
 
 
 async def test_the_log_is_read_and_followed(sandbox: AsyncSandbox) -> None:
-    assert await sandbox.egress_log(verdict="denied", host="example.com", after=0, limit=5) == []
+    assert await sandbox.egress_log() == []
+    connect = "import socket; socket.create_connection(('10.1.2.3', 81), 10)"
+    assert b"ConnectionRefusedError" in (await sandbox.run(["python3", "-c", connect])).stderr
+    seen = await asyncio.wait_for(anext(sandbox.follow_egress_log(after=0)), 10)
+    assert isinstance(seen, EgressLogEntry)
+    assert (seen.id, seen.host, seen.port, seen.outcome, seen.repeated) == (1, "10.1.2.3", 81, "denied", 1)
+    assert "10.1.2.3" in (seen.reason or "") and seen.at.tzinfo is not None
+    assert await sandbox.egress_log(verdict="denied", host="10.1.2.3", after=0, limit=5) == [seen]
+    assert await sandbox.egress_log(verdict="allowed") == await sandbox.egress_log(before=1) == []
     with pytest.raises(InstaVMError) as wrong:
         await sandbox.egress_log(limit=0)
     assert wrong.value.code == "invalid_argument"
-    events = sandbox.follow_egress_log()
-    with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(anext(events), 0.3)
 
 
 def test_the_blocking_client_has_all_of_it(daemon: Daemon) -> None:
