@@ -8,7 +8,7 @@ import tarfile
 import pytest
 from daemon import Daemon
 
-from instavm import AsyncInstaVM, AsyncSandbox, EgressPolicy, InstaVM, InstaVMError
+from instavm import AsyncInstaVM, AsyncSandbox, InstaVM, InstaVMError
 
 
 async def test_a_command_gives_its_output_apart_and_its_exit_code(sandbox: AsyncSandbox) -> None:
@@ -99,12 +99,6 @@ async def test_the_environment_given_at_creation_reaches_every_command(client: A
         assert (await sandbox.run('printf "$GREETING"')).stdout == b"hello"
         assert (await sandbox.info()).metadata == {"k": "v"}
         assert sandbox.id in [info.id for info in await client.sandboxes.list()]
-
-
-async def test_an_egress_policy_is_remembered(sandbox: AsyncSandbox) -> None:
-    await sandbox.set_egress_policy(EgressPolicy(allow_http=False, allowed_domains=["example.org"]))
-    policy = await sandbox.get_egress_policy()
-    assert (policy.allow_http, policy.allow_https, list(policy.allowed_domains)) == (False, True, ["example.org"])
 
 
 async def test_a_deleted_sandbox_is_stopped_and_a_wrong_key_is_refused(client: AsyncInstaVM, daemon: Daemon) -> None:

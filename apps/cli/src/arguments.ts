@@ -17,6 +17,9 @@ export function assignment(text: string, before: Record<string, string> = {}): R
   return { ...before, [name]: value };
 }
 
+/** Repeatable. */
+export const repeated = (text: string, before: string[] = []): string[] => [...before, text];
+
 /** One printable character, or "none". */
 export function escapeCharacter(text: string): string | undefined {
   if (text === 'none') return undefined;

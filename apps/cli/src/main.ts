@@ -1,6 +1,7 @@
 /** The program: its commands, and how every failure ends. */
 import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
+import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
 import { lsCommand } from './commands/ls.ts';
 import { newCommand } from './commands/new.ts';
@@ -14,7 +15,7 @@ const program = new Command('instavm')
   .option('--base-url <url>', 'default: INSTAVM_BASE_URL, else http://127.0.0.1:8787')
   .enablePositionalOptions()
   .showHelpAfterError('Add --help for what the command takes.');
-for (const command of [newCommand, lsCommand, rmCommand, execCommand, ptyCommand, ptysCommand])
+for (const command of [newCommand, lsCommand, rmCommand, execCommand, ptyCommand, ptysCommand, egressCommand])
   program.addCommand(command);
 
 // A reader of the output that has gone, such as head(1), is no error.

@@ -1,8 +1,10 @@
 /** The command line as a person uses it: in a real terminal, in pipes, and when things go wrong. */
 import { spawn as spawnPiped } from 'node:child_process';
 import { once } from 'node:events';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { EgressEntry, SandboxId } from '@instavm/core';
+import { egressLog, openDatabase } from '@instavm/store';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { type IPty, spawn } from '@lydell/node-pty';
 import { InstaVM, type Sandbox } from 'instavm';
@@ -176,6 +178,95 @@ describe('instavm, in pipes', () => {
     expect(listed.map(({ id }) => id)).not.toContain(made.id);
   });
 
+  it('shows, changes and explains what a sandbox may reach', async () => {
+    const { id } = await client.sandboxes.create();
+    const policy = async () => JSON.parse((await run(['egress', 'get', id, '--json'])).stdout);
+    await run([
+      'egress',
+      'set',
+      id,
+      '--deny-all',
+      '--allow-https',
+      '--allow-domain',
+      'a.test',
+      '--allow-domain',
+      '*.b.test',
+    ]);
+    expect(await policy()).toMatchObject({
+      allowHttps: true,
+      allowHttp: false,
+      allowedDomains: ['a.test', '*.b.test'],
+    });
+    const set = await run([
+      'egress',
+      'set',
+      id,
+      '--no-allow-https',
+      '--allow-cidr',
+      '192.0.2.0/24',
+      '--remove-domain',
+      'a.test',
+    ]);
+    expect(set.stdout).toMatch(
+      /port 443 +denied[\s\S]*registries +denied[\s\S]*\*\.b\.test +allowed[\s\S]*192\.0\.2\.0\/24 +allowed/,
+    );
+    expect(await policy()).toEqual({
+      ...{ allowHttp: false, allowHttps: false, allowPackageManagers: false },
+      ...{ allowedDomains: ['*.b.test'], allowedCidrs: ['192.0.2.0/24'] },
+    });
+    const refused = await run(['egress', 'set', id, '--allow-domain', 'a b', '--allow-http']);
+    expect([refused.code, refused.stdout]).toEqual([1, '']);
+    expect(refused.stderr).toMatch(/"a b"[\s\S]*Nothing was changed/);
+    expect((await policy()).allowHttp).toBe(false);
+    const allowed = await run(['egress', 'test', id, '192.0.2.7:22']);
+    expect(allowed).toMatchObject({ code: 0, stderr: '' });
+    expect(allowed.stdout).toMatch(
+      /^allowed {2}192\.0\.2\.7:22 {2}allowed_cidrs:192\.0\.2\.0\/24\n[\s\S]*192\.0\.2\.7 +allowed/,
+    );
+    await run(['egress', 'set', id, '--deny-all']);
+    const denied = await run(['egress', 'test', id, 'c.test:443']);
+    expect(denied).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('c.test'),
+      stderr: expect.stringContaining(`egress set ${id}`),
+    });
+    expect(JSON.parse((await run(['egress', 'test', id, 'c.test:443', '--json'])).stdout).rule).toBe('default_deny');
+  });
+
+  it('shows what a sandbox tried to reach, and follows it', async () => {
+    const { id } = await client.sandboxes.create();
+    const database = await openDatabase(join(daemon.dataDirectory, 'instavm.db'));
+    const entry: EgressEntry = {
+      ...{ at: new Date('2026-01-01T00:00:00Z'), kind: 'connect', host: 'a.test', port: 443, address: '192.0.2.1' },
+      ...{ allowed: true, rule: 'allow_https', outcome: 'closed', reason: null },
+      ...{ bytesSent: 120, bytesReceived: 3_500_000, durationMs: 42, repeated: 1 },
+    };
+    const denied = {
+      ...entry,
+      allowed: false,
+      outcome: 'denied',
+      rule: 'default_deny',
+      host: 'b\x1b[2J.test',
+      repeated: 9,
+    } as const;
+    await egressLog(database).append(id as SandboxId, [entry, denied]);
+    await database.destroy();
+    const lines = (await run(['egress', 'log', id])).stdout.trim().split('\n');
+    expect(lines[0]).toMatch(/^TIME +VERDICT +DESTINATION +ADDRESS +RULE +↑ +↓ +MS +REASON$/);
+    expect(lines[1]).toMatch(
+      /^2026-01-01T00:00:00Z +allowed +a\.test:443 +192\.0\.2\.1 +allow_https +120 B +3\.5 MB +42$/,
+    );
+    expect(lines[2]).toMatch(/denied ×9 +b\ufffd\[2J\.test:443 .*default_deny/);
+    const json = (await run(['egress', 'log', id, '--json', '--denied'])).stdout.trim().split('\n');
+    expect(json.map((line) => JSON.parse(line).id)).toEqual([2]);
+    expect((await run(['egress', 'log', id, '--host', 'nowhere.test', '--json'])).stdout).toBe('');
+    const following = spawnPiped(INSTAVM, ['egress', 'log', id, '--follow', '--limit', '1', '--json'], { env });
+    const [first] = await once(following.stdout, 'data');
+    expect(JSON.parse(String(first))).toMatchObject({ id: 2 });
+    following.kill('SIGINT');
+    expect((await once(following, 'close'))[1] ?? 'SIGINT').toBe('SIGINT');
+  });
+
   it('says what is wrong and what to do, and exits with 1', async () => {
     const cases: [string[], object, RegExp][] = [
       [['pty', '00000000-0000-4000-8000-000000000000'], {}, /there is no session/],
@@ -183,6 +274,10 @@ describe('instavm, in pipes', () => {
       [['pty', sandbox.id, '--escape', 'xx'], {}, /one printable character/],
       [['exec', sandbox.id, 'no-such-program'], {}, /no-such-program/],
       [['rm', 'vm_aaaaaaaaaaaaaaaaaaaa'], {}, /there is no VM[\s\S]*instavm ls/],
+      [['egress', 'set', sandbox.id], {}, /--allow-domain[\s\S]*--help/],
+      [['egress', 'set', sandbox.id, '--remove-domain', 'x.test'], {}, /x\.test is not on the list[\s\S]*egress get/],
+      [['egress', 'test', sandbox.id, 'nowhere'], {}, /name:port/],
+      [['egress', 'log', '00000000-0000-4000-8000-000000000000'], {}, /there is no session/],
       [['ls'], { INSTAVM_API_KEY: 'wrong' }, /API key/],
       [['ls'], { INSTAVM_API_KEY: '' }, /no API key/],
       [['ls'], { INSTAVM_BASE_URL: 'http://127.0.0.1:9' }, /npm start/],

@@ -1,4 +1,5 @@
 /** The client: one server, one key, its sandboxes. */
+import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
@@ -22,6 +23,8 @@ export type CreateOptions = {
   readonly metadata?: Readonly<Record<string, unknown>> | undefined;
   /** Environment of every command. */
   readonly env?: Readonly<Record<string, string>> | undefined;
+  /** Outbound access from the first packet on; when left out the snapshot's, else the server's default. */
+  readonly egress?: EgressPolicy | undefined;
   /** Begins there: memory, processes, terminals and disk. The size, and what else is not given, are the snapshot's. */
   readonly snapshotId?: string | undefined;
   /** At the end of its lifetime it is suspended instead of ended. */
@@ -75,6 +78,7 @@ export class Sandboxes {
       ttl_seconds: options.ttlSeconds,
       metadata: options.metadata,
       env: options.env,
+      egress_policy: options.egress && wirePolicy(options.egress),
       snapshot_id: options.snapshotId,
       auto_suspend: options.autoSuspend,
       auto_resume: options.autoResume,

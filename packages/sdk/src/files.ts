@@ -1,5 +1,5 @@
 /** Files and directories of a sandbox. Paths are absolute; contents are streams or whole. */
-import { createInterface } from 'node:readline';
+import { events } from './event-stream.ts';
 import type { HttpClient, Query } from './http.ts';
 
 export type FileKind = 'file' | 'dir' | 'symlink' | 'other';
@@ -139,13 +139,7 @@ export class Files {
       path: `${this.#base}/files/watch`,
       query: { path, recursive, ...query(access) },
     });
-    try {
-      for await (const line of createInterface({ input: body })) {
-        if (line.startsWith('data: ')) yield JSON.parse(line.slice('data: '.length)) as ChangeEvent;
-      }
-    } finally {
-      body.destroy();
-    }
+    yield* events<ChangeEvent>(body);
   }
 
   /** A directory as an uncompressed tar, names relative to it. */

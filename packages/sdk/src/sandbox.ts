@@ -1,4 +1,13 @@
 /** A sandbox: a microVM's worth of computer, by its id. */
+import {
+  Egress,
+  type EgressGap,
+  type EgressLogEntry,
+  type EgressLogFilter,
+  type EgressLogPage,
+  type EgressPolicy,
+  type EgressTest,
+} from './egress.ts';
 import { type Command, Exec, type ExecOptions, type ExecResult } from './exec.ts';
 import { Files } from './files.ts';
 import type { HttpClient } from './http.ts';
@@ -46,24 +55,17 @@ export type RunResult = ExecResult & {
   readonly stderrText: string;
 };
 
-/** The five outbound switches of the contract. */
-export type EgressPolicy = {
-  readonly allowHttp: boolean;
-  readonly allowHttps: boolean;
-  readonly allowPackageManagers: boolean;
-  readonly allowedDomains: readonly string[];
-  readonly allowedCidrs: readonly string[];
-};
-
 export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly files: Files;
   /** Terminals. */
   readonly pty: Ptys;
   readonly #http: HttpClient;
+  readonly #egress: Egress;
 
   constructor(http: HttpClient, id: string) {
     this.#http = http;
+    this.#egress = new Egress(http, id);
     this.id = id;
     this.files = new Files(http, id);
     this.pty = new Ptys(http, id);
@@ -146,29 +148,29 @@ export class Sandbox implements AsyncDisposable {
     };
   }
 
-  async setEgressPolicy(policy: EgressPolicy): Promise<void> {
-    const json = {
-      allow_http: policy.allowHttp,
-      allow_https: policy.allowHttps,
-      allow_public_repos: policy.allowPackageManagers,
-      allowed_domains: policy.allowedDomains,
-      allowed_cidrs: policy.allowedCidrs,
-    };
-    await this.#http.json({ method: 'POST', path: `/v1/egress/session/${encodeURIComponent(this.id)}`, json });
+  /** Holds from now on; connections that it forbids are cut. @throws InstaVMError `invalid_argument` with everything that is wrong */
+  setEgressPolicy(policy: EgressPolicy): Promise<void> {
+    return this.#egress.setPolicy(policy);
   }
 
-  async getEgressPolicy(): Promise<EgressPolicy> {
-    const policy = await this.#http.json<Record<string, unknown>>({
-      method: 'GET',
-      path: `/v1/egress/session/${encodeURIComponent(this.id)}`,
-    });
-    return {
-      allowHttp: policy.allow_http === true,
-      allowHttps: policy.allow_https === true,
-      allowPackageManagers: policy.allow_public_repos === true,
-      allowedDomains: policy.allowed_domains as string[],
-      allowedCidrs: policy.allowed_cidrs as string[],
-    };
+  /** The one in force, also when nobody set one. */
+  getEgressPolicy(): Promise<EgressPolicy> {
+    return this.#egress.getPolicy();
+  }
+
+  /** What the policy says about `name:port`, or `[address]:port` for IPv6, without connecting. */
+  testEgress(destination: string): Promise<EgressTest> {
+    return this.#egress.test(destination);
+  }
+
+  /** What it tried to reach, newest last: the newest entries, or those after or before one. */
+  egressLog(page: EgressLogPage = {}): Promise<EgressLogEntry[]> {
+    return this.#egress.log(page);
+  }
+
+  /** What it tries to reach, as it happens, from `after` or from now on, until the iteration is ended. */
+  followEgressLog(filter: EgressLogFilter = {}): AsyncGenerator<EgressLogEntry | EgressGap> {
+    return this.#egress.follow(filter);
   }
 
   /** Ends the sandbox; success when it has ended already. */

@@ -56,6 +56,15 @@ export const GuestPath = noNul(4096).refine((path) => path.startsWith('/'), 'mus
 
 export const SnapshotName = noNul(200).min(1);
 
+const MAX_EGRESS_RULES = 10_000;
+const EgressRule = noNul(255);
+
+/** What an entry means, and whether it means anything, is for the policy to say (docs/reference/egress-policy.md). */
+export const egressLists = {
+  allowed_domains: z.array(EgressRule).max(MAX_EGRESS_RULES),
+  allowed_cidrs: z.array(EgressRule).max(MAX_EGRESS_RULES),
+};
+
 /** Query strings carry text only. */
 export const QueryBoolean = z.enum(['true', 'false']).transform((text) => text === 'true');
 export const QueryList = z

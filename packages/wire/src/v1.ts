@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import {
   Env,
+  egressLists,
   GuestPath,
   LifetimeSeconds,
   MemoryMb,
@@ -174,8 +175,8 @@ const egressPolicy = {
   allow_http: z.boolean().default(true),
   allow_https: z.boolean().default(true),
   allow_public_repos: z.boolean().default(true),
-  allowed_domains: z.array(noNul(255)).max(10_000).default([]),
-  allowed_cidrs: z.array(noNul(255)).max(10_000).default([]),
+  allowed_domains: egressLists.allowed_domains.default([]),
+  allowed_cidrs: egressLists.allowed_cidrs.default([]),
 };
 export const EgressPolicyBody = z.strictObject(egressPolicy);
 export const EgressPolicyResponse = z.object({ ...egressPolicy, status: z.string() });

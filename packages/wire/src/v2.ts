@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import {
   Env,
+  egressLists,
   GuestPath,
   LifetimeSeconds,
   MemoryMb,
@@ -28,8 +29,7 @@ const egressPolicy = {
   allow_http: z.boolean().describe('Any host on port 80.'),
   allow_https: z.boolean().describe('Any host on port 443.'),
   allow_public_repos: z.boolean().describe('The package registries that the server lists.'),
-  allowed_domains: z.array(noNul(255)).max(10_000),
-  allowed_cidrs: z.array(noNul(255)).max(10_000),
+  ...egressLists,
 };
 /** Nothing is left to a default: what is not said might be what was meant to be closed. */
 export const SandboxEgressPolicy = z.strictObject(egressPolicy);

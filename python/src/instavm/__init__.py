@@ -4,11 +4,11 @@ from ._client import (
     DEFAULT_BASE_URL,
     AsyncInstaVM,
     AsyncSandbox,
-    EgressPolicy,
     RunResult,
     SandboxInfo,
     SnapshotInfo,
 )
+from ._egress import EgressAddress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
 from ._pty import AsyncPtys, PtyInfo
@@ -27,7 +27,11 @@ __all__ = [
     "AsyncSandbox",
     "ChangeEvent",
     "Command",
+    "EgressAddress",
+    "EgressGap",
+    "EgressLogEntry",
     "EgressPolicy",
+    "EgressTest",
     "Exec",
     "ExecResult",
     "FileInfo",

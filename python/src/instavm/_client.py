@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
 from ._http import AsyncHttp, path_segment
@@ -61,17 +62,6 @@ class RunResult(ExecResult):
         return self.stderr.decode("utf-8", "replace")
 
 
-@dataclass(frozen=True)
-class EgressPolicy:
-    """The five outbound switches of the contract."""
-
-    allow_http: bool = True
-    allow_https: bool = True
-    allow_package_managers: bool = True
-    allowed_domains: Sequence[str] = ()
-    allowed_cidrs: Sequence[str] = ()
-
-
 class AsyncSandbox:
     """A microVM's worth of computer, by its id."""
 
@@ -82,6 +72,7 @@ class AsyncSandbox:
         self.files = AsyncFiles(http, sandbox_id)
         #: Terminals.
         self.pty = AsyncPtys(http, sandbox_id)
+        self._egress = AsyncEgress(http, sandbox_id)
 
     async def exec(
         self,
@@ -129,24 +120,38 @@ class AsyncSandbox:
         return dict(await self._http.json("GET", f"{self._path}/stats"))
 
     async def set_egress_policy(self, policy: EgressPolicy) -> None:
-        body = {
-            "allow_http": policy.allow_http,
-            "allow_https": policy.allow_https,
-            "allow_public_repos": policy.allow_package_managers,
-            "allowed_domains": list(policy.allowed_domains),
-            "allowed_cidrs": list(policy.allowed_cidrs),
-        }
-        await self._http.json("POST", f"/v1/egress/session/{path_segment(self.id)}", json=body)
+        """Holds from now on; connections that it forbids are cut."""
+        await self._egress.set_policy(policy)
 
     async def get_egress_policy(self) -> EgressPolicy:
-        policy = await self._http.json("GET", f"/v1/egress/session/{path_segment(self.id)}")
-        return EgressPolicy(
-            allow_http=policy["allow_http"],
-            allow_https=policy["allow_https"],
-            allow_package_managers=policy["allow_public_repos"],
-            allowed_domains=policy["allowed_domains"],
-            allowed_cidrs=policy["allowed_cidrs"],
-        )
+        """The one in force, also when nobody set one."""
+        return await self._egress.get_policy()
+
+    async def test_egress(self, destination: str) -> EgressTest:
+        """What the policy says about `name:port`, or `[address]:port` for IPv6, without connecting."""
+        return await self._egress.test(destination)
+
+    async def egress_log(
+        self,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+        verdict: Verdict | None = None,
+        host: str | None = None,
+    ) -> list[EgressLogEntry]:
+        """What it tried to reach, newest last: the newest 100, or `limit`, entries, or those after or before an id.
+
+        `host` means that name and every name below it.
+        """
+        query = {"after": after, "before": before, "limit": limit, "verdict": verdict, "host": host}
+        return await self._egress.log(query)
+
+    def follow_egress_log(
+        self, *, after: int | None = None, verdict: Verdict | None = None, host: str | None = None
+    ) -> AsyncIterator[EgressLogEntry | EgressGap]:
+        """What it tries to reach, as it happens, from `after` or from now on, until the iteration is ended."""
+        return self._egress.follow({"after": after, "verdict": verdict, "host": host})
 
     async def suspend(self) -> None:
         """Keeps memory, processes, terminals and disk, and frees the host of it. Whatever uses it wakes it."""
@@ -193,6 +198,7 @@ class AsyncSandboxes:
         ttl_seconds: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
+        egress: EgressPolicy | None = None,
         snapshot_id: str | None = None,
         auto_suspend: bool | None = None,
         auto_resume: bool | None = None,
@@ -204,7 +210,8 @@ class AsyncSandboxes:
         With `snapshot_id` it begins in a snapshot: memory, processes, terminals and disk; the size, and what else is
         not given, are the snapshot's. At the end of its lifetime it is suspended with `auto_suspend`, or kept in a
         snapshot under the name `snapshot_on_expiry`, or just ended. It is suspended as well when no command,
-        viewer of a terminal or file transfer used it for `idle_suspend_seconds`.
+        viewer of a terminal or file transfer used it for `idle_suspend_seconds`. `egress` holds from the first packet;
+        without it the policy is the snapshot's, else the server's default.
         """
         fields = {
             "memory_mb": memory_mb,
@@ -212,6 +219,7 @@ class AsyncSandboxes:
             "ttl_seconds": ttl_seconds,
             "metadata": metadata,
             "env": env,
+            "egress_policy": None if egress is None else wire_policy(egress),
             "snapshot_id": snapshot_id,
             "auto_suspend": auto_suspend,
             "auto_resume": auto_resume,

@@ -7,7 +7,8 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ._client import AsyncInstaVM, AsyncSandbox, EgressPolicy, RunResult, SandboxInfo, SnapshotInfo
+from ._client import AsyncInstaVM, AsyncSandbox, RunResult, SandboxInfo, SnapshotInfo
+from ._egress import EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
 from ._pty import PtyInfo
@@ -280,6 +281,18 @@ class Sandbox:
 
     def get_egress_policy(self) -> EgressPolicy:
         return self._loop.run(self._inner.get_egress_policy())
+
+    def test_egress(self, destination: str) -> EgressTest:
+        """What the policy says about `name:port`, without connecting."""
+        return self._loop.run(self._inner.test_egress(destination))
+
+    def egress_log(self, **options: Any) -> Sequence[EgressLogEntry]:
+        """As `AsyncSandbox.egress_log`, which has the full description of every option."""
+        return self._loop.run(self._inner.egress_log(**options))
+
+    def follow_egress_log(self, **options: Any) -> Iterator[EgressLogEntry | EgressGap]:
+        """What it tries to reach, as it happens, until the iteration is ended."""
+        return self._loop.iterate(self._inner.follow_egress_log(**options))
 
     def suspend(self) -> None:
         self._loop.run(self._inner.suspend())

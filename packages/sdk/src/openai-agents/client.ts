@@ -9,11 +9,19 @@ import {
   withSandboxSpan,
 } from '@openai/agents-core/sandbox';
 import { InstaVM } from '../client.ts';
+import type { EgressPolicy } from '../egress.ts';
 import { InstaVMError } from '../errors.ts';
 import type { Sandbox } from '../sandbox.ts';
 import { isGone, providerError } from './errors.ts';
 import { assertSupported, materializeManifest } from './materialize.ts';
-import { DEFAULT_LIFETIME_SECONDS, egressPolicy, type InstaVMSandboxClientOptions, mergeOptions } from './options.ts';
+import {
+  DEFAULT_LIFETIME_SECONDS,
+  egressOptions,
+  egressPolicy,
+  hasEgressOptions,
+  type InstaVMSandboxClientOptions,
+  mergeOptions,
+} from './options.ts';
 import { InstaVMSandboxSession } from './session.ts';
 import { runSnapshotName } from './snapshot-reference.ts';
 import { deserializeState, type InstaVMSandboxSessionState, serializeState } from './state.ts';
@@ -70,7 +78,13 @@ export class InstaVMSandboxClient implements SandboxClient<InstaVMSandboxClientO
     const merged = mergeOptions({ ...this.#defaults, ...state.options, baseUrl: state.baseUrl }, options.clientOptions);
     const client = this.#client(merged);
     const known = client.sandboxes.attach(state.sandboxId);
-    if (await lives(known)) return this.#session(client, known, state, options.archiveLimits);
+    // Only when this call says something: the policy may have been changed since the state was stored.
+    const policy = hasEgressOptions(options.clientOptions) ? egressPolicy(merged) : undefined;
+    if (policy !== undefined) state.options = { ...state.options, ...egressOptions(policy) };
+    if (await lives(known)) {
+      if (policy !== undefined) await setPolicy(known, policy);
+      return this.#session(client, known, state, options.archiveLimits);
+    }
     const { exposedPorts: _exposedPorts, lastSnapshotId, ...rest } = state;
     const sandbox =
       lastSnapshotId === undefined
@@ -132,6 +146,8 @@ async function makeSandbox(
 ): Promise<Sandbox> {
   const { memoryMb, cpuCount, timeout = DEFAULT_LIFETIME_SECONDS, metadata, env, snapshotId } = options;
   const snapshotOnExpiry = options.snapshotOnTerminate ? (options.snapshotName ?? runSnapshotName()) : undefined;
+  // A snapshot of a sandbox that was closed off is opened by an option only, not by the default of one.
+  const egress = snapshotId === undefined || hasEgressOptions(options) ? egressPolicy(options) : undefined;
   // The size is the snapshot's.
   const size = snapshotId === undefined ? { memoryMb, vcpuCount: cpuCount } : {};
   let sandbox: Sandbox | undefined;
@@ -141,11 +157,10 @@ async function makeSandbox(
       ttlSeconds: timeout,
       metadata,
       env,
+      egress,
       snapshotId,
       snapshotOnExpiry,
     });
-    const policy = egressPolicy(options);
-    if (policy !== undefined) await sandbox.setEgressPolicy(policy);
     if (manifest !== undefined) await materializeManifest(sandbox, manifest, undefined);
     return sandbox;
   } catch (error) {
@@ -157,6 +172,15 @@ async function makeSandbox(
     if (left !== undefined)
       throw new AggregateError([failure, left], 'the sandbox could not be prepared, and could not be ended');
     throw failure;
+  }
+}
+
+/** @throws SandboxProviderError */
+async function setPolicy(sandbox: Sandbox, policy: EgressPolicy): Promise<void> {
+  try {
+    await sandbox.setEgressPolicy(policy);
+  } catch (error) {
+    throw providerError(error);
   }
 }
 

@@ -1,6 +1,6 @@
 /** What a sandbox is made with: constructor defaults under per-run options. */
 import { SandboxConfigurationError } from '@openai/agents-core/sandbox';
-import type { EgressPolicy } from '../sandbox.ts';
+import type { EgressPolicy } from '../egress.ts';
 
 export type InstaVMSandboxClientOptions = {
   /** Default: `INSTAVM_API_KEY`. */
@@ -20,7 +20,7 @@ export type InstaVMSandboxClientOptions = {
   snapshotOnTerminate?: boolean;
   snapshotName?: string;
   exposedPorts?: number[];
-  /** False: no way out but the listed domains and address ranges. */
+  /** False: no way out but the listed domains and address ranges. The six about the network are true, and the lists empty, when left out. */
   allowInternetAccess?: boolean;
   allowHttp?: boolean;
   allowHttps?: boolean;
@@ -65,17 +65,39 @@ export function mergeOptions(
   return merged;
 }
 
-/** The policy that the options ask for; undefined when none of them is about the network. */
-export function egressPolicy(options: InstaVMSandboxClientOptions): EgressPolicy | undefined {
-  const { allowInternetAccess, allowHttp, allowHttps, allowPackageManagers, allowedDomains, allowedCidrs } = options;
-  const asked = [allowInternetAccess, allowHttp, allowHttps, allowPackageManagers, allowedDomains, allowedCidrs];
-  if (asked.every((value) => value === undefined)) return undefined;
-  const internet = allowInternetAccess ?? true;
+const EGRESS_OPTIONS = [
+  'allowInternetAccess',
+  'allowHttp',
+  'allowHttps',
+  'allowPackageManagers',
+  'allowedDomains',
+  'allowedCidrs',
+] as const;
+type EgressOptions = Pick<InstaVMSandboxClientOptions, (typeof EGRESS_OPTIONS)[number]>;
+
+/** Whether any of them is about the network. */
+export const hasEgressOptions = (options: EgressOptions | undefined): boolean =>
+  EGRESS_OPTIONS.some((name) => options?.[name] !== undefined);
+
+/** The policy that the options ask for, all of them together. */
+export function egressPolicy(options: EgressOptions): EgressPolicy {
+  const { allowHttp = true, allowHttps = true, allowPackageManagers = true } = options;
+  const { allowInternetAccess = true, allowedDomains = [], allowedCidrs = [] } = options;
   return {
-    allowHttp: internet && (allowHttp ?? true),
-    allowHttps: internet && (allowHttps ?? true),
-    allowPackageManagers: internet && (allowPackageManagers ?? true),
-    allowedDomains: allowedDomains ?? [],
-    allowedCidrs: allowedCidrs ?? [],
+    allowHttp: allowInternetAccess && allowHttp,
+    allowHttps: allowInternetAccess && allowHttps,
+    allowPackageManagers: allowInternetAccess && allowPackageManagers,
+    allowedDomains,
+    allowedCidrs,
   };
 }
+
+/** The options that ask for a policy. */
+export const egressOptions = (policy: EgressPolicy): Required<EgressOptions> => ({
+  allowInternetAccess: true,
+  allowHttp: policy.allowHttp,
+  allowHttps: policy.allowHttps,
+  allowPackageManagers: policy.allowPackageManagers,
+  allowedDomains: [...policy.allowedDomains],
+  allowedCidrs: [...policy.allowedCidrs],
+});

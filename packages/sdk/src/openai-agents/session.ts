@@ -24,12 +24,14 @@ import {
   type WriteStdinArgs,
   withSandboxSpan,
 } from '@openai/agents-core/sandbox';
+import type { EgressPolicy } from '../egress.ts';
 import { InstaVMError } from '../errors.ts';
-import type { EgressPolicy, Sandbox } from '../sandbox.ts';
+import type { Sandbox } from '../sandbox.ts';
 import { createEditor } from './editor.ts';
 import { fileError, isGone, providerError } from './errors.ts';
 import { imageOutputFromBytes, MAX_VIEW_IMAGE_BYTES, mergeManifestDelta, shellQuote } from './internals.ts';
 import { assertSupported, materializeEntries, materializeManifest } from './materialize.ts';
+import { egressOptions } from './options.ts';
 import { formatResult, Processes, type ResizePtyArgs } from './processes.ts';
 import { referencedSnapshot, runSnapshotName, snapshotReference } from './snapshot-reference.ts';
 import type { InstaVMSandboxSessionState } from './state.ts';
@@ -222,9 +224,10 @@ find ${shellQuote(beside)} -mindepth 1 -maxdepth 1 -exec mv -t ${shellQuote(root
     });
   }
 
-  /** Kept by the server for the sandbox; until it has an egress gateway no sandbox has any way out. */
+  /** Holds from now on, also for the sandbox that takes the place of this one when it is gone; connections that it forbids are cut. */
   async setEgressPolicy(policy: EgressPolicy): Promise<void> {
     await this.#provider(() => this.sandbox.setEgressPolicy(policy));
+    this.state.options = { ...this.state.options, ...egressOptions(policy) };
   }
 
   getEgressPolicy(): Promise<EgressPolicy> {

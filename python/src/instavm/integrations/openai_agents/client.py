@@ -120,25 +120,22 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
 async def make_sandbox(
     client: AsyncInstaVM, options: InstaVMSandboxClientOptions, snapshot_id: str | None = None
 ) -> AsyncSandbox:
-    """With a snapshot, by argument or option, the size is the snapshot's."""
+    """With a snapshot, by argument or option, the size is the snapshot's.
+
+    So is the egress policy, unless an option is about it: a snapshot of a sandbox that was closed off is opened by an
+    option only, not by the default of one.
+    """
     snapshot_id = snapshot_id or options.snapshot_id
-    sandbox = await client.sandboxes.create(
+    return await client.sandboxes.create(
         memory_mb=options.memory_mb if snapshot_id is None else None,
         vcpu_count=options.cpu_count if snapshot_id is None else None,
         ttl_seconds=options.timeout,
         metadata=options.metadata,
         env=options.env,
+        egress=options.egress_policy() if snapshot_id is None or options.has_egress_options else None,
         snapshot_id=snapshot_id,
         snapshot_on_expiry=(options.snapshot_name or run_snapshot_name()) if options.snapshot_on_terminate else None,
     )
-    policy = options.egress_policy()
-    if policy is not None:
-        try:
-            await sandbox.set_egress_policy(policy)
-        except BaseException:
-            await sandbox.delete()
-            raise
-    return sandbox
 
 
 async def _lives(sandbox: AsyncSandbox) -> bool:

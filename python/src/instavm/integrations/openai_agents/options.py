@@ -8,7 +8,7 @@ from agents.sandbox.session.sandbox_client import BaseSandboxClientOptions
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
 from pydantic import ConfigDict
 
-from ..._client import EgressPolicy
+from ..._egress import EgressPolicy
 
 BACKEND_ID: Final = "instavm"
 
@@ -33,7 +33,8 @@ class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
     exposed_ports: tuple[int, ...] = ()
     snapshot_on_terminate: bool | None = None
     snapshot_name: str | None = None
-    #: False: no way out but the listed domains and address ranges.
+    #: False: no way out but the listed domains and address ranges. The six about the network are true, and the lists
+    #: empty, when left out.
     allow_internet_access: bool | None = None
     allow_http: bool | None = None
     allow_https: bool | None = None
@@ -41,11 +42,14 @@ class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
     allowed_domains: list[str] | None = None
     allowed_cidrs: list[str] | None = None
 
-    def egress_policy(self) -> EgressPolicy | None:
-        """The policy that the options ask for; None when none of them is about the network."""
+    @property
+    def has_egress_options(self) -> bool:
+        """Whether any of them is about the network."""
         flags = (self.allow_internet_access, self.allow_http, self.allow_https, self.allow_package_managers)
-        if all(value is None for value in (*flags, self.allowed_domains, self.allowed_cidrs)):
-            return None
+        return any(value is not None for value in (*flags, self.allowed_domains, self.allowed_cidrs))
+
+    def egress_policy(self) -> EgressPolicy:
+        """The policy that the options ask for, all of them together."""
         internet = self.allow_internet_access is not False
         return EgressPolicy(
             allow_http=internet and self.allow_http is not False,
@@ -53,6 +57,19 @@ class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
             allow_package_managers=internet and self.allow_package_managers is not False,
             allowed_domains=self.allowed_domains or [],
             allowed_cidrs=self.allowed_cidrs or [],
+        )
+
+    def with_egress_policy(self, policy: EgressPolicy) -> InstaVMSandboxClientOptions:
+        """The same options, asking for another policy."""
+        return self.model_copy(
+            update={
+                "allow_internet_access": True,
+                "allow_http": policy.allow_http,
+                "allow_https": policy.allow_https,
+                "allow_package_managers": policy.allow_package_managers,
+                "allowed_domains": list(policy.allowed_domains),
+                "allowed_cidrs": list(policy.allowed_cidrs),
+            }
         )
 
 

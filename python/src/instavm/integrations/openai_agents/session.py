@@ -24,7 +24,8 @@ from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
 from agents.sandbox.session.pty_types import PtyExecUpdate
 from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
-from ..._client import AsyncInstaVM, AsyncSandbox, EgressPolicy
+from ..._client import AsyncInstaVM, AsyncSandbox
+from ..._egress import EgressPolicy
 from ...errors import InstaVMError
 from .options import InstaVMSandboxClientOptions, InstaVMSandboxSessionState
 from .processes import Processes, transport_error
@@ -287,8 +288,9 @@ class InstaVMSandboxSession(BaseSandboxSession):
         )
 
     async def set_egress_policy(self, policy: EgressPolicy) -> None:
-        """Kept by the server; until it has an egress gateway no sandbox has any way out."""
+        """Holds from now on, also for the sandbox that takes the place of this one when it is gone."""
         await self.sandbox.set_egress_policy(policy)
+        self.state.options = self.state.options.with_egress_policy(policy)
 
     async def get_egress_policy(self) -> EgressPolicy:
         return await self.sandbox.get_egress_policy()
