@@ -173,13 +173,11 @@ describe('a resource that runs out', () => {
 });
 
 describe('the sandbox', () => {
-  it('has no way out: names do not resolve, addresses are unreachable, at once', async () => {
+  it('has no way out but the package registries: what is refused is refused at once', async () => {
     const started = performance.now();
-    const { exitCode, stdoutText } = await sandbox.run(
-      'curl -s -m 10 https://example.org || curl -s -m 10 http://192.0.2.1 || { ip route | wc -l; exit 9; }',
-    );
-    // Both failed, and there is no route to anywhere.
-    expect([exitCode, stdoutText]).toEqual([9, '0\n']);
+    const { exitCode } = await sandbox.run('curl -s -m 10 https://example.org || curl -s -m 10 http://192.0.2.1');
+    // CURLE_COULDNT_CONNECT: not a timeout.
+    expect(exitCode).toBe(7);
     expect(performance.now() - started).toBeLessThan(8_000);
   });
 

@@ -8,7 +8,7 @@ let world: World;
 let sandbox: Sandbox;
 
 beforeAll(async () => {
-  world = await World.open({ INSTAVM_EGRESS_REGISTRIES: 'ports.test, *.wild.test' });
+  world = await World.open(() => ({ INSTAVM_EGRESS_REGISTRIES: 'ports.test, *.wild.test' }));
   sandbox = await world.sandbox();
 });
 afterAll(() => world?.close());

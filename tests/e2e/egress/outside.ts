@@ -6,12 +6,16 @@ import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import { createServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { decode, encode, type StringAnswer } from 'dns-packet';
 import { generate } from 'selfsigned';
 
 export const PUBLIC = '127.0.1.1';
 export const SITE_CIDRS = '127.0.1.0/24 ::1/128';
+/** Public addresses that nobody has: only {@link Outside.proxy} leads them here. */
+export const FAR = '192.0.2.80';
+export const FAR_CIDRS = '192.0.2.0/24 2001:db8::/32';
+
 /** Ports of servers that do one thing each. */
 export const PORTS = { echo: 7, sink: 9, slow: 19, resetter: 21, web: 8080, closed: 6881 } as const;
 
@@ -51,12 +55,18 @@ export class Outside {
   /** `name type` of everything that was asked. */
   readonly asked: string[];
   readonly dnsServer: string;
+  /** Of the HTTP proxy. */
+  readonly proxy: string;
+  /** `host:port` of every CONNECT that the proxy was asked for. */
+  readonly tunnels: string[];
 
-  private constructor(dns: UdpSocket, servers: Closable[], sockets: Set<Socket>, asked: string[]) {
+  private constructor(dns: UdpSocket, servers: Closable[], proxy: Proxy, sockets: Set<Socket>, asked: string[]) {
     this.#dns = dns;
     this.#servers = servers;
     this.#sockets = sockets;
     this.asked = asked;
+    this.proxy = `http://127.0.0.1:${proxy.port}`;
+    this.tunnels = proxy.tunnels;
     this.dnsServer = `127.0.0.1:${dns.address().port}`;
   }
 
@@ -96,12 +106,9 @@ export class Outside {
       server.listen(port, host, 4096);
       await once(server, 'listening');
     }
-    return new Outside(
-      dns,
-      servers.map(([server]) => server),
-      sockets,
-      asked,
-    );
+    const proxy = await openProxy(sockets);
+    const all = [...servers.map(([server]) => server), proxy.server];
+    return new Outside(dns, all, proxy, sockets, asked);
   }
 
   close(): void {
@@ -112,6 +119,32 @@ export class Outside {
     }
     for (const socket of this.#sockets) socket.destroy();
   }
+}
+
+type Proxy = { readonly server: Server; readonly port: number; readonly tunnels: string[] };
+
+/** Leads every address to the server of the same port on {@link PUBLIC}. */
+async function openProxy(sockets: Set<Socket>): Promise<Proxy> {
+  const tunnels: string[] = [];
+  const server = createHttpServer((_, response) => void response.writeHead(405).end());
+  server.on('connect', ({ url = '' }, client: Socket) => {
+    tunnels.push(url);
+    const onwards = connect(Number(url.slice(url.lastIndexOf(':') + 1)), PUBLIC);
+    for (const socket of [client, onwards]) {
+      sockets.add(socket.once('close', () => sockets.delete(socket)));
+      socket.on('error', () => {
+        onwards.destroy();
+        client.destroy();
+      });
+    }
+    onwards.once('connect', () => {
+      client.write('HTTP/1.1 200 OK\r\n\r\n');
+      client.pipe(onwards).pipe(client);
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { server, port: (server.address() as AddressInfo).port, tunnels };
 }
 
 /** Says which host was asked for; `/bytes/N` is so many bytes. */

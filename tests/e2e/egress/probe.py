@@ -1,4 +1,4 @@
-"""What programs in a guest try, and how each attempt ends: a list of probes as JSON on argv, their outcomes as JSON on stdout."""
+"""What programs in a guest try, and how it ends: probes as JSON on argv, their outcomes as JSON on stdout."""
 
 import errno
 import json

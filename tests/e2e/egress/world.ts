@@ -55,11 +55,12 @@ export class World {
     this.client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
   }
 
-  static async open(env: Record<string, string> = {}): Promise<World> {
+  /** @param env further settings, which may depend on the outside */
+  static async open(env: (outside: Outside) => Record<string, string> = () => ({})): Promise<World> {
     const outside = await Outside.open();
     try {
       const own = { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS };
-      return new World(outside, await startTestDaemon({ vmm: 'qemu', env: { ...own, ...env } }));
+      return new World(outside, await startTestDaemon({ vmm: 'qemu', env: { ...own, ...env(outside) } }));
     } catch (error) {
       outside.close();
       throw error;

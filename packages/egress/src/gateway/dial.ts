@@ -60,8 +60,8 @@ export async function dialThroughProxy(
     try {
       return await tunnel(proxy, `${isIPv6(address) ? `[${address}]` : address}:${port}`, signal);
     } catch (error) {
-      failure = error instanceof DialError ? error : dialError(error, signal);
-      if (signal.aborted) break;
+      if (signal.aborted) throw dialError(error, signal);
+      failure = error instanceof DialError ? error : proxyError(error);
     }
   }
   throw failure ?? new DialError('unreachable', 'there was no address to connect to');
@@ -100,6 +100,11 @@ function tunnel(proxy: URL, authority: string, signal: AbortSignal): Promise<Soc
   asked.once('error', reject);
   asked.end();
   return promise;
+}
+
+function proxyError(error: unknown): DialError {
+  const { code } = error as NodeJS.ErrnoException;
+  return new DialError('proxy_failed', `the host's proxy cannot be used (${code ?? 'unknown'})`, { cause: error });
 }
 
 const REFUSALS: readonly unknown[] = ['ECONNREFUSED', 'ECONNRESET'];
