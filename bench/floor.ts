@@ -1,20 +1,22 @@
 /**
  * The floor: the same QEMU restore and the same guest agent, asked directly. No daemon, no database, no HTTP, no SDK, no identity; the
- * raw channel is the second virtio-serial port, which carries bytes without any protocol.
+ * raw channel is a third virtio-serial port, plugged into the running clone, which carries bytes without any protocol.
  */
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { AgentClient } from '@instavm/agent-client';
 import { type Accelerator, DEFAULT_SIZE, type MicroVm, newIncarnationId, type Template, type Vmm } from '@instavm/core';
 import { defaultCacheDirectory, GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 
 const ATTACH_MS = 30_000;
-/** The device of the port named `egress`, whatever its number. */
-const EGRESS_DEVICE = '/dev/$(basename $(dirname $(grep -lx egress /sys/class/virtio-ports/*/name)))';
+const RAW = 'raw';
+/** The device of the raw port, whatever its number. */
+const RAW_DEVICE = `/dev/$(basename $(dirname $(grep -lx ${RAW} /sys/class/virtio-ports/*/name)))`;
 
 /** Reads byte by byte from descriptor 3, until a "q". */
 const ECHO_PROGRAM = 'import os\nwhile (b := os.read(3, 1)) != b"q": os.write(3, b)';
@@ -58,7 +60,8 @@ export class Floor {
 
   async clone(): Promise<Clone> {
     const vm = await this.#vmm.restore(this.#template, newIncarnationId());
-    return new Clone(vm, await AgentClient.open(await vm.connect('control'), ATTACH_MS));
+    const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
+    return new Clone(vm, agent, join(this.#runDirectory, vm.incarnationId));
   }
 
   close(): Promise<void> {
@@ -69,10 +72,14 @@ export class Floor {
 export class Clone {
   readonly #vm: MicroVm;
   readonly agent: AgentClient;
+  /** QEMU's, with its sockets. */
+  readonly #directory: string;
+  #rawPort: Promise<void> | undefined;
 
-  constructor(vm: MicroVm, agent: AgentClient) {
+  constructor(vm: MicroVm, agent: AgentClient, directory: string) {
     this.#vm = vm;
     this.agent = agent;
+    this.#directory = directory;
   }
 
   async run(script: string): Promise<void> {
@@ -86,7 +93,7 @@ export class Clone {
 
   /** Guest to host over the bare port. @returns ms */
   async rawDownload(bytes: number): Promise<number> {
-    const socket = (await this.#vm.connect('egress')) as Socket;
+    const socket = await this.#connectRaw();
     const started = performance.now();
     let received = 0;
     const all = new Promise<number>((resolve) => {
@@ -95,7 +102,7 @@ export class Clone {
         if (received >= bytes) resolve(performance.now() - started);
       });
     });
-    await this.run(`head -c ${bytes} /dev/zero > ${EGRESS_DEVICE}`);
+    await this.run(`head -c ${bytes} /dev/zero > ${RAW_DEVICE}`);
     const ms = await all;
     socket.destroy();
     return ms;
@@ -103,9 +110,9 @@ export class Clone {
 
   /** Host to guest over the bare port. @returns ms */
   async rawUpload(bytes: number): Promise<number> {
-    const socket = (await this.#vm.connect('egress')) as Socket;
+    const socket = await this.#connectRaw();
     const started = performance.now();
-    const reading = this.run(`head -c ${bytes} ${EGRESS_DEVICE} > /dev/null`);
+    const reading = this.run(`head -c ${bytes} ${RAW_DEVICE} > /dev/null`);
     const chunk = Buffer.alloc(256 * 1024);
     for (let sent = 0; sent < bytes; sent += chunk.length) {
       if (!socket.write(chunk)) await new Promise((drained) => socket.once('drain', drained));
@@ -118,8 +125,8 @@ export class Clone {
 
   /** A program in the guest that gives every byte of the bare port back at once. */
   async rawEcho(): Promise<{ socket: Socket; end(): Promise<void> }> {
-    const socket = (await this.#vm.connect('egress')) as Socket;
-    const echoing = this.run(`exec 3<>${EGRESS_DEVICE}; python3 -c '${ECHO_PROGRAM}'`);
+    const socket = await this.#connectRaw();
+    const echoing = this.run(`exec 3<>${RAW_DEVICE}; python3 -c '${ECHO_PROGRAM}'`);
     socket.write('x');
     await once(socket, 'data');
     const end = async (): Promise<void> => {
@@ -130,8 +137,46 @@ export class Clone {
     return { socket, end };
   }
 
+  async #connectRaw(): Promise<Socket> {
+    this.#rawPort ??= this.#plugRawPort();
+    await this.#rawPort;
+    const socket = connect(join(this.#directory, `${RAW}.sock`));
+    await once(socket, 'connect');
+    return socket;
+  }
+
+  async #plugRawPort(): Promise<void> {
+    const addr = { type: 'unix', data: { path: `${RAW}.sock` } };
+    const backend = { type: 'socket', data: { addr, server: true, wait: false } };
+    const device = { driver: 'virtserialport', chardev: RAW, name: RAW, id: RAW };
+    await qmp(join(this.#directory, 'qmp.sock'), [
+      { execute: 'qmp_capabilities' },
+      { execute: 'chardev-add', arguments: { id: RAW, backend } },
+      { execute: 'device_add', arguments: device },
+    ]);
+    await this.run(`until [ -c ${RAW_DEVICE} ]; do sleep 0.01; done 2>/dev/null`);
+  }
+
   async end(): Promise<void> {
     this.agent.close();
     await this.#vm.kill();
+  }
+}
+
+/** Runs QMP commands, each after the answer to the one before. */
+async function qmp(path: string, commands: readonly object[]): Promise<void> {
+  const socket = connect(path);
+  try {
+    const pending = [...commands];
+    for await (const line of createInterface({ input: socket })) {
+      const message = JSON.parse(line) as Record<string, unknown>;
+      if ('error' in message) throw new Error(`QMP: ${line}`);
+      if (!('QMP' in message || 'return' in message)) continue;
+      const next = pending.shift();
+      if (next === undefined) return;
+      socket.write(JSON.stringify(next));
+    }
+  } finally {
+    socket.destroy();
   }
 }

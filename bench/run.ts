@@ -2,6 +2,7 @@
 import { cpus, totalmem } from 'node:os';
 import { startTestDaemon } from '@instavm/testing';
 import { InstaVM } from 'instavm';
+import { egressRows } from './egress.ts';
 import { Floor } from './floor.ts';
 import { lifecycleRows } from './lifecycle.ts';
 import { ptyRows } from './pty.ts';
@@ -29,6 +30,8 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(...(await lifecycleRows(client, daemon, created.ms)));
     progress('terminals');
     rows.push(...(await ptyRows(client, floor, daemon)));
+    progress('the network of a sandbox');
+    rows.push(...(await egressRows(floor)));
     progress('upload and download');
     rows.push(...(await bulk(client, floor, daemon.pid)));
     progress('many execs in one sandbox');

@@ -85,8 +85,8 @@ export const SETTINGS = {
   ),
   /** The HTTP proxy through which the host itself reaches the outside. */
   INSTAVM_EGRESS_PROXY: HttpProxy.optional(),
-  /** Open at once in one sandbox; the egress channel carries no more than 1,000. */
-  INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_000).default(1_000),
+  /** Open at once in one sandbox; the egress channel carries no more than 1,024. */
+  INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_024).default(1_024),
   /** Of one sandbox, both directions together; 0: no limit. */
   INSTAVM_EGRESS_MBIT: z.coerce.number().min(0).default(0),
   /** For tests of recovery: the daemon kills itself when it reaches this step. */

@@ -23,8 +23,8 @@ const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 const MAX_HEADER_LIST: u32 = 8 * 1024;
-/// The gateway's limit of streams, which flows and look-ups share.
-pub const MAX_FLOWS: usize = 960;
+/// Together the gateway's limit of streams.
+pub const MAX_FLOWS: usize = 1024;
 pub const MAX_LOOKUPS: usize = 64;
 /// A look-up that takes longer failed; `options timeout` of resolv.conf is longer still.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);

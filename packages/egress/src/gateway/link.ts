@@ -15,7 +15,8 @@ const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 10_000;
 /** After so long the next drop is a new story. */
 const STEADY_MS = 30_000;
-const MAX_STREAMS = 1024;
+/** As in the guest: 1,024 connections and 64 look-ups. */
+const MAX_STREAMS = 1088;
 const MAX_LOOKUPS = 64;
 /** A stalled stream holds at most this much. */
 const STREAM_WINDOW_BYTES = 1024 * 1024;
