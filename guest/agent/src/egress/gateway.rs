@@ -17,8 +17,8 @@ use crate::channel::framed::{Framed, NextHost};
 use crate::channel::port::{Connection, Port};
 use crate::channel::sync;
 
-/// Enough for the round trip of a channel that carries 100 MB/s, and little enough that 256 stalled programs do not stop the others.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// What a channel that carries 100 MB/s holds in 10 ms, and little enough that 63 stalled programs do not stop the others.
+const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;

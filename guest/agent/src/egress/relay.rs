@@ -2,7 +2,8 @@
 //! the other takes it.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +18,9 @@ use super::gateway::Flow;
 /// A flow reads in pieces between these, larger as long as it fills them: an idle one holds none, a busy one few.
 const LEAST_READ: usize = 4 * 1024;
 const MOST_READ: usize = 128 * 1024;
+/// One call takes so much, in so many pieces.
+const MOST_WRITTEN: usize = 256 * 1024;
+const MOST_PIECES: usize = 64;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Ends when both directions have ended. When either breaks, both ends are reset.
@@ -37,16 +41,50 @@ pub fn reset(program: TcpStream) {
 }
 
 async fn download(from_host: &mut RecvStream, program: &mut WriteHalf<'_>) -> io::Result<()> {
-    while let Some(chunk) = from_host.data().await {
-        let chunk = match chunk {
-            // The gateway has ended its side and wants no more of ours (RFC 9113 §8.1).
-            Err(error) if error.reason() == Some(Reason::NO_ERROR) => break,
-            other => other.map_err(io::Error::other)?,
-        };
-        program.write_all(&chunk).await?;
-        from_host.flow_control().release_capacity(chunk.len()).map_err(io::Error::other)?;
+    let mut pieces = Vec::new();
+    let mut over = false;
+    while !over {
+        let mut size = 0;
+        let mut next = from_host.data().await;
+        // A frame has 16 KiB at most; what else is there already goes in the same call.
+        loop {
+            match next {
+                // The gateway has ended its side and wants no more of ours (RFC 9113 §8.1).
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => over = true,
+                None => over = true,
+                Some(piece) => {
+                    let piece = piece.map_err(io::Error::other)?;
+                    size += piece.len();
+                    pieces.push(piece);
+                }
+            }
+            if over || size >= MOST_WRITTEN || pieces.len() == MOST_PIECES {
+                break;
+            }
+            match poll_fn(|context| Poll::Ready(from_host.poll_data(context))).await {
+                Poll::Ready(ready) => next = ready,
+                Poll::Pending => break,
+            }
+        }
+        write_all(program, &pieces).await?;
+        pieces.clear();
+        from_host.flow_control().release_capacity(size).map_err(io::Error::other)?;
     }
     program.shutdown().await
+}
+
+async fn write_all(program: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = &mut slices[..];
+    // Pieces without a byte are nothing to write.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match program.write_vectored(left).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => IoSlice::advance_slices(&mut left, count),
+        }
+    }
+    Ok(())
 }
 
 async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> io::Result<()> {
