@@ -92,6 +92,9 @@ def test_a_policy_is_accepted_before_the_vm_has_done_anything(connect: Callable[
     client = connect()
     client.set_session_egress(allow_http=False, allow_https=False, allow_package_managers=False)
     assert client.get_session_egress()["allow_https"] is False
+    # CURLE_COULDNT_CONNECT: refused, and at once.
+    command = "curl -sS -m 20 https://example.org; echo $?"
+    assert client.execute(command, language="bash")["stdout"] == "7\n"
     client.kill()
 
 
