@@ -63,7 +63,7 @@ const BEHAVIOURS: Readonly<Record<number, (stream: ServerHttp2Stream, authority:
   /** Resets after the first byte that it gets. */
   21: (stream) => {
     stream.respond({ ':status': 200 });
-    stream.once('data', () => stream.close(constants.NGHTTP2_CANCEL));
+    stream.once('data', () => stream.destroy(new Error('reset')));
   },
   403: refuse(403, 'egress_denied'),
   429: refuse(429, 'too_many_connections'),
