@@ -53,6 +53,7 @@ export class GatewayLink implements EgressLink {
   readonly #flows = new Set<OpenFlow>();
   readonly #served = Promise.withResolvers<void>();
   #channel: Duplex | undefined;
+  #connects = 0;
   #lookups = 0;
 
   constructor(options: LinkOptions) {
@@ -123,6 +124,8 @@ export class GatewayLink implements EgressLink {
       session.on('error', (error) =>
         this.#options.log.info({ sandboxId: this.#options.sandboxId, err: error }, 'the egress channel'),
       );
+      // A guest that wants no more of this one gets a new one.
+      session.once('goaway', () => session.destroy());
       session.once('remoteSettings', () => this.#served.resolve());
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
       session.on('stream', (stream, headers) => this.#request(session, stream, headers));
@@ -137,11 +140,7 @@ export class GatewayLink implements EgressLink {
     stream.on('error', () => {});
     const { ':method': method, ':path': path, ':authority': authority } = headers;
     if (method === 'CONNECT' && typeof authority === 'string')
-      void serveConnect(
-        { network: this.#options.network, flows: this.#flows, record: this.#options.record },
-        stream,
-        authority,
-      ).catch((err: unknown) => this.#bug(stream, err));
+      void this.#connect(stream, authority).catch((err: unknown) => this.#bug(stream, err));
     else if (method === 'POST' && path === '/dns-query')
       void this.#lookUp(stream).catch((err: unknown) => this.#bug(stream, err));
     else respond(stream, 404, 'unknown_request');
@@ -151,6 +150,17 @@ export class GatewayLink implements EgressLink {
   #bug(stream: ServerHttp2Stream, err: unknown): void {
     this.#options.log.warn({ sandboxId: this.#options.sandboxId, err }, 'serving a request of the egress channel');
     stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  }
+
+  async #connect(stream: ServerHttp2Stream, authority: string): Promise<void> {
+    const { network, record } = this.#options;
+    const others = this.#connects++;
+    try {
+      await serveConnect({ network, flows: this.#flows, others, record }, stream, authority);
+    } finally {
+      // One that the guest gave up counts until its look-up is over, or it could have any number of them.
+      this.#connects--;
+    }
   }
 
   async #lookUp(stream: ServerHttp2Stream): Promise<void> {
