@@ -7,6 +7,7 @@ import type { Socket } from 'node:net';
 import type { AgreementCheck } from '../inspect/agreement.ts';
 import type { Bandwidth } from './bandwidth.ts';
 import { Lane } from './lane.ts';
+import { reset } from './reset.ts';
 
 /** A connection on which nothing moves for so long is forgotten by most networks, too. */
 const IDLE_MS = 3_600_000;
@@ -40,7 +41,9 @@ export class Flow {
   readonly #inward: Lane;
   #received = 0;
   #isOver = false;
-  #halves = 2;
+  /** Whether everything that each of them sent before its end has been handed on. */
+  #isGuestDone = false;
+  #isServerDone = false;
 
   constructor({ stream, socket, check, bandwidth, idleMs = IDLE_MS }: FlowOptions) {
     this.#stream = stream;
@@ -54,13 +57,13 @@ export class Flow {
     this.#end = resolve;
     stream.on('data', (chunk: Buffer) => this.#fromGuest(chunk));
     stream.on('end', () => this.#guestEnded());
-    stream.on('finish', () => this.#halfEnded());
+    stream.on('finish', () => this.#serverDone());
     stream.on('aborted', () => this.#break('failed', 'reset by the sandbox'));
     stream.on('error', (error) => this.#break('failed', error.message));
     stream.on('close', () => this.#guestClosed());
     socket.on('data', (chunk: Buffer) => this.#fromServer(chunk));
     socket.on('end', () => this.#serverEnded());
-    socket.on('finish', () => this.#halfEnded());
+    socket.on('finish', () => this.#guestDone());
     socket.on('error', (error: NodeJS.ErrnoException) =>
       this.#break('failed', `reset by the destination (${error.code})`),
     );
@@ -105,6 +108,8 @@ export class Flow {
 
   #guestEnded(): void {
     if (this.#isOver) return;
+    // Node ends what can be read for a reset, too, when the server has ended before.
+    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR) return this.#break('failed', 'reset by the sandbox');
     if (this.#check !== undefined && !this.#sendAgreed(this.#check.end())) return;
     this.#socket.end();
   }
@@ -113,19 +118,24 @@ export class Flow {
     if (!this.#isOver) this.#stream.end();
   }
 
-  #halfEnded(): void {
-    this.#halves--;
-    if (this.#halves === 0) this.#finish({ outcome: 'closed', reason: null });
+  #guestDone(): void {
+    this.#isGuestDone = true;
+    if (this.#isServerDone) this.#finish({ outcome: 'closed', reason: null });
   }
 
-  /** After an orderly end of both directions the destination may still be taking the last bytes. */
+  #serverDone(): void {
+    this.#isServerDone = true;
+    if (this.#isGuestDone) this.#finish({ outcome: 'closed', reason: null });
+  }
+
+  /** After an orderly end of both directions the destination may still be taking the last bytes; Node skips `finish` then. */
   #guestClosed(): void {
-    const { readableEnded, writableFinished, rstCode } = this.#stream;
-    if (readableEnded && writableFinished && rstCode === constants.NGHTTP2_NO_ERROR) return;
-    this.#break('failed', 'reset by the sandbox');
+    const { readableEnded, writableEnded, rstCode } = this.#stream;
+    if (readableEnded && writableEnded && rstCode === constants.NGHTTP2_NO_ERROR) this.#serverDone();
+    else this.#break('failed', 'reset by the sandbox');
   }
 
-  /** As above, the other way round. */
+  /** After an orderly end of both directions the guest may still be taking the last bytes. */
   #serverClosed(): void {
     if (this.#socket.readableEnded && this.#socket.writableFinished) return;
     this.#break('failed', 'closed by the destination');
@@ -140,7 +150,7 @@ export class Flow {
   #break(outcome: 'denied' | 'cut' | 'failed', reason: string): void {
     if (this.#isOver) return;
     this.#finish({ outcome, reason });
-    this.#stream.close(constants.NGHTTP2_CANCEL);
+    reset(this.#stream);
     // What the guest has left is not delivered, so the destination must not take it for an ordinary end.
     this.#socket.resetAndDestroy();
   }
