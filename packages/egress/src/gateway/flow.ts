@@ -109,9 +109,9 @@ export class Flow {
   #guestEnded(): void {
     if (this.#isOver) return;
     // Node ends what can be read for a reset, too, when the server has ended before.
-    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR) return this.#break('failed', 'reset by the sandbox');
-    if (this.#check !== undefined && !this.#sendAgreed(this.#check.end())) return;
-    this.#socket.end();
+    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR) this.#break('failed', 'reset by the sandbox');
+    else if (this.#check !== undefined && !this.#sendAgreed(this.#check.end())) return;
+    else this.#socket.end();
   }
 
   #serverEnded(): void {

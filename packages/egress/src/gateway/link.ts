@@ -1,6 +1,6 @@
 /** The egress channel of one incarnation: opened again whenever it drops, HTTP/2 with the guest as the client. The guest is hostile; garbage costs it its own network. */
 import { once } from 'node:events';
-import { constants, performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import { performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { synchronize } from '@instavm/agent-client';
@@ -8,6 +8,7 @@ import type { EgressLink, EgressPolicy, EgressRecord, LifecycleLog, SandboxId } 
 import { HTTP_REASON, HTTP_RULE, judge, type OpenFlow, respond, serveConnect } from './connect.ts';
 import { lookUp, MAX_QUERY_BYTES } from './lookup.ts';
 import type { Network } from './network.ts';
+import { reset } from './reset.ts';
 
 /** A busy emulating host may let a guest wait. */
 const SYNC_MS = 10_000;
@@ -149,7 +150,7 @@ export class GatewayLink implements EgressLink {
 
   #bug(stream: ServerHttp2Stream, err: unknown): void {
     this.#options.log.warn({ sandboxId: this.#options.sandboxId, err }, 'serving a request of the egress channel');
-    stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    reset(stream);
   }
 
   async #connect(stream: ServerHttp2Stream, authority: string): Promise<void> {
@@ -206,9 +207,9 @@ export class GatewayLink implements EgressLink {
 async function readQuery(stream: ServerHttp2Stream): Promise<Buffer | undefined> {
   const pieces: Buffer[] = [];
   let size = 0;
-  const timer = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), LOOKUP_BODY_MS);
+  const timer = setTimeout(() => reset(stream), LOOKUP_BODY_MS);
   try {
-    for await (const piece of stream as AsyncIterable<Buffer>) {
+    for await (const piece of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += piece.length;
       if (size > MAX_QUERY_BYTES) return undefined;
       pieces.push(piece);
