@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { Bandwidth } from '../src/gateway/bandwidth.ts';
 import { Flow } from '../src/gateway/flow.ts';
+import { Intake } from '../src/gateway/intake.ts';
 import { bytesOf, endOf, resetStream } from './support/guest.ts';
 import { listen, PUBLIC, policyOf, type Rig, type RigOptions, startRig, until } from './support/rig.ts';
 
@@ -218,7 +219,14 @@ describe('an open connection', () => {
     server.on('stream', (stream) => {
       stream.respond({ ':status': 200 });
       flow.resolve(
-        new Flow({ stream, socket, check: undefined, bandwidth: new Bandwidth(Number.POSITIVE_INFINITY), idleMs: 100 }),
+        new Flow({
+          stream,
+          intake: new Intake(stream),
+          socket,
+          check: undefined,
+          bandwidth: new Bandwidth(Number.POSITIVE_INFINITY),
+          idleMs: 100,
+        }),
       );
     });
     server.listen(0, '127.0.0.1');

@@ -8,6 +8,7 @@ import type { NameVerdict } from '../policy/policy.ts';
 import type { Destination, Verdict } from '../policy/verdict.ts';
 import { DialError, type Dialled, dial, dialThroughProxy } from './dial.ts';
 import { Flow } from './flow.ts';
+import { Intake } from './intake.ts';
 import type { Network } from './network.ts';
 
 /** Long enough for a SYN to be sent a fourth time (after 1, 3 and 7 s). */
@@ -56,6 +57,7 @@ export async function serveConnect(
   authority: string,
 ): Promise<void> {
   const { network, flows } = context;
+  const intake = new Intake(stream);
   const startedAt = Date.now();
   const destination = parseAuthority(authority);
   if (destination === undefined) return respond(stream, 400, 'malformed_authority');
@@ -125,7 +127,7 @@ export async function serveConnect(
   const isChecked = !destination.isAddress && network.policy.mustAgree(host, port, still.verdict);
   const check = isChecked ? (port === 443 ? tlsCheck(host) : httpCheck(host, port)) : undefined;
   stream.respond({ ':status': 200 });
-  const flow = new Flow({ stream, socket, check, bandwidth: network.bandwidth });
+  const flow = new Flow({ stream, intake, socket, check, bandwidth: network.bandwidth });
   const open: OpenFlow = { destination, address, flow, isChecked };
   flows.add(open);
   context.record({

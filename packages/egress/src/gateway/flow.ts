@@ -6,6 +6,7 @@ import { constants, type ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { AgreementCheck } from '../inspect/agreement.ts';
 import type { Bandwidth } from './bandwidth.ts';
+import type { Intake } from './intake.ts';
 import { Lane } from './lane.ts';
 import { reset } from './reset.ts';
 
@@ -23,6 +24,8 @@ export type FlowEnd = {
 
 export type FlowOptions = {
   readonly stream: ServerHttp2Stream;
+  /** Of `stream`, since it began. */
+  readonly intake: Intake;
   /** Connected, nothing read or written yet. */
   readonly socket: Socket;
   readonly check: AgreementCheck | undefined;
@@ -45,7 +48,7 @@ export class Flow {
   #isGuestDone = false;
   #isServerDone = false;
 
-  constructor({ stream, socket, check, bandwidth, idleMs = IDLE_MS }: FlowOptions) {
+  constructor({ stream, intake, socket, check, bandwidth, idleMs = IDLE_MS }: FlowOptions) {
     this.#stream = stream;
     this.#socket = socket;
     this.#check = check;
@@ -55,7 +58,10 @@ export class Flow {
     const { promise, resolve } = Promise.withResolvers<FlowEnd>();
     this.ended = promise;
     this.#end = resolve;
-    stream.on('data', (chunk: Buffer) => this.#fromGuest(chunk));
+    stream.on('data', (chunk: Buffer) => {
+      this.#fromGuest(chunk);
+      intake.taken();
+    });
     stream.on('end', () => this.#guestEnded());
     stream.on('finish', () => this.#serverDone());
     stream.on('aborted', () => this.#break('failed', 'reset by the sandbox'));

@@ -1,11 +1,11 @@
 /** The egress channel of one incarnation: opened again whenever it drops, HTTP/2 with the guest as the client. The guest is hostile; garbage costs it its own network. */
-import { once } from 'node:events';
 import { performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { synchronize } from '@instavm/agent-client';
 import type { EgressLink, EgressPolicy, EgressRecord, LifecycleLog, SandboxId } from '@instavm/core';
 import { HTTP_REASON, HTTP_RULE, judge, type OpenFlow, respond, serveConnect } from './connect.ts';
+import { compact } from './intake.ts';
 import { lookUp, MAX_QUERY_BYTES } from './lookup.ts';
 import type { Network } from './network.ts';
 import { reset } from './reset.ts';
@@ -18,8 +18,8 @@ const LONGEST_PAUSE_MS = 10_000;
 const STEADY_MS = 30_000;
 const MAX_STREAMS = 1024;
 const MAX_LOOKUPS = 64;
-/** A stalled stream holds at most this much. */
-const STREAM_WINDOW_BYTES = 1024 * 1024;
+/** A stalled stream holds at most this much, and one guest may have a thousand of them. */
+const STREAM_WINDOW_BYTES = 256 * 1024;
 const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
 const LOOKUP_BODY_MS = 5_000;
 
@@ -130,7 +130,7 @@ export class GatewayLink implements EgressLink {
       session.once('remoteSettings', () => this.#served.resolve());
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
       session.on('stream', (stream, headers) => this.#request(session, stream, headers));
-      await once(session, 'close');
+      await new Promise((resolve) => session.once('close', resolve));
     } finally {
       channel.destroy();
     }
@@ -212,7 +212,7 @@ async function readQuery(stream: ServerHttp2Stream): Promise<Buffer | undefined>
     for await (const piece of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += piece.length;
       if (size > MAX_QUERY_BYTES) return undefined;
-      pieces.push(piece);
+      pieces.push(compact(piece));
     }
     return Buffer.concat(pieces);
   } catch {
