@@ -5,8 +5,11 @@
 import type { CaaRecord } from 'node:dns';
 import { NODATA, NOTFOUND, REFUSED, Resolver as SystemResolver } from 'node:dns/promises';
 
-/** Two attempts fit into the guest's own 5 s; c-ares would double the second one. */
-const ATTEMPT_MS = 2_000;
+/**
+ * Two attempts fit into the guest's own 5 s. c-ares would double the second one, and Node looks at its clock once a second, so that a round
+ * number may become one more.
+ */
+const ATTEMPT_MS = 1_800;
 const ATTEMPTS = 2;
 /** Of one name; more would only be tried one after the other. */
 const MAX_ADDRESSES = 16;
