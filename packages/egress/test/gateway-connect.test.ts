@@ -1,9 +1,10 @@
 /** Who may connect where, what the guest is told, and what is written down. */
 import { createServer as createHttpServer } from 'node:http';
+import { connect as connectTls } from 'node:tls';
 import { describe, expect, it } from 'vitest';
 import { addressesOf } from './support/dns-server.ts';
 import { bytesOf, resetStream } from './support/guest.ts';
-import { echo, listen, PUBLIC, policyOf, startRig, until } from './support/rig.ts';
+import { echo, hasLowPorts, listen, PUBLIC, policyOf, startRig, until } from './support/rig.ts';
 
 describe('a CONNECT', () => {
   it('to a name that a rule allows reaches its address, and is written down when it opens and when it ends', async () => {
@@ -190,50 +191,48 @@ describe('a CONNECT', () => {
 });
 
 describe('Host and SNI', () => {
+  /** Its low ports are this file's own. */
+  const FRONT = '127.0.1.80';
   const request = (host: string) => `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`;
 
-  it.skipIf(process.getuid?.() !== 0)(
-    'have to agree with the name on port 80 when the name is why it is allowed',
-    async () => {
-      const seen: (string | undefined)[] = [];
-      const server = createHttpServer((incoming, response) => {
-        seen.push(incoming.headers.host);
-        response.end('ok');
-      });
-      const { server: tcp } = await listen((socket) => void server.emit('connection', socket), PUBLIC, 80);
-      expect(tcp.listening).toBe(true);
-      const { guest, dns, link, ends } = await startRig({ policy: { allowedDomains: ['good.test'] } });
-      dns.host('good.test', PUBLIC);
+  it.skipIf(!hasLowPorts)('have to agree with the name on port 80 when the name is why it is allowed', async () => {
+    const seen: (string | undefined)[] = [];
+    const server = createHttpServer((incoming, response) => {
+      seen.push(incoming.headers.host);
+      response.end('ok');
+    });
+    const { server: tcp } = await listen((socket) => void server.emit('connection', socket), FRONT, 80);
+    expect(tcp.listening).toBe(true);
+    const { guest, dns, link, ends } = await startRig({ policy: { allowedDomains: ['good.test'] } });
+    dns.host('good.test', FRONT);
 
-      const good = await guest.ask('good.test:80');
-      good.stream.write(request('good.test'));
-      expect(String(await bytesOf(good.stream))).toContain('200 OK');
+    const good = await guest.ask('good.test:80');
+    good.stream.write(request('good.test'));
+    expect(String(await bytesOf(good.stream))).toContain('200 OK');
 
-      const bad = await guest.ask('good.test:80');
-      expect(bad.status).toBe(200);
-      bad.stream.write(request('evil.test'));
-      expect((await bytesOf(bad.stream)).length).toBe(0);
-      expect(bad.stream.rstCode).toBe(8);
-      expect(seen).toEqual(['good.test']);
-      await until(() => ends().some(({ outcome }) => outcome === 'denied'));
-      expect(ends().at(-1)).toMatchObject({ host: 'good.test', allowed: false, rule: 'host_mismatch', bytesSent: 0 });
+    const bad = await guest.ask('good.test:80');
+    expect(bad.status).toBe(200);
+    bad.stream.write(request('evil.test'));
+    expect((await bytesOf(bad.stream)).length).toBe(0);
+    expect(bad.stream.rstCode).toBe(8);
+    expect(seen).toEqual(['good.test']);
+    await until(() => ends().some(({ outcome }) => outcome === 'denied'));
+    expect(ends().at(-1)).toMatchObject({ host: 'good.test', allowed: false, rule: 'host_mismatch', bytesSent: 0 });
 
-      // Any host may be reached then, so nothing has to agree.
-      link.setPolicy(policyOf({ allowHttp: true }));
-      const any = await guest.ask('good.test:80');
-      any.stream.write(request('evil.test'));
-      expect(String(await bytesOf(any.stream))).toContain('200 OK');
-    },
-  );
+    // Any host may be reached then, so nothing has to agree.
+    link.setPolicy(policyOf({ allowHttp: true }));
+    const any = await guest.ask('good.test:80');
+    any.stream.write(request('evil.test'));
+    expect(String(await bytesOf(any.stream))).toContain('200 OK');
+  });
 
-  it.skipIf(process.getuid?.() !== 0)(
+  it.skipIf(!hasLowPorts)(
     'have to agree on port 443: a ClientHello for another name never reaches the server',
     async () => {
       const arrived: Buffer[] = [];
-      await listen((socket) => void socket.on('data', (chunk: Buffer) => arrived.push(chunk)), PUBLIC, 443);
+      await listen((socket) => void socket.on('data', (chunk: Buffer) => arrived.push(chunk)), FRONT, 443);
       const { guest, dns, ends } = await startRig({ policy: { allowedDomains: ['good.test'] } });
-      dns.host('good.test', PUBLIC);
-      const { connect: connectTls } = await import('node:tls');
+      dns.host('good.test', FRONT);
       const hello = async (servername: string): Promise<void> => {
         const { stream } = await guest.ask('good.test:443');
         connectTls({ socket: stream, servername }).on('error', () => {});

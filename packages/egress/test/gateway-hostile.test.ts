@@ -258,12 +258,12 @@ describe('many streams at once', () => {
   it('each stalled in the middle of an upload stay within their windows', async () => {
     const { port } = await listen((socket) => void socket.pause());
     const { guest, ends } = await startRig({ policy: LOCAL });
-    const streams = await Promise.all(Array.from({ length: 100 }, () => guest.connect(`${PUBLIC}:${port}`)));
-    const piece = Buffer.alloc(64 * 1024);
+    const streams = await Promise.all(Array.from({ length: 30 }, () => guest.connect(`${PUBLIC}:${port}`)));
+    const piece = Buffer.alloc(MEGABYTE);
     const errors: Error[] = [];
     let taken = 0;
     for (const stream of streams)
-      for (let at = 0; at < 64; at++)
+      for (let at = 0; at < 24; at++)
         stream.write(piece, (error) => {
           if (error) errors.push(error);
           else taken += piece.length;
@@ -271,8 +271,8 @@ describe('many streams at once', () => {
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     expect(errors[0]).toBeUndefined();
     expect(ends()).toEqual([]);
-    // 400 MB were offered; the rest has not left the guest.
-    expect(taken).toBeLessThan(200 * MEGABYTE);
+    // 720 MB were offered. The kernel's buffers of each connection take some, the gateway a window.
+    expect(taken).toBeLessThan(420 * MEGABYTE);
   });
 });
 

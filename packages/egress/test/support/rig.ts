@@ -78,6 +78,13 @@ export async function listen(serve: (socket: Socket) => void, host = PUBLIC, por
   return { port: (server.address() as { port: number }).port, sockets, server };
 }
 
+/** Whether this process may listen on a port below 1024, as CI may. */
+export const hasLowPorts: boolean = await new Promise((resolve) => {
+  const probe = createServer();
+  probe.once('error', () => resolve(false));
+  probe.listen(443, '127.0.1.99', () => probe.close(() => resolve(true)));
+});
+
 export const echo = (socket: Socket): void => void socket.pipe(socket);
 
 /** Waits until it is so; the test's own time-out is the deadline. */
