@@ -1,14 +1,14 @@
 /** A guest's CONNECT, in stages: name → policy → look-up → addresses → dial → relay. Each may be the last, and says why. */
 import { constants, type ServerHttp2Stream } from 'node:http2';
-import type { Socket } from 'node:net';
 import type { EgressRecord } from '@instavm/core';
 import { httpCheck } from '../inspect/http.ts';
 import { tlsCheck } from '../inspect/tls.ts';
 import { parseAuthority } from '../policy/names.ts';
 import type { NameVerdict } from '../policy/policy.ts';
 import type { Destination, Verdict } from '../policy/verdict.ts';
-import { DialError, dial, dialThroughProxy } from './dial.ts';
+import { DialError, type Dialled, dial, dialThroughProxy } from './dial.ts';
 import { Flow } from './flow.ts';
+import { Intake } from './intake.ts';
 import type { Network } from './network.ts';
 
 /** Long enough for a SYN to be sent a fourth time (after 1, 3 and 7 s). */
@@ -18,7 +18,7 @@ export const HTTP_REASON = 'instavm-reason';
 export const HTTP_RULE = 'instavm-rule';
 
 /** How a program's attempt is answered when it fails, in the words of the egress channel. */
-type Failure = 'connection_refused' | 'connect_timeout' | 'unreachable' | 'proxy_failed' | 'name_not_found';
+type Failure = DialError['failure'] | 'name_not_found' | 'given_up';
 
 const STATUS: Readonly<Record<Failure, number>> = {
   connection_refused: 502,
@@ -26,7 +26,11 @@ const STATUS: Readonly<Record<Failure, number>> = {
   unreachable: 502,
   proxy_failed: 502,
   name_not_found: 502,
+  // Nobody is there to read it.
+  given_up: 502,
 };
+
+const GIVEN_UP = 'given up by the sandbox before it was connected';
 
 /** What is open, as the policy sees it. */
 export type OpenFlow = {
@@ -41,6 +45,8 @@ export type ConnectContext = {
   readonly network: Network;
   /** Those of this sandbox, this one not yet among them. */
   readonly flows: Set<OpenFlow>;
+  /** How many CONNECTs of this sandbox are being served besides this one: open ones, and those that wait for a look-up or an answer. */
+  readonly others: number;
   readonly record: (record: EgressRecord) => void;
 };
 
@@ -51,6 +57,7 @@ export async function serveConnect(
   authority: string,
 ): Promise<void> {
   const { network, flows } = context;
+  const intake = new Intake(stream);
   const startedAt = Date.now();
   const destination = parseAuthority(authority);
   if (destination === undefined) return respond(stream, 400, 'malformed_authority');
@@ -70,16 +77,14 @@ export async function serveConnect(
 
   const byName = destination.isAddress ? undefined : network.policy.decideName(host, port);
   if (byName?.allowed === false) return deny(null, byName);
-  if (flows.size >= network.maxConnections) {
-    const reason = `the sandbox has ${flows.size} open connections, which is as many as it may have`;
+  if (context.others >= network.maxConnections) {
+    const reason = `the sandbox has ${context.others} connections, opening ones included, which is as many as it may have`;
     respond(stream, 429, 'too_many_connections');
     const end = { allowed: false, rule: 'limit', outcome: 'denied', reason, durationMs: 0 } as const;
     return context.record({ ...about, ...nothing, address: null, ...end });
   }
-  const gone = new AbortController();
-  stream.once('close', () => gone.abort());
   const found = await findAddresses(network, destination);
-  if (gone.signal.aborted) return;
+  if (isGone(stream)) return fail(null, ruleOf(byName), 'given_up', GIVEN_UP);
   if (found.length === 0) return fail(null, ruleOf(byName), 'name_not_found', `${host} has no address`);
   // The policy of now: it may have changed while the name was looked up.
   const { allowed, denied } = judge(network, found, destination);
@@ -90,32 +95,39 @@ export async function serveConnect(
     return;
   }
   const addresses = allowed.map(({ address }) => address);
-  let socket: Socket;
+  let dialled: Dialled;
+  const attempt = new AbortController();
+  const giveUp = (): void => attempt.abort();
+  const deadline = setTimeout(giveUp, CONNECT_MS);
+  stream.once('close', giveUp);
   try {
-    const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(CONNECT_MS)]);
-    socket = await (network.proxy === undefined
-      ? dial(addresses, port, signal)
-      : dialThroughProxy(network.proxy, addresses, port, signal));
+    dialled = await (network.proxy === undefined
+      ? dial(addresses, port, attempt.signal)
+      : dialThroughProxy(network.proxy, addresses, port, attempt.signal));
   } catch (error) {
-    if (gone.signal.aborted) return;
+    if (isGone(stream)) return fail(first.address, first.verdict.rule, 'given_up', GIVEN_UP);
     const { failure, message } = error instanceof DialError ? error : new DialError('unreachable', String(error));
     return fail(first.address, first.verdict.rule, failure, message);
+  } finally {
+    clearTimeout(deadline);
+    stream.off('close', giveUp);
   }
-  const address = (network.proxy === undefined ? socket.remoteAddress : undefined) ?? first.address;
+  const { socket, address } = dialled;
   // And once more, about the address that it is now: nothing was sent yet.
   const now = judge(network, [address], destination);
   const [still] = now.allowed;
-  if (gone.signal.aborted || still === undefined) {
+  if (still === undefined || isGone(stream)) {
     socket.destroy();
     const [refused] = now.denied;
     if (refused !== undefined) deny(address, refused.verdict);
+    else fail(address, first.verdict.rule, 'given_up', GIVEN_UP);
     return;
   }
   const { rule } = still.verdict;
   const isChecked = !destination.isAddress && network.policy.mustAgree(host, port, still.verdict);
   const check = isChecked ? (port === 443 ? tlsCheck(host) : httpCheck(host, port)) : undefined;
   stream.respond({ ':status': 200 });
-  const flow = new Flow({ stream, socket, check, bandwidth: network.bandwidth });
+  const flow = new Flow({ stream, intake, socket, check, bandwidth: network.bandwidth });
   const open: OpenFlow = { destination, address, flow, isChecked };
   flows.add(open);
   context.record({
@@ -172,9 +184,11 @@ export async function findAddresses(
 const ruleOf = (verdict: NameVerdict | undefined): string =>
   verdict?.allowed === true ? verdict.rule : 'allowed_cidrs';
 
+const isGone = (stream: ServerHttp2Stream): boolean => stream.destroyed || stream.closed;
+
 /** A stream that has gone needs no answer. */
 export function respond(stream: ServerHttp2Stream, status: number, reason: string, rule?: string): void {
-  if (stream.destroyed || stream.closed || stream.headersSent) return;
+  if (isGone(stream) || stream.headersSent) return;
   const headers = { ':status': status, [HTTP_REASON]: reason, ...(rule === undefined ? {} : { [HTTP_RULE]: rule }) };
   stream.respond(headers, { endStream: true });
   // Whatever else was sent is not wanted.

@@ -6,6 +6,9 @@ import { constants, type ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { AgreementCheck } from '../inspect/agreement.ts';
 import type { Bandwidth } from './bandwidth.ts';
+import type { Intake } from './intake.ts';
+import { Lane } from './lane.ts';
+import { reset } from './reset.ts';
 
 /** A connection on which nothing moves for so long is forgotten by most networks, too. */
 const IDLE_MS = 3_600_000;
@@ -14,24 +17,21 @@ export type FlowEnd = {
   /** `denied`: the bytes disagreed with the name. `cut`: by us. `failed`: reset by either side. */
   readonly outcome: 'closed' | 'denied' | 'cut' | 'failed';
   readonly reason: string | null;
+  /** What the destination's side of the host has taken; not the rest that a reset threw away. */
   readonly bytesSent: number;
   readonly bytesReceived: number;
 };
 
 export type FlowOptions = {
   readonly stream: ServerHttp2Stream;
+  /** Of `stream`, since it began. */
+  readonly intake: Intake;
   /** Connected, nothing read or written yet. */
   readonly socket: Socket;
   readonly check: AgreementCheck | undefined;
   readonly bandwidth: Bandwidth;
   readonly idleMs?: number;
 };
-
-/** What can be paused while the other side is full, or too much has passed already. */
-interface Source {
-  pause(): unknown;
-  resume(): unknown;
-}
 
 export class Flow {
   readonly ended: Promise<FlowEnd>;
@@ -40,37 +40,47 @@ export class Flow {
   readonly #check: AgreementCheck | undefined;
   readonly #bandwidth: Bandwidth;
   readonly #end: (end: FlowEnd) => void;
-  readonly #timers = new Set<NodeJS.Timeout>();
+  readonly #outward: Lane;
+  readonly #inward: Lane;
+  #received = 0;
   #isOver = false;
-  #halves = 2;
+  /** Whether everything that each of them sent before its end has been handed on. */
+  #isGuestDone = false;
+  #isServerDone = false;
 
-  constructor({ stream, socket, check, bandwidth, idleMs = IDLE_MS }: FlowOptions) {
+  constructor({ stream, intake, socket, check, bandwidth, idleMs = IDLE_MS }: FlowOptions) {
     this.#stream = stream;
     this.#socket = socket;
     this.#check = check;
     this.#bandwidth = bandwidth;
+    this.#outward = new Lane(stream, socket);
+    this.#inward = new Lane(socket, stream);
     const { promise, resolve } = Promise.withResolvers<FlowEnd>();
     this.ended = promise;
     this.#end = resolve;
-    stream.on('data', (chunk: Buffer) => this.#fromGuest(chunk));
+    stream.on('data', (chunk: Buffer) => {
+      this.#fromGuest(chunk);
+      intake.taken();
+    });
     stream.on('end', () => this.#guestEnded());
+    stream.on('finish', () => this.#serverDone());
     stream.on('aborted', () => this.#break('failed', 'reset by the sandbox'));
     stream.on('error', (error) => this.#break('failed', error.message));
-    stream.on('close', () => {
-      // After both ends it is no reset, and the socket may still be busy with the last bytes.
-      const isReset =
-        stream.rstCode !== constants.NGHTTP2_NO_ERROR || !stream.readableEnded || !stream.writableFinished;
-      if (isReset) this.#break('failed', 'reset by the sandbox');
-    });
-    stream.on('drain', () => socket.resume());
+    stream.on('close', () => this.#guestClosed());
     socket.on('data', (chunk: Buffer) => this.#fromServer(chunk));
     socket.on('end', () => this.#serverEnded());
+    socket.on('finish', () => this.#guestDone());
     socket.on('error', (error: NodeJS.ErrnoException) =>
       this.#break('failed', `reset by the destination (${error.code})`),
     );
-    socket.on('close', () => this.#break('failed', 'closed by the destination'));
-    socket.on('drain', () => stream.resume());
-    socket.setTimeout(idleMs, () => this.#break('cut', `nothing was sent or received for ${idleMs / 1000} s`));
+    socket.on('close', () => this.#serverClosed());
+    const idle = (): void => this.#break('cut', `nothing was sent or received for ${idleMs / 1000} s`);
+    // Both, because either may be over while the other still has something to deliver.
+    stream.setTimeout(idleMs, idle);
+    socket.setTimeout(idleMs, idle);
+    // Their events may be past.
+    if (stream.destroyed) this.#guestClosed();
+    if (socket.destroyed) this.#serverClosed();
   }
 
   /** Both ends see a reset. */
@@ -80,9 +90,9 @@ export class Flow {
 
   #fromGuest(chunk: Buffer): void {
     if (this.#isOver) return;
-    if (this.#check === undefined) this.#send(chunk);
+    if (this.#check === undefined) this.#outward.write(chunk);
     else this.#sendAgreed(this.#check.push(chunk));
-    this.#slow(this.#stream, chunk.length);
+    this.#pace(this.#outward, chunk.length);
   }
 
   #sendAgreed(agreement: ReturnType<AgreementCheck['push']>): boolean {
@@ -90,63 +100,74 @@ export class Flow {
       this.#break('denied', agreement.mismatch);
       return false;
     }
-    for (const bytes of agreement.forward) this.#send(bytes);
+    for (const bytes of agreement.forward) this.#outward.write(bytes);
     return true;
-  }
-
-  #send(bytes: Buffer): void {
-    if (!this.#socket.write(bytes)) this.#stream.pause();
   }
 
   #fromServer(chunk: Buffer): void {
     if (this.#isOver) return;
+    this.#received += chunk.length;
     if (this.#check !== undefined && !this.#sendAgreed(this.#check.answered(chunk))) return;
-    if (!this.#stream.write(chunk)) this.#socket.pause();
-    this.#slow(this.#socket, chunk.length);
+    this.#inward.write(chunk);
+    this.#pace(this.#inward, chunk.length);
   }
 
   #guestEnded(): void {
     if (this.#isOver) return;
-    if (this.#check !== undefined && !this.#sendAgreed(this.#check.end())) return;
-    this.#socket.end(() => this.#halfEnded());
+    // Node ends what can be read for a reset, too, when the server has ended before.
+    if (this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR) this.#break('failed', 'reset by the sandbox');
+    else if (this.#check !== undefined && !this.#sendAgreed(this.#check.end())) return;
+    else this.#socket.end();
   }
 
   #serverEnded(): void {
-    if (this.#isOver) return;
-    this.#stream.end(() => this.#halfEnded());
+    if (!this.#isOver) this.#stream.end();
   }
 
-  #halfEnded(): void {
-    this.#halves--;
-    if (this.#halves === 0) this.#finish({ outcome: 'closed', reason: null });
+  #guestDone(): void {
+    this.#isGuestDone = true;
+    if (this.#isServerDone) this.#finish({ outcome: 'closed', reason: null });
   }
 
-  /** One that has to wait is resumed by its timer, or earlier by a drain: the debt stays, and the next bytes wait longer. */
-  #slow(source: Source, bytes: number): void {
+  #serverDone(): void {
+    this.#isServerDone = true;
+    if (this.#isGuestDone) this.#finish({ outcome: 'closed', reason: null });
+  }
+
+  /** After an orderly end of both directions the destination may still be taking the last bytes; Node skips `finish` then. */
+  #guestClosed(): void {
+    const { readableEnded, writableEnded, rstCode } = this.#stream;
+    if (readableEnded && writableEnded && rstCode === constants.NGHTTP2_NO_ERROR) this.#serverDone();
+    else this.#break('failed', 'reset by the sandbox');
+  }
+
+  /** After an orderly end of both directions the guest may still be taking the last bytes. */
+  #serverClosed(): void {
+    if (this.#socket.readableEnded && this.#socket.writableFinished) return;
+    this.#break('failed', 'closed by the destination');
+  }
+
+  /** The debt that other connections share grows with what this one takes, so it waits longer the next time. */
+  #pace(lane: Lane, bytes: number): void {
     const ms = this.#bandwidth.take(bytes);
-    if (ms < 1) return;
-    source.pause();
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      source.resume();
-    }, ms);
-    this.#timers.add(timer);
+    if (ms >= 1 && !this.#isOver) lane.pause(ms);
   }
 
   #break(outcome: 'denied' | 'cut' | 'failed', reason: string): void {
     if (this.#isOver) return;
     this.#finish({ outcome, reason });
-    // Not `close`: that ends the stream first, and its program would take a torn answer for a whole one.
-    this.#stream.destroy(new Error(reason));
+    reset(this.#stream);
     // What the guest has left is not delivered, so the destination must not take it for an ordinary end.
     this.#socket.resetAndDestroy();
   }
 
   #finish({ outcome, reason }: Pick<FlowEnd, 'outcome' | 'reason'>): void {
+    if (this.#isOver) return;
     this.#isOver = true;
-    for (const timer of this.#timers) clearTimeout(timer);
-    const { bytesWritten, bytesRead } = this.#socket;
+    this.#outward.close();
+    this.#inward.close();
+    this.#stream.setTimeout(0);
     this.#socket.setTimeout(0);
-    this.#end({ outcome, reason, bytesSent: bytesWritten, bytesReceived: bytesRead });
+    this.#end({ outcome, reason, bytesSent: this.#outward.delivered, bytesReceived: this.#received });
   }
 }

@@ -1,13 +1,14 @@
 /** The egress channel of one incarnation: opened again whenever it drops, HTTP/2 with the guest as the client. The guest is hostile; garbage costs it its own network. */
-import { once } from 'node:events';
-import { constants, performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import { performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { synchronize } from '@instavm/agent-client';
 import type { EgressLink, EgressPolicy, EgressRecord, LifecycleLog, SandboxId } from '@instavm/core';
 import { HTTP_REASON, HTTP_RULE, judge, type OpenFlow, respond, serveConnect } from './connect.ts';
+import { compact } from './intake.ts';
 import { lookUp, MAX_QUERY_BYTES } from './lookup.ts';
 import type { Network } from './network.ts';
+import { reset } from './reset.ts';
 
 /** A busy emulating host may let a guest wait. */
 const SYNC_MS = 10_000;
@@ -18,8 +19,8 @@ const STEADY_MS = 30_000;
 /** As in the guest: 1,024 connections and 64 look-ups. */
 const MAX_STREAMS = 1088;
 const MAX_LOOKUPS = 64;
-/** A stalled stream holds at most this much. */
-const STREAM_WINDOW_BYTES = 1024 * 1024;
+/** A stalled stream holds at most this much, and one guest may have a thousand of them. */
+const STREAM_WINDOW_BYTES = 256 * 1024;
 const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
 const LOOKUP_BODY_MS = 5_000;
 
@@ -54,6 +55,7 @@ export class GatewayLink implements EgressLink {
   readonly #flows = new Set<OpenFlow>();
   readonly #served = Promise.withResolvers<void>();
   #channel: Duplex | undefined;
+  #connects = 0;
   #lookups = 0;
 
   constructor(options: LinkOptions) {
@@ -124,10 +126,12 @@ export class GatewayLink implements EgressLink {
       session.on('error', (error) =>
         this.#options.log.info({ sandboxId: this.#options.sandboxId, err: error }, 'the egress channel'),
       );
+      // A guest that wants no more of this one gets a new one.
+      session.once('goaway', () => session.destroy());
       session.once('remoteSettings', () => this.#served.resolve());
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
       session.on('stream', (stream, headers) => this.#request(session, stream, headers));
-      await once(session, 'close');
+      await new Promise((resolve) => session.once('close', resolve));
     } finally {
       channel.destroy();
     }
@@ -138,11 +142,7 @@ export class GatewayLink implements EgressLink {
     stream.on('error', () => {});
     const { ':method': method, ':path': path, ':authority': authority } = headers;
     if (method === 'CONNECT' && typeof authority === 'string')
-      void serveConnect(
-        { network: this.#options.network, flows: this.#flows, record: this.#options.record },
-        stream,
-        authority,
-      ).catch((err: unknown) => this.#bug(stream, err));
+      void this.#connect(stream, authority).catch((err: unknown) => this.#bug(stream, err));
     else if (method === 'POST' && path === '/dns-query')
       void this.#lookUp(stream).catch((err: unknown) => this.#bug(stream, err));
     else respond(stream, 404, 'unknown_request');
@@ -151,7 +151,18 @@ export class GatewayLink implements EgressLink {
 
   #bug(stream: ServerHttp2Stream, err: unknown): void {
     this.#options.log.warn({ sandboxId: this.#options.sandboxId, err }, 'serving a request of the egress channel');
-    stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    reset(stream);
+  }
+
+  async #connect(stream: ServerHttp2Stream, authority: string): Promise<void> {
+    const { network, record } = this.#options;
+    const others = this.#connects++;
+    try {
+      await serveConnect({ network, flows: this.#flows, others, record }, stream, authority);
+    } finally {
+      // One that the guest gave up counts until its look-up is over, or it could have any number of them.
+      this.#connects--;
+    }
   }
 
   async #lookUp(stream: ServerHttp2Stream): Promise<void> {
@@ -197,12 +208,12 @@ export class GatewayLink implements EgressLink {
 async function readQuery(stream: ServerHttp2Stream): Promise<Buffer | undefined> {
   const pieces: Buffer[] = [];
   let size = 0;
-  const timer = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), LOOKUP_BODY_MS);
+  const timer = setTimeout(() => reset(stream), LOOKUP_BODY_MS);
   try {
-    for await (const piece of stream as AsyncIterable<Buffer>) {
+    for await (const piece of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += piece.length;
       if (size > MAX_QUERY_BYTES) return undefined;
-      pieces.push(piece);
+      pieces.push(compact(piece));
     }
     return Buffer.concat(pieces);
   } catch {

@@ -9,6 +9,12 @@ export const MAX_QUERY_BYTES = 512;
 /** Answers are made again for every question; a policy that changes acts at once. */
 const TTL_SECONDS = 5;
 const MAX_RECORDS = 64;
+/** A length has two bytes (RFC 1035 §4.2.2). */
+const MAX_MESSAGE_BYTES = 65_535;
+/** In the flags; 0 is a query. */
+const OPCODE = 0x7800;
+const SERVER_FAILURE = 2;
+const NAME_ERROR = 3;
 const REFUSED = 5;
 const NOT_IMPLEMENTED = 4;
 
@@ -37,7 +43,7 @@ export async function lookUp(
     const { ipv4, ipv6, absence } = await resolver.addresses(name);
     const found = question.type === 'A' ? ipv4 : ipv6;
     const isThere = ipv4.length + ipv6.length > 0 || absence === 'no_data';
-    return { message: answer(question, isThere ? 0 : absence === 'not_found' ? 3 : 2, found) };
+    return { message: answer(question, isThere ? 0 : absence === 'not_found' ? NAME_ERROR : SERVER_FAILURE, found) };
   }
   if (scope === 'addresses') return { message: answer(question, REFUSED, []), denied: { name } };
   if (!isRecordType(question.type)) return { message: answer(question, NOT_IMPLEMENTED, []) };
@@ -59,12 +65,24 @@ function parse(query: Buffer): Question | undefined {
     return undefined;
   }
   const [question, ...others] = packet.questions ?? [];
-  if (packet.type !== 'query' || question === undefined || others.length > 0) return undefined;
+  if (packet.type !== 'query' || (packet.flags ?? 0) & OPCODE || question === undefined || others.length > 0)
+    return undefined;
   if (question.class !== undefined && question.class !== 'IN') return undefined;
   return { name: question.name, type: question.type, id: packet.id ?? 0 };
 }
 
-function answer({ id, name, type }: Question, rcode: number, data: readonly unknown[]): Buffer {
+function answer(question: Question, rcode: number, data: readonly unknown[]): Buffer {
+  try {
+    const message = encoded(question, rcode, data);
+    // A name server can send what dns-packet cannot write down so that it can be read.
+    if (message.length <= MAX_MESSAGE_BYTES && decode(message)) return message;
+  } catch {
+    // As if nobody could say.
+  }
+  return encoded(question, SERVER_FAILURE, []);
+}
+
+function encoded({ id, name, type }: Question, rcode: number, data: readonly unknown[]): Buffer {
   const answers = data
     .slice(0, MAX_RECORDS)
     .map((each) => ({ type, name, ttl: TTL_SECONDS, class: 'IN', data: each }) as never);

@@ -2,10 +2,14 @@
  * Names to records, asked by the daemon itself: what a guest says of a name counts for nothing. c-ares does the asking (retries, TCP after a
  * truncated answer, several servers); `/etc/hosts` and search domains have no part in it.
  */
+import type { CaaRecord } from 'node:dns';
 import { NODATA, NOTFOUND, REFUSED, Resolver as SystemResolver } from 'node:dns/promises';
 
-/** Two attempts fit into the guest's own 5 s. */
-const ATTEMPT_MS = 2_000;
+/**
+ * Two attempts fit into the guest's own 5 s. c-ares would double the second one, and Node looks at its clock once a second, so that a round
+ * number may become one more.
+ */
+const ATTEMPT_MS = 1_800;
 const ATTEMPTS = 2;
 /** Of one name; more would only be tried one after the other. */
 const MAX_ADDRESSES = 16;
@@ -18,7 +22,7 @@ export type Addresses = {
 };
 
 export class Resolver {
-  readonly #system = new SystemResolver({ timeout: ATTEMPT_MS, tries: ATTEMPTS });
+  readonly #system = new SystemResolver({ timeout: ATTEMPT_MS, maxTimeout: ATTEMPT_MS, tries: ATTEMPTS });
 
   /** @param servers `address[:port]`; those of the system when empty */
   constructor(servers: readonly string[]) {
@@ -85,7 +89,9 @@ async function settled(look: Promise<string[]>): Promise<{ addresses: string[]; 
   }
 }
 
-function caaOf({ critical, ...rest }: { critical: number }): { flags: number; tag: string; value: string } {
-  const [tag = '', value = ''] = Object.entries(rest).find(([, text]) => typeof text === 'string') ?? [];
+/** Node gives the tag as the name of a property. */
+function caaOf({ critical, ...rest }: CaaRecord): { flags: number; tag: string; value: string } {
+  const [tag = '', value = ''] =
+    Object.entries(rest).find(([key, text]) => key !== 'type' && typeof text === 'string') ?? [];
   return { flags: critical, tag, value: String(value) };
 }
