@@ -124,6 +124,7 @@ scenarios(
       'ports.test:8080',
       'loop.test',
       'private.test',
+      'rebind.test',
       'metadata.test',
       'mapped.test',
       'nat64.test',
@@ -225,6 +226,12 @@ scenarios(
       probe: ['connect', 'loop.test', 80],
       ends: 'ECONNREFUSED',
       logged: { ...denied('loop.test', 80, 'special_address:loopback'), address: '127.0.0.1' },
+    },
+    {
+      does: 'a name that leads elsewhere a moment after it was looked up is refused',
+      probe: ['connect', 'rebind.test', 80],
+      ends: 'ECONNREFUSED',
+      logged: denied('rebind.test', 80, 'special_address:loopback'),
     },
     {
       does: 'a name that leads to private space is refused',
