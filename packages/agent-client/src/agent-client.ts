@@ -79,8 +79,8 @@ export class AgentClient {
   }
 
   /**
-   * A connection to a port on which a program of the guest listens, at its loopback addresses. Its `destroy()` resets it, its errors
-   * need no listener, and what the program resets closes without an `end`.
+   * A connection to a port on which a program of the guest listens, at its loopback addresses. Either side may end before the other.
+   * `destroy()` resets it; errors of its own are `connection_reset` and `channel_lost`, come without an `end` and need no listener.
    * @throws AgentError `port_refused`, `deadline`, `too_many_tunnels`, `channel_lost`, `cancelled`
    */
   tunnel(port: number, options: TunnelOptions): Promise<Duplex> {

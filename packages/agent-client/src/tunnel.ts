@@ -19,8 +19,8 @@ const REASONS: Readonly<Record<string, { readonly reason: string; readonly messa
 };
 
 /**
- * Opens a connection to a port of the guest's loopback interface. What the program ends is `end`, what it resets is `close` without `end`; `end()` and
- * `destroy()` do the same to it. Its errors need no listener.
+ * Opens a connection to a port of the guest's loopback interface. What the program ends is `end`, what it resets is an error `connection_reset` without an
+ * `end`; `end()` and `destroy()` do the same to it. Its errors need no listener.
  * @throws AgentError `port_refused`, `deadline`, `too_many_tunnels`, `channel_lost`, `cancelled`
  */
 export function openTunnel(
@@ -31,7 +31,8 @@ export function openTunnel(
   const isLost = (): boolean => session.destroyed || session.closed;
   if (isLost()) return Promise.reject(new AgentError('channel_lost', 'the channel to the guest is closed'));
   if (signal?.aborted === true) return Promise.reject(new AgentError('cancelled', 'the attempt was given up'));
-  const stream = resetWhenDestroyed(
+  const stream = withoutFalseEnds(
+    session,
     session.request({ ':method': 'CONNECT', ':authority': `localhost:${port}` }, { endStream: false }),
   );
   return new Promise((resolve, reject) => {
@@ -76,15 +77,26 @@ function refusal(headers: IncomingHttpHeaders & { ':status'?: number }, port: nu
 }
 
 /**
- * Node resets a stream that is destroyed without an error as NO_ERROR, which in RFC 9113 §8.1 is an orderly end: what was given up half-way
- * would look complete. An error resets it, and stays in here.
+ * Node takes a stream that is destroyed without an error, here or by the guest's reset, for one that has ended: its reader is told of an end, and
+ * the guest is sent NO_ERROR, which is an orderly end too (RFC 9113 §8.1). What was cut off would look complete.
  */
-function resetWhenDestroyed(stream: ClientHttp2Stream): ClientHttp2Stream {
+function withoutFalseEnds(session: ClientHttp2Session, stream: ClientHttp2Stream): ClientHttp2Stream {
   const destroy = stream._destroy.bind(stream);
   stream._destroy = (error, callback) => {
-    if (error !== null || stream.closed) destroy(error, callback);
-    else destroy(new AgentError('cancelled', 'the tunnel was given up'), () => callback(null));
+    if (stream.closed && stream.rstCode === constants.NGHTTP2_NO_ERROR) {
+      destroy(error, callback);
+      return;
+    }
+    stream.push = () => false;
+    const seen = error ?? endOf(session, stream);
+    destroy(seen ?? new AgentError('cancelled', 'the tunnel was given up'), () => callback(seen));
   };
   stream.on('error', () => {});
   return stream;
+}
+
+/** @returns null for one that was ended here */
+function endOf(session: ClientHttp2Session, stream: ClientHttp2Stream): AgentError | null {
+  if (session.destroyed) return new AgentError('channel_lost', 'the channel to the guest was lost');
+  return stream.closed ? new AgentError('connection_reset', 'the program in the sandbox reset the connection') : null;
 }

@@ -1,5 +1,5 @@
 /** The fake guest's tunnels: connections to the host's own loopback interface, for that is where its programs listen. */
-import { constants, type ServerHttp2Stream } from 'node:http2';
+import type { ServerHttp2Stream } from 'node:http2';
 import { connect, type Socket } from 'node:net';
 
 const AUTHORITY = /^localhost:([1-9]\d{0,4})$/;
@@ -48,7 +48,8 @@ function reach(stream: ServerHttp2Stream, port: number, [host, ...others]: reado
 
 function relay(socket: Socket, stream: ServerHttp2Stream): void {
   stream.respond({ ':status': 200 });
-  socket.on('error', () => stream.close(constants.NGHTTP2_CANCEL));
+  // Not close(), which would end the stream before it resets it.
+  socket.on('error', (error) => stream.destroy(error));
   stream.once('close', () => {
     if (stream.aborted) socket.resetAndDestroy();
     else socket.destroySoon();
