@@ -12,6 +12,7 @@ pub mod processors;
 pub mod pty;
 pub mod python;
 pub mod reaper;
+mod relay;
 pub mod services;
 pub mod stats;
 

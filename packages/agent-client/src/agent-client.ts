@@ -9,13 +9,17 @@ import { createGrpcTransport, type GrpcTransportOptions } from '@connectrpc/conn
 import { AgentError } from './errors.ts';
 import { Exec, Files, Lifecycle, Pty } from './gen/agent_pb.js';
 import { synchronize } from './handshake.ts';
+import { openTunnel, type TunnelOptions } from './tunnel.ts';
 
-/** A stalled stream holds at most this much; 64 of them do not exhaust the connection's window. */
+/** A stalled stream holds at most this much. */
 const STREAM_WINDOW_BYTES = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
+/** The largest there is (RFC 9113 §6.9.1): however many streams stall, one that moves never waits for them. */
+const CONNECTION_WINDOW_BYTES = 2 ** 31 - 1;
 const MAX_FRAME_BYTES = 256 * 1024;
 /** The largest single message that a guest may send; contents come in chunks far below. */
 const READ_MAX_BYTES = 4 * 1024 * 1024;
+/** MB. Of tunnels whose program does not read: each keeps a chunk and what Node buffers. Beyond, new streams are refused. */
+const MAX_SESSION_MEMORY = 256;
 const AUTHORITY = 'http://guest';
 
 export class AgentClient {
@@ -66,11 +70,21 @@ export class AgentClient {
     const session = connect(AUTHORITY, {
       createConnection: () => stream,
       settings: { initialWindowSize: STREAM_WINDOW_BYTES, maxFrameSize: MAX_FRAME_BYTES, enablePush: false },
+      maxSessionMemory: MAX_SESSION_MEMORY,
     });
     // Every call in flight reports the loss on its own stream; without a listener it would end the process.
     session.on('error', () => {});
     session.once('connect', () => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
     return new AgentClient(stream, session);
+  }
+
+  /**
+   * A connection to a port on which a program of the guest listens, at its loopback addresses. Either side may end before the other.
+   * `destroy()` resets it; errors of its own are `connection_reset` and `channel_lost`, come without an `end` and need no listener.
+   * @throws AgentError `port_refused`, `deadline`, `too_many_tunnels`, `channel_lost`, `cancelled`
+   */
+  tunnel(port: number, options: TunnelOptions): Promise<Duplex> {
+    return openTunnel(this.#session, port, options);
   }
 
   /** Ends every call in flight on this side. The guest learns of a lost channel, not of cancelled calls: commands go on. Idempotent. */

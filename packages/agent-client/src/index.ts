@@ -2,3 +2,4 @@ export { AgentClient } from './agent-client.ts';
 export { AgentError } from './errors.ts';
 export * from './gen/agent_pb.js';
 export { ACKN, NONCE_BYTES, SYNC, synchronize } from './handshake.ts';
+export type { TunnelOptions } from './tunnel.ts';

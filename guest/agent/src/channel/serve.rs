@@ -1,29 +1,27 @@
-//! Serves the agent's services over one connection after another.
+//! Serves the agent's services, and tunnels to programs of the guest, over one connection after another.
 
 use std::io;
 use std::path::Path;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
+use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;
 
 use super::framed::{Framed, NextHost};
 use super::port::Port;
-use super::sync;
+use super::tunnel::{MAX_TUNNELS, Tunnels};
+use super::{grpc, sync};
 
 /// A stalled stream may hold this much; 64 of them do not exhaust the connection's window.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
+const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// What one stream holds for a slow reader. The agent's memory is bounded by this times [`MAX_STREAMS`].
 const SEND_BUFFER: usize = 512 * 1024;
-/// The execs that a sandbox may run at once (256), the [viewers](crate::pty::MAX_VIEWERS) of its PTYs (512), and room for everything
-/// else: a stream that finds no place would wait without a word.
-pub const MAX_STREAMS: u32 = 1024;
+/// The execs that a sandbox may run at once (256), the [viewers](crate::pty::MAX_VIEWERS) of its PTYs (512), its tunnels, and room for
+/// everything else: a stream that finds no place would wait without a word.
+pub const MAX_STREAMS: u32 = 1024 + MAX_TUNNELS as u32;
 
 /// Serves hosts that connect to the port, one at a time, for as long as the microVM lives.
 pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
@@ -55,20 +53,32 @@ pub async fn serve_unix(path: &Path, routes: Routes) -> io::Result<()> {
 }
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: Framed<S>, routes: Routes) {
-    let (link, service) = (stream.link(), TowerToHyperService::new(routes));
-    let linked = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(link.clone());
-        service.call(request)
-    });
-    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(MAX_FRAME)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(MAX_STREAMS)
-        .serve_connection(TokioIo::new(stream), linked)
-        .await;
-    if let Err(error) = served {
+    let (link, tunnels) = (stream.link(), Tunnels::default());
+    let served = async {
+        let mut connection = h2::server::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_streams(MAX_STREAMS)
+            // Of streams that either side gave up. Browsers do so by the hundred; the host, whose sandbox this is, means no harm by it.
+            .max_concurrent_reset_streams(MAX_STREAMS as usize)
+            .max_pending_accept_reset_streams(MAX_STREAMS as usize)
+            .max_local_error_reset_streams(None)
+            .handshake(stream)
+            .await?;
+        while let Some(accepted) = connection.accept().await {
+            let (request, answer) = accepted?;
+            if request.method() == Method::CONNECT {
+                tokio::spawn(tunnels.clone().open(request, answer));
+            } else {
+                tokio::spawn(grpc::serve(routes.clone(), link.clone(), request, answer));
+            }
+        }
+        Ok::<_, h2::Error>(())
+    };
+    if let Err(error) = served.await {
         // A host that vanished is ordinary; the line helps when it is not.
         eprintln!("instavm-agent: connection ended: {error}");
     }

@@ -19,7 +19,7 @@ use super::network::REFUSED_MARK;
 use super::packet::{Ends, Unreachable, unreachable};
 use super::pool::{Owner, Pool};
 use super::queue::Held;
-use super::relay::{relay, reset};
+use crate::relay::{relay, reset};
 
 /// Of the kernel: the first SYN is repeated after a second, and each pause is twice the one before (`TCP_TIMEOUT_INIT`).
 const FIRST_REPEAT: Duration = Duration::from_secs(1);

@@ -16,6 +16,7 @@ use super::packet::Unreachable;
 use crate::channel::framed::{Framed, NextHost};
 use crate::channel::port::{Connection, Port};
 use crate::channel::sync;
+use crate::relay::Flow;
 
 /// What a channel that carries 100 MB/s holds in 10 ms, and little enough that 63 stalled programs do not stop the others.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -30,12 +31,6 @@ pub const MAX_LOOKUPS: usize = 64;
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_DNS_MESSAGE: usize = 65_535;
 const REASON: &str = "instavm-reason";
-
-/// A flow that the gateway has opened.
-pub struct Flow {
-    pub to_host: SendStream<Bytes>,
-    pub from_host: RecvStream,
-}
 
 /// How a connection fails in the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The guest's network: an ordinary one to its programs, a stream of requests to the host's gateway (design D3, D4).
 //!
 //! [`network`] leads every packet that would leave here. A DNS query is answered with [synthetic addresses](pool); a SYN waits in the
-//! [`queue`] until the [`gateway`] has allowed the name behind its address; then its connection is [relayed](relay). This side
+//! [`queue`] until the [`gateway`] has allowed the name behind its address; then its connection is [relayed](crate::relay). This side
 //! enforces nothing: whoever is root here can break the guest's own network, and no more.
 
 mod dns;
@@ -11,7 +11,6 @@ pub mod network;
 mod packet;
 mod pool;
 mod queue;
-mod relay;
 mod sockets;
 
 use std::io;

@@ -13,6 +13,7 @@ import {
   type VmSnapshot,
 } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describeTunnels } from './tunnels.ts';
 
 export type VmmUnderTest = {
   readonly vmm: Vmm;
@@ -112,6 +113,8 @@ export function describeVmmContract(name: string, make: () => Promise<VmmUnderTe
         expect(back).toBe(text);
       });
     });
+
+    describeTunnels(withClone);
 
     it('takes a snapshot while the guest goes on, and restores it as often as one likes', async () => {
       const directory = join(under.scratch, 'continued');

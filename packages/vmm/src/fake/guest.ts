@@ -9,6 +9,7 @@ import type { MachineSize } from '@instavm/core';
 import { execService } from './exec.ts';
 import { filesService } from './files.ts';
 import { FakePtys } from './ptys.ts';
+import { FakeTunnels } from './tunnel.ts';
 
 export class FakeGuest {
   readonly #server: Http2Server;
@@ -58,6 +59,8 @@ export class FakeGuest {
       },
     });
     this.#server = createServer(handler);
+    const tunnels = new FakeTunnels();
+    this.#server.on('connect', ({ stream, authority }) => tunnels.accept(stream, authority));
     this.#server.on('session', (session) => {
       this.#sessions.add(session);
       session.once('close', () => this.#sessions.delete(session));

@@ -1,5 +1,5 @@
-//! Carries one flow between a program's connection and its stream: half-close and reset in both directions, each side read only as fast as
-//! the other takes it.
+//! Carries one flow between a program's connection and a stream to the host: half-close and reset in both directions, each side read only
+//! as fast as the other takes it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -11,9 +11,8 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::Notify;
 use tokio::time::timeout;
-
-use super::gateway::Flow;
 
 /// A flow reads in pieces between these, larger as long as it fills them: an idle one holds none, a busy one few.
 const LEAST_READ: usize = 4 * 1024;
@@ -23,11 +22,30 @@ const MOST_WRITTEN: usize = 256 * 1024;
 const MOST_PIECES: usize = 64;
 const LINGER: Duration = Duration::from_secs(5);
 
+/// The stream of a flow that both sides have agreed to.
+pub struct Flow {
+    pub to_host: SendStream<Bytes>,
+    pub from_host: RecvStream,
+}
+
 /// Ends when both directions have ended. When either breaks, both ends are reset.
 pub async fn relay(mut program: TcpStream, mut flow: Flow) {
     let (mut from_program, mut to_program) = program.split();
-    let ended =
-        tokio::try_join!(upload(&mut from_program, &mut flow.to_host), download(&mut flow.from_host, &mut to_program));
+    let downloaded = Notify::new();
+    let up = async {
+        upload(&mut from_program, &mut flow.to_host).await?;
+        // A program that has said all and takes nothing any more must not keep a stream whose host gave up, or went away.
+        tokio::select! {
+            () = downloaded.notified() => Ok(()),
+            error = broken(&mut flow.to_host) => Err(error),
+        }
+    };
+    let down = async {
+        download(&mut flow.from_host, &mut to_program).await?;
+        downloaded.notify_one();
+        Ok(())
+    };
+    let ended: io::Result<_> = async { tokio::try_join!(up, down) }.await;
     if ended.is_err() {
         flow.to_host.send_reset(Reason::CANCEL);
         reset(program);
@@ -132,6 +150,16 @@ async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> 
             // An error: reset meanwhile, as the next turn will see.
             _ => {}
         }
+    }
+}
+
+/// Returns when the host resets the stream or the connection is lost.
+async fn broken(stream: &mut SendStream<Bytes>) -> io::Error {
+    match poll_fn(|context| stream.poll_reset(context)).await {
+        // What the host had sent before is still to be delivered.
+        Ok(Reason::NO_ERROR) => std::future::pending().await,
+        Ok(_) => io::ErrorKind::ConnectionReset.into(),
+        Err(error) => io::Error::other(error),
     }
 }
 

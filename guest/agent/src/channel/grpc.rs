@@ -1,0 +1,121 @@
+//! One gRPC call between its HTTP/2 stream and the services: bodies in both directions, each read only as fast as the other takes it.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use tonic::codegen::Service;
+use tonic::service::Routes;
+
+use super::link::HostLink;
+
+/// Ends with the call. A call that the host resets, or whose connection breaks, is dropped where it waits.
+pub async fn serve(mut routes: Routes, link: HostLink, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
+    let mut request = request.map(|stream| RequestBody { stream, data_done: false });
+    request.extensions_mut().insert(link);
+    let response = tokio::select! {
+        biased;
+        response = async {
+            poll_fn(|context| Service::<Request<RequestBody>>::poll_ready(&mut routes, context)).await?;
+            routes.call(request).await
+        } => response,
+        _ = poll_fn(|context| answer.poll_reset(context)) => return,
+    };
+    let (head, body) = match response {
+        Ok(response) => response.into_parts(),
+        Err(impossible) => match impossible {},
+    };
+    // An error: the host has reset the stream, and wants no answer.
+    if let Ok(stream) = answer.send_response(Response::from_parts(head, ()), body.is_end_stream())
+        && !body.is_end_stream()
+    {
+        let _ = send(body, stream).await;
+    }
+}
+
+/// Fails when the host wants no more.
+async fn send(body: tonic::body::Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
+    let mut body = pin!(body);
+    loop {
+        let frame = tokio::select! {
+            biased;
+            reason = poll_fn(|context| stream.poll_reset(context)) => return Err(reason?.into()),
+            frame = poll_fn(|context| body.as_mut().poll_frame(context)) => frame,
+        };
+        let Some(frame) = frame else { return stream.send_data(Bytes::new(), true) };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                eprintln!("instavm-agent: an answer broke off: {error}");
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let is_last = body.is_end_stream();
+                if !data.is_empty() {
+                    // One byte: what calls that wait reserve would be missing elsewhere.
+                    stream.reserve_capacity(1);
+                    while stream.capacity() == 0 {
+                        poll_fn(|context| stream.poll_capacity(context)).await.ok_or(Reason::CANCEL)??;
+                    }
+                }
+                stream.send_data(data, is_last)?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    stream.reserve_capacity(0);
+                    return stream.send_trailers(trailers);
+                }
+            }
+        }
+    }
+}
+
+struct RequestBody {
+    stream: RecvStream,
+    data_done: bool,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_done {
+            match ready!(self.stream.poll_data(context)) {
+                Some(Ok(data)) => {
+                    let released = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(released.map(|()| Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(unless_over(error).map(Err)),
+                None => self.data_done = true,
+            }
+        }
+        Poll::Ready(match ready!(self.stream.poll_trailers(context)) {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) => unless_over(error).map(Err),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+}
+
+/// The host wants no more of an answer that it has, which is no failure (RFC 9113 §8.1).
+fn unless_over(error: h2::Error) -> Option<h2::Error> {
+    (error.reason() != Some(Reason::NO_ERROR)).then_some(error)
+}
