@@ -108,7 +108,10 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       health,
       ...egress,
       shares,
-      previews: undefined,
+      previews: {
+        urlOf: (id: string) => `https://${id}.preview.localhost:8443`,
+        signedUrlOf: (id: string, at: Date) => `https://${id}.preview.localhost:8443/?instavm_token=${at.getTime()}`,
+      },
     };
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
