@@ -10,6 +10,19 @@ export const integer =
     return value;
   };
 
+const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 };
+
+/** `90`, `90s`, `15m`, `2h` or `7d`, in seconds. */
+export const duration =
+  (mostSeconds: number) =>
+  (text: string): number => {
+    const [, count, unit = 's'] = /^(\d{1,9})([smhd])?$/.exec(text) ?? [];
+    const seconds = Number(count) * SECONDS[unit as keyof typeof SECONDS];
+    if (!(seconds >= 1 && seconds <= mostSeconds))
+      throw new InvalidArgumentError(`It takes a time such as 90s, 15m, 2h or 7d, up to ${mostSeconds / SECONDS.d}d.`);
+    return seconds;
+  };
+
 /** `NAME=value`, repeatable. */
 export function assignment(text: string, before: Record<string, string> = {}): Record<string, string> {
   const [, name, value] = /^([A-Za-z_][A-Za-z0-9_]*)=([\s\S]*)$/.exec(text) ?? [];

@@ -8,6 +8,7 @@ import { newCommand } from './commands/new.ts';
 import { ptyCommand } from './commands/pty.ts';
 import { ptysCommand } from './commands/ptys.ts';
 import { rmCommand } from './commands/rm.ts';
+import { shareCommand } from './commands/share/index.ts';
 
 const program = new Command('instavm')
   .description('Sandboxes in microVMs, from the command line.')
@@ -15,7 +16,16 @@ const program = new Command('instavm')
   .option('--base-url <url>', 'default: INSTAVM_BASE_URL, else http://127.0.0.1:8787')
   .enablePositionalOptions()
   .showHelpAfterError('Add --help for what the command takes.');
-for (const command of [newCommand, lsCommand, rmCommand, execCommand, ptyCommand, ptysCommand, egressCommand])
+for (const command of [
+  newCommand,
+  lsCommand,
+  rmCommand,
+  execCommand,
+  ptyCommand,
+  ptysCommand,
+  egressCommand,
+  shareCommand,
+])
   program.addCommand(command);
 
 // A reader of the output that has gone, such as head(1), is no error.

@@ -267,6 +267,33 @@ describe('instavm, in pipes', () => {
     expect((await once(following, 'close'))[1] ?? 'SIGINT').toBe('SIGINT');
   });
 
+  it('shares ports, lists them, gives links and revokes them', async () => {
+    const { id } = await client.sandboxes.create();
+    const url = /^https:\/\/(shr[a-z2-7]{20})\.\S+\n$/;
+    const shared = await run(['share', id, '8000']);
+    expect(shared.stdout).toMatch(url);
+    const share = url.exec(shared.stdout)?.[1] ?? '';
+    expect(shared.stderr).toContain(`share link ${share}`);
+    expect((await run(['share', id, '8000', '--public'])).stdout).toBe(shared.stdout);
+    expect(JSON.parse((await run(['share', id, '8000', '--json'])).stdout)).toMatchObject({
+      id: share,
+      isPublic: true,
+    });
+    const header = /^SHARE +SANDBOX +PORT +OPEN TO +AGE +URL\n/;
+    const listed = (await run(['share', 'ls'])).stdout;
+    expect(listed).toMatch(header);
+    expect(listed).toMatch(new RegExp(`\n${share}  ${id}  8000  public +\\d+ s  https://${share}\\.`));
+    expect((await run(['share', id, '8000', '--private', '--json'])).stdout).toContain('"isPublic":false');
+    expect(JSON.parse((await run(['share', 'ls', id, '--json'])).stdout)).toMatchObject([{ id: share, port: 8000 }]);
+    const link = await run(['share', 'link', share, '--ttl', '2h']);
+    expect(link.stdout).toMatch(new RegExp(`^https://${share}\\.\\S+\\?\\S+\n$`));
+    const { expiresAt } = JSON.parse((await run(['share', 'link', share, '--ttl', '90', '--json'])).stdout);
+    expect(Date.parse(expiresAt) - Date.now()).toBeLessThanOrEqual(90_000);
+    expect((await run(['share', 'rm', share])).stdout).toBe(`${share} revoked\n`);
+    expect((await run(['share', 'ls', id])).stdout).toMatch(new RegExp(`${header.source}$`));
+    expect(await run(['share', 'link', share])).toMatchObject({ code: 1, stderr: expect.stringContaining(share) });
+  });
+
   it('says what is wrong and what to do, and exits with 1', async () => {
     const cases: [string[], object, RegExp][] = [
       [['pty', '00000000-0000-4000-8000-000000000000'], {}, /there is no session/],
@@ -278,6 +305,12 @@ describe('instavm, in pipes', () => {
       [['egress', 'set', sandbox.id, '--remove-domain', 'x.test'], {}, /x\.test is not on the list[\s\S]*egress get/],
       [['egress', 'test', sandbox.id, 'nowhere'], {}, /name:port/],
       [['egress', 'log', '00000000-0000-4000-8000-000000000000'], {}, /there is no session/],
+      [['share', sandbox.id, '0'], {}, /from 1 to 65535/],
+      [['share', sandbox.id], {}, /missing required argument 'port'/],
+      [['share', sandbox.id, '80', '--public', '--private'], {}, /either/],
+      [['share', '00000000-0000-4000-8000-000000000000', '80'], {}, /there is no session/],
+      [['share', 'rm', 'nowhere'], {}, /there is no share nowhere/],
+      [['share', 'link', 'nowhere', '--ttl', '8d'], {}, /up to 7d/],
       [['ls'], { INSTAVM_API_KEY: 'wrong' }, /API key/],
       [['ls'], { INSTAVM_API_KEY: '' }, /no API key/],
       [['ls'], { INSTAVM_BASE_URL: 'http://127.0.0.1:9' }, /npm start/],

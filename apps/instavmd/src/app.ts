@@ -1,5 +1,5 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
-import type { EgressJournal, EgressLog, SandboxService } from '@instavm/core';
+import type { EgressJournal, EgressLog, SandboxService, Shares } from '@instavm/core';
 import type { Account, Accounts } from '@instavm/store';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
@@ -9,6 +9,7 @@ import type { EgressRules } from './egress.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
+import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
@@ -22,6 +23,7 @@ import { ptyRoutes } from './routes/ptys.ts';
 import { sandboxSnapshotRoutes } from './routes/sandbox-snapshots.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { sessionRoutes } from './routes/sessions.ts';
+import { shareRoutes } from './routes/shares.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { transferRoutes } from './routes/transfer.ts';
 import { uploadRoutes } from './routes/uploads.ts';
@@ -36,6 +38,9 @@ export type Services = {
   readonly egress: EgressRules;
   readonly egressLog: EgressLog;
   readonly egressJournal: EgressJournal;
+  readonly shares: Shares;
+  /** Undefined when this daemon serves none. */
+  readonly previews: PreviewAddresses | undefined;
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
 };
@@ -93,6 +98,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(vmRoutes(services));
   await app.register(ptyRoutes(services));
   await app.register(snapshotRoutes(services));
+  await app.register(shareRoutes(services));
   await app.register(accountRoutes);
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));

@@ -8,6 +8,7 @@ import {
   EgressJournal,
   type GuestImages,
   SandboxService,
+  Shares,
   type Step,
   type StepObserver,
   systemClock,
@@ -15,7 +16,14 @@ import {
   type Vmm,
 } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { Accounts, egressLog as egressLogIn, openDatabase, sandboxRecords, snapshotRecords } from '@instavm/store';
+import {
+  Accounts,
+  egressLog as egressLogIn,
+  openDatabase,
+  sandboxRecords,
+  shareRecords,
+  snapshotRecords,
+} from '@instavm/store';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
@@ -64,12 +72,13 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     cleanup.push(() => egressJournal.stop());
     const gateway = createGateway(config, (sandboxId, record) => egressJournal.record(sandboxId, record), logger);
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
+    const records = sandboxRecords(database);
     const sandboxes = new SandboxService({
       vmm,
       templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
       connector: guestConnector,
       egress: gateway,
-      records: sandboxRecords(database),
+      records,
       snapshots: snapshotRecords(database),
       files: snapshotFiles(data.snapshotsDirectory, vmm),
       host: hostResources(config.INSTAVM_DATA_DIR),
@@ -91,7 +100,20 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const { backend, accelerator } = vmm;
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
-    const app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), health, ...egress }, logger);
+    const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
+    const services = {
+      sandboxes,
+      accounts,
+      ptyTokens: new PtyTokens(),
+      health,
+      ...egress,
+      shares,
+      previews: {
+        urlOf: (id: string) => `https://${id}.preview.localhost:8443`,
+        signedUrlOf: (id: string, at: Date) => `https://${id}.preview.localhost:8443/?instavm_token=${at.getTime()}`,
+      },
+    };
+    const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
     // Nothing of the fake outlives its daemon.
     const fate = backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;

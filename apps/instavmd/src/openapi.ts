@@ -14,6 +14,8 @@ const services: Services = {
   egress: refusing as Services['egress'],
   egressLog: refusing as Services['egressLog'],
   egressJournal: refusing as Services['egressJournal'],
+  shares: refusing as Services['shares'],
+  previews: undefined,
   health: nothing,
 };
 

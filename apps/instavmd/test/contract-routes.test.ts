@@ -5,7 +5,6 @@ import { type Api, apiOf } from './api.ts';
 
 /** Methods and paths of the contract's index, apart from those that this version serves fully (they have tests of their own). */
 const NOT_OFFERED = `
-POST /v1/shares
 POST /v1/ssh-keys
 POST /v1/vms/{vm}/volumes
 DELETE /v1/vms/{vm}/volumes/{vol}
@@ -14,7 +13,6 @@ POST /api/cli-auth/exchange
 POST /api/cli-auth/start
 POST /v1/api-keys/
 GET PATCH DELETE /v1/api-keys/{id}
-PATCH /v1/shares/{share}
 DELETE /v1/ssh-keys/1
 GET PATCH DELETE /v1/volumes/{vol}
 GET POST /v1/volumes/{vol}/checkpoints
@@ -127,11 +125,6 @@ describe('routes of the contract that this version does not offer', () => {
   it.each(EMPTY_LISTS)('answers GET %s with an empty list in its envelope', async (path, body) => {
     const answer = await api.request('GET', fill(path));
     expect([answer.status, answer.body]).toEqual([200, body]);
-  });
-
-  it('refuses a published port with a reason', async () => {
-    const answer = await api.request('GET', fill('/v1/sessions/app-url/{sid}?port=8080'));
-    expect([answer.status, answer.body.code]).toEqual([403, 'not_available']);
   });
 
   it('shows templates to callers without a key', async () => {

@@ -58,6 +58,8 @@ describe('the egress log', () => {
       egress: egressRules(createGateway(parseConfig({}), () => {}, logger)),
       egressLog: log,
       egressJournal: journal,
+      shares: {} as Services['shares'],
+      previews: undefined,
       health: () => ({}),
     };
     app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), ...own }, logger);

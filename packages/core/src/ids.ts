@@ -13,11 +13,14 @@ export type AccountId = Branded<'AccountId'>;
 export type SnapshotId = Branded<'SnapshotId'>;
 /** Name of a directory of saved state; several records may share one. Never shown. */
 export type FilesId = Branded<'FilesId'>;
+/** `shr` and 20 base-32 characters: a DNS label, which the address of the share begins with. */
+export type ShareId = Branded<'ShareId'>;
 /** Hex digest over everything a template is made from; equal keys are interchangeable. */
 export type TemplateKey = Branded<'TemplateKey'>;
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const SNAPSHOT = /^snap_[a-z2-7]{20}$/;
+const SHARE = /^shr[a-z2-7]{20}$/;
 const INCARNATION = /^vm_[a-z2-7]{20}$/;
 
 /** @returns undefined when the text is not the canonical form of a sandbox id */
@@ -36,6 +39,11 @@ export function parseSnapshotId(text: string): SnapshotId | undefined {
   return SNAPSHOT.test(text) ? (text as SnapshotId) : undefined;
 }
 
+/** @returns undefined when the text is not a share id */
+export function parseShareId(text: string): ShareId | undefined {
+  return SHARE.test(text) ? (text as ShareId) : undefined;
+}
+
 export const newSandboxId = (): SandboxId => crypto.randomUUID() as SandboxId;
 
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
@@ -46,3 +54,4 @@ export const newIncarnationId = (): IncarnationId => `vm_${base32(20)}` as Incar
 export const newAccountId = (): AccountId => `acct_${base32(20)}` as AccountId;
 export const newSnapshotId = (): SnapshotId => `snap_${base32(20)}` as SnapshotId;
 export const newFilesId = (): FilesId => `files_${base32(20)}` as FilesId;
+export const newShareId = (): ShareId => `shr${base32(20)}` as ShareId;

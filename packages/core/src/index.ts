@@ -14,6 +14,8 @@ export { planRecovery, type RecoveryPlan } from './recovery.ts';
 export * from './sandbox.ts';
 export * from './serial-queue.ts';
 export * from './service.ts';
+export * from './share.ts';
+export { type SharePorts, Shares, type Withdrawal } from './shares.ts';
 export * from './snapshot.ts';
 export { Snapshots } from './snapshots.ts';
 export * from './states.ts';

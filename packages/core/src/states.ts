@@ -139,3 +139,5 @@ export const DEADLINES_MS: Readonly<Record<PassingState, number>> = {
 export const HOLDING_STATES: readonly SandboxState[] = ['creating', 'running', 'suspending', 'resuming', 'stopping'];
 /** Those of a sandbox that a client may call running. */
 export const ALIVE_STATES: readonly SandboxState[] = ['creating', 'running', 'suspending', 'resuming'];
+/** Those in which nothing of it is kept; only a start by name, or a use that may make a fresh microVM, leads out of them. */
+export const ENDED_STATES: readonly SandboxState[] = ['stopped', 'failed'];

@@ -3,6 +3,7 @@ import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
+import { Shares } from './shares.ts';
 import { Snapshots } from './snapshots.ts';
 
 export const DEFAULT_BASE_URL = 'http://127.0.0.1:8787';
@@ -40,6 +41,8 @@ export type CreateOptions = {
 export class InstaVM {
   readonly sandboxes: Sandboxes;
   readonly snapshots: Snapshots;
+  /** Ports with an address, of all sandboxes. */
+  readonly shares: Shares;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -55,6 +58,7 @@ export class InstaVM {
     this.#http = new HttpClient(this.baseUrl, apiKey);
     this.sandboxes = new Sandboxes(this.#http);
     this.snapshots = new Snapshots(this.#http);
+    this.shares = new Shares(this.#http);
   }
 
   /** Closes idle connections. */

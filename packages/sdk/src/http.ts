@@ -8,7 +8,7 @@ import { errorFromBody, InstaVMError } from './errors.ts';
 export type Query = Readonly<Record<string, string | number | boolean | readonly string[] | undefined>>;
 
 export type HttpRequest = {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly path: string;
   readonly query?: Query;
   readonly json?: unknown;

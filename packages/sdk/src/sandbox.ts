@@ -12,6 +12,7 @@ import { type Command, Exec, type ExecOptions, type ExecResult } from './exec.ts
 import { Files } from './files.ts';
 import type { HttpClient } from './http.ts';
 import { Ptys } from './pty.ts';
+import { SandboxShares } from './shares.ts';
 import { type SnapshotInfo, snapshotInfo } from './snapshots.ts';
 
 export type SandboxState =
@@ -60,6 +61,8 @@ export class Sandbox implements AsyncDisposable {
   readonly files: Files;
   /** Terminals. */
   readonly pty: Ptys;
+  /** Ports as HTTPS addresses. */
+  readonly shares: SandboxShares;
   readonly #http: HttpClient;
   readonly #egress: Egress;
 
@@ -69,6 +72,7 @@ export class Sandbox implements AsyncDisposable {
     this.id = id;
     this.files = new Files(http, id);
     this.pty = new Ptys(http, id);
+    this.shares = new SandboxShares(http, id);
   }
 
   /** Starts a command; its streams are the caller's to read. */

@@ -208,7 +208,6 @@ describe('a session', () => {
   });
 
   it('says plainly what is not there yet', async () => {
-    await expect(session.resolveExposedPort(8000)).rejects.toThrow(/not available/);
     await expect(provider.create({ snapshot: { type: 'local' } as never })).rejects.toThrow(/on the server/);
     await session.setEgressPolicy({
       allowHttp: false,

@@ -3,4 +3,5 @@ export { type Database, openDatabase } from './database.ts';
 export { EGRESS_ROWS_KEPT, egressLog } from './egress-log.ts';
 export { takeExclusiveLock } from './exclusive-lock.ts';
 export { sandboxRecords } from './sandboxes.ts';
+export { shareRecords } from './shares.ts';
 export { snapshotRecords } from './snapshots.ts';

@@ -130,4 +130,27 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0005_shares': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('shares')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('account_id', 'text', (column) => column.notNull().references('accounts.id'))
+        .addColumn('sandbox_id', 'text', (column) => column.notNull())
+        .addColumn('port', 'integer', (column) => column.notNull())
+        .addColumn('is_public', 'integer', (column) => column.notNull())
+        .addColumn('created_at', 'text', (column) => column.notNull())
+        .addColumn('revoked_at', 'text')
+        .execute();
+      await db.schema
+        .createIndex('shares_open')
+        .on('shares')
+        .columns(['sandbox_id', 'port'])
+        .unique()
+        .where(sql.ref('revoked_at'), 'is', null)
+        .execute();
+      await db.schema.createIndex('shares_by_sandbox').on('shares').column('sandbox_id').execute();
+      await db.schema.createIndex('shares_by_account').on('shares').columns(['account_id', 'created_at']).execute();
+    },
+  },
 };

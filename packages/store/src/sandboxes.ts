@@ -3,6 +3,7 @@ import {
   type AccountId,
   ALIVE_STATES,
   type EgressPolicy,
+  ENDED_STATES,
   type EndCause,
   type FilesId,
   HOLDING_STATES,
@@ -66,9 +67,10 @@ export function sandboxRecords(database: Database): SandboxRecords {
         const isOld = transaction
           .selectFrom('sandboxes')
           .select('id')
-          .where('state', 'in', ['stopped', 'failed'])
+          .where('state', 'in', ENDED_STATES)
           .where('ended_at', '<', endedBefore.toISOString());
         await transaction.deleteFrom('incarnations').where('sandbox_id', 'in', isOld).execute();
+        await transaction.deleteFrom('shares').where('sandbox_id', 'in', isOld).execute();
         await transaction.deleteFrom('egress_log').where('sandbox_id', 'in', isOld).execute();
         const result = await transaction.deleteFrom('sandboxes').where('id', 'in', isOld).executeTakeFirst();
         return Number(result.numDeletedRows);

@@ -57,6 +57,16 @@ export type Tables = {
     duration_ms: number | null;
     repeated: number;
   };
+  /** One that is not revoked per port of a sandbox. */
+  shares: {
+    id: string;
+    account_id: string;
+    sandbox_id: string;
+    port: number;
+    is_public: number;
+    created_at: string;
+    revoked_at: string | null;
+  };
   snapshots: {
     id: string;
     account_id: string;

@@ -50,6 +50,7 @@ const CATALOG = {
   pty_not_found: { status: 404, retryable: 'no', hint: 'List the terminals of the sandbox, or create one.' },
   lease_expired: { status: 410, retryable: 'no', hint: 'Create a sandbox with a longer lifetime.' },
   snapshot_not_found: { status: 404, retryable: 'no', hint: 'List the snapshots that exist with GET /v1/snapshots.' },
+  share_not_found: { status: 404, retryable: 'no', hint: 'List the shares that are open with GET /v1/shares.' },
   // state
   invalid_state: { status: 409, retryable: 'no', hint: 'See the state in details.' },
   sandbox_suspended: { status: 409, retryable: 'no', hint: 'Resume it first, or let it be resumed with auto_resume.' },

@@ -36,8 +36,6 @@ const UNAVAILABLE: readonly string[] = [
   '/v1/custom-domains/*',
   '/v1/recordings/*',
   '/v1/sessions/:sid/tape/start',
-  '/v1/shares',
-  '/v1/shares/*',
   '/v1/ssh-keys/*',
   '/v1/tapes/*',
   '/v1/templates/*',

@@ -58,11 +58,6 @@ export const sessionRoutes =
       };
     });
 
-    app.get('/v1/sessions/app-url/:sid', { schema: { params: Params } }, async ({ account, params }) => {
-      await ownerOf(services, account.id, params.sid);
-      throw new InstaVMError('not_available', 'published ports are not available on this server');
-    });
-
     const listed = { querystring: SandboxesQuery, response: { 200: z.array(Vm) } };
     app.get('/v1/sessions/sandboxes', { schema: listed }, async ({ account, query }) => {
       const records = await services.sandboxes.list(account.id, 1000);

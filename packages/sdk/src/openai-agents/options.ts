@@ -1,5 +1,5 @@
 /** What a sandbox is made with: constructor defaults under per-run options. */
-import { SandboxConfigurationError } from '@openai/agents-core/sandbox';
+import { normalizeExposedPort, SandboxConfigurationError } from '@openai/agents-core/sandbox';
 import type { EgressPolicy } from '../egress.ts';
 
 export type InstaVMSandboxClientOptions = {
@@ -19,7 +19,10 @@ export type InstaVMSandboxClientOptions = {
   /** A snapshot is taken when the lifetime ends, under `snapshotName` when that is given. */
   snapshotOnTerminate?: boolean;
   snapshotName?: string;
+  /** The only ports that `resolveExposedPort` takes; any port when it is empty or left out. */
   exposedPorts?: number[];
+  /** False: a resolved port is opened by its `query` only, a token that ends with the lifetime. True when left out. */
+  exposedPortsPublic?: boolean;
   /** False: no way out but the listed domains and address ranges. The six about the network are true, and the lists empty, when left out. */
   allowInternetAccess?: boolean;
   allowHttp?: boolean;
@@ -41,6 +44,7 @@ const KNOWN: Readonly<Record<keyof InstaVMSandboxClientOptions, true>> = {
   snapshotOnTerminate: true,
   snapshotName: true,
   exposedPorts: true,
+  exposedPortsPublic: true,
   allowInternetAccess: true,
   allowHttp: true,
   allowHttps: true,
@@ -52,7 +56,7 @@ const KNOWN: Readonly<Record<keyof InstaVMSandboxClientOptions, true>> = {
 /** An agent thinks between its commands; the daemon's own default would end its sandbox under it. */
 export const DEFAULT_LIFETIME_SECONDS = 3600;
 
-/** @throws SandboxConfigurationError that names an option which does not exist */
+/** @throws SandboxConfigurationError that names an option which does not exist; UserError for a port that cannot be */
 export function mergeOptions(
   defaults: InstaVMSandboxClientOptions,
   options: InstaVMSandboxClientOptions | undefined,
@@ -62,6 +66,7 @@ export function mergeOptions(
   for (const name of Object.keys(merged)) {
     if (!Object.hasOwn(KNOWN, name)) throw new SandboxConfigurationError(`InstaVMSandboxClient has no option ${name}`);
   }
+  for (const port of merged.exposedPorts ?? []) normalizeExposedPort(port);
   return merged;
 }
 

@@ -14,7 +14,6 @@ import {
   SandboxConfigurationError,
   type SandboxDirectoryEntry,
   type SandboxExecResult,
-  SandboxExposedPortUnavailableError,
   type SandboxSession,
   type ViewImageArgs,
   validateSandboxArchiveLimits,
@@ -29,6 +28,7 @@ import { InstaVMError } from '../errors.ts';
 import type { Sandbox } from '../sandbox.ts';
 import { createEditor } from './editor.ts';
 import { fileError, isGone, providerError } from './errors.ts';
+import { resolveExposedPort } from './exposed-ports.ts';
 import { imageOutputFromBytes, MAX_VIEW_IMAGE_BYTES, mergeManifestDelta, shellQuote } from './internals.ts';
 import { assertSupported, materializeEntries, materializeManifest } from './materialize.ts';
 import { egressOptions } from './options.ts';
@@ -218,10 +218,9 @@ find ${shellQuote(beside)} -mindepth 1 -maxdepth 1 -exec mv -t ${shellQuote(root
     delete this.state.exposedPorts;
   }
 
-  async resolveExposedPort(port: number): Promise<ExposedPortEndpoint> {
-    throw new SandboxExposedPortUnavailableError(`port ${port}: published ports are not available on this server yet`, {
-      port,
-    });
+  /** Where a port is reached from outside; nothing need listen there yet. Any port when `exposedPorts` lists none. */
+  resolveExposedPort(port: number): Promise<ExposedPortEndpoint> {
+    return resolveExposedPort(this.sandbox, this.state, port);
   }
 
   /** Holds from now on, also for the sandbox that takes the place of this one when it is gone; connections that it forbids are cut. */

@@ -1,0 +1,18 @@
+import { Command } from 'commander';
+import { clientOf, sandboxOf } from '../../connect.ts';
+import { age, printJson, table } from '../../output.ts';
+
+export const lsCommand = new Command('ls')
+  .description('list what is shared, newest first')
+  .argument('[id]', 'only of this sandbox or VM')
+  .option('--json', 'as JSON')
+  .action(async (id: string | undefined, { json }: { json?: boolean }, command: Command) => {
+    const client = clientOf(command);
+    const shares = await (id === undefined ? client : await sandboxOf(client, id)).shares.list();
+    if (json) return printJson(shares);
+    const rows = shares.map((share) => [
+      ...[share.id, share.sandboxId, String(share.port), share.isPublic ? 'public' : 'private'],
+      ...[age(share.createdAt), share.url],
+    ]);
+    console.log(table(['SHARE', 'SANDBOX', 'PORT', 'OPEN TO', 'AGE', 'URL'], rows));
+  });

@@ -1,0 +1,112 @@
+/** What the preview proxy is given: shares found by id, who may open them, and a connection to the port, for which the sandbox is woken. */
+import type { Duplex } from 'node:stream';
+import { type AccountId, parseShareId, type SandboxId, type ShareId, type Shares, type Wake } from '@instavm/core';
+import type { Accounts } from '@instavm/store';
+import { InstaVMError } from '@instavm/wire';
+import { accountOf } from './auth.ts';
+
+/** Where shares are, and links that open private ones. */
+export type PreviewAddresses = {
+  urlOf(shareId: string): string;
+  signedUrlOf(shareId: string, expiresAt: Date): string;
+};
+
+export type PreviewTarget = {
+  readonly shareId: string;
+  readonly sandboxId: string;
+  readonly port: number;
+  readonly isPublic: boolean;
+  /**
+   * Wakes the sandbox if need be and connects to the port. The sandbox counts as used until the stream is closed; revoking the share
+   * closes it, and so does making it private for one that was opened while it was public.
+   * @throws InstaVMError share_not_found when that happened meanwhile; sandbox_suspended, lease_expired, invalid_state, guest_lost, …
+   */
+  connect(signal: AbortSignal): Promise<Duplex>;
+};
+
+export type PreviewTargets = {
+  /** undefined: no such share, revoked, or its sandbox has ended. */
+  find(shareId: string): Promise<PreviewTarget | undefined>;
+  /** Whether an API key may open a private share: it is the owner's. */
+  mayOpen(apiKey: string, target: PreviewTarget): Promise<boolean>;
+};
+
+/** The part of a sandbox that a preview needs. */
+type Owner = {
+  hold(): () => void;
+  guest(wake: Wake): Promise<{ connectPort(port: number, signal: AbortSignal): Promise<Duplex> }>;
+};
+
+export type PreviewParts = {
+  readonly shares: Shares;
+  readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
+  readonly accounts: Accounts;
+};
+
+type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
+
+export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): PreviewTargets {
+  /** From before they are dialled until they are closed. */
+  const connections = new Map<ShareId, Set<Connection>>();
+  shares.onWithdrawn((id, how) => {
+    for (const { isPublic, cut } of connections.get(id) ?? []) if (how === 'revoked' || isPublic) cut.abort();
+  });
+
+  function track(id: ShareId, isPublic: boolean): { cut: AbortSignal; forget: () => void } {
+    const ofShare = connections.get(id) ?? new Set();
+    connections.set(id, ofShare);
+    const connection = { isPublic, cut: new AbortController() };
+    ofShare.add(connection);
+    const forget = (): void => {
+      ofShare.delete(connection);
+      if (ofShare.size === 0 && connections.get(id) === ofShare) connections.delete(id);
+    };
+    return { cut: connection.cut.signal, forget };
+  }
+
+  return {
+    async find(text) {
+      const shareId = parseShareId(text);
+      const share = shareId && (await shares.find(shareId));
+      if (share === undefined) return undefined;
+      const { id, accountId, sandboxId, port, isPublic } = share;
+      const connect = async (signal: AbortSignal): Promise<Duplex> => {
+        const { cut, forget } = track(id, isPublic);
+        const closing: (() => void)[] = [forget];
+        const close = (): void => {
+          for (const each of closing.splice(0)) each();
+        };
+        try {
+          // Withdrawn after `find`, before it was tracked.
+          const now = await shares.find(id);
+          if (now === undefined || (isPublic && !now.isPublic)) throw withdrawn();
+          const owner = await sandboxes.get(accountId, sandboxId);
+          closing.push(owner.hold());
+          const guest = await owner.guest('suspended');
+          const stream = await guest.connectPort(port, AbortSignal.any([signal, cut]));
+          stream.once('close', close);
+          cut.addEventListener('abort', () => stream.destroy(), { once: true });
+          if (cut.aborted) {
+            stream.destroy();
+            throw withdrawn();
+          }
+          if (stream.closed) close();
+          return stream;
+        } catch (error) {
+          close();
+          throw cut.aborted ? withdrawn() : error;
+        }
+      };
+      return { shareId: id, sandboxId, port, isPublic, connect };
+    },
+
+    async mayOpen(apiKey, { shareId }) {
+      const account = await accountOf(accounts, apiKey);
+      const id = parseShareId(shareId);
+      const share = id && (await shares.find(id));
+      return account !== undefined && share?.accountId === account.id;
+    },
+  };
+}
+
+const withdrawn = (): InstaVMError => new InstaVMError('share_not_found', 'the share was revoked or made private');

@@ -1,0 +1,155 @@
+/** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links and DELETE as our additions. */
+import { type AccountId, parseShareId, type SandboxRecord, type ShareId, type ShareRecord } from '@instavm/core';
+import {
+  AppUrl,
+  AppUrlQuery,
+  CreateShareRequest,
+  InstaVMError,
+  Share,
+  ShareRevoked,
+  Shares,
+  SharesQuery,
+  ShareToken,
+  ShareTokenRequest,
+  UpdateShareRequest,
+} from '@instavm/wire';
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+import type { Services } from '../app.ts';
+import type { PreviewAddresses } from '../previews.ts';
+import { ownerOf, ownerOfVm, vmStatus } from './views.ts';
+
+const LIST_LIMIT = 1000;
+const Params = z.object({ id: z.string() });
+const SessionParams = z.object({ sid: z.string() });
+
+export const shareRoutes =
+  (services: Services): FastifyPluginAsyncZod =>
+  async (app) => {
+    const { shares } = services;
+    const created = {
+      summary: 'The address of a port, the same one each time until it is revoked',
+      body: CreateShareRequest,
+      response: { 200: Share },
+    };
+    app.post('/v1/shares', { schema: created }, async ({ account, body }) => {
+      const previews = previewsOf(services);
+      const { vm_id, session_id, port, is_public } = body;
+      const owner = vm_id
+        ? await ownerOfVm(services, account.id, vm_id)
+        : await ownerOf(services, account.id, session_id ?? '');
+      return shareView(previews, await shares.open(owner.record, port, is_public ?? undefined));
+    });
+
+    const listed = {
+      summary: 'Shares that are open, newest first',
+      querystring: SharesQuery,
+      response: { 200: Shares },
+    };
+    app.get('/v1/shares', { schema: listed }, async ({ account, query }) => {
+      const previews = previewsOf(services);
+      const sandboxId = query.session_id && (await ownerOf(services, account.id, query.session_id)).record.id;
+      const records = await shares.list(account.id, LIST_LIMIT, sandboxId || undefined);
+      return { shares: records.map((record) => shareView(previews, record)) };
+    });
+
+    const one = { params: Params, response: { 200: Share } };
+    app.get('/v1/shares/:id', { schema: one }, async ({ account, params }) =>
+      shareView(previewsOf(services), await shares.get(account.id, shareIdOf(params.id))),
+    );
+
+    // Revoking works where nothing is served as well: a later daemon might.
+    const revoke = async (accountId: AccountId, id: ShareId) => {
+      await shares.revoke(accountId, id);
+      return { share_id: id, revoked: true as const };
+    };
+    const changed = {
+      summary: 'Make a share public or private, or revoke it',
+      params: Params,
+      body: UpdateShareRequest,
+      response: { 200: z.union([Share, ShareRevoked]) },
+    };
+    app.patch('/v1/shares/:id', { schema: changed }, async ({ account, params, body }) => {
+      const id = shareIdOf(params.id);
+      if (body.revoke) return revoke(account.id, id);
+      return shareView(previewsOf(services), await shares.setPublic(account.id, id, body.is_public ?? false));
+    });
+    const revoked = { summary: 'Revoke a share', params: Params, response: { 200: ShareRevoked } };
+    app.delete('/v1/shares/:id', { schema: revoked }, async ({ account, params }) =>
+      revoke(account.id, shareIdOf(params.id)),
+    );
+
+    const signed = {
+      summary: 'A link that opens a private share for a while without any other credential',
+      params: Params,
+      body: ShareTokenRequest.nullish(),
+      response: { 200: ShareToken },
+    };
+    app.post('/v1/shares/:id/token', { schema: signed }, async ({ account, params, body }) => {
+      const previews = previewsOf(services);
+      const { id } = await shares.get(account.id, shareIdOf(params.id));
+      const { ttl_seconds } = body ?? ShareTokenRequest.parse({});
+      const expiresAt = new Date(Date.now() + ttl_seconds * 1000);
+      return { url: previews.signedUrlOf(id, expiresAt), expires_at: expiresAt.toISOString() };
+    });
+
+    const appUrl = {
+      summary: 'A port of a session as a URL that opens without a credential: a public share, or a link that expires',
+      params: SessionParams,
+      querystring: AppUrlQuery,
+      response: { 200: AppUrl },
+    };
+    app.get('/v1/sessions/app-url/:sid', { schema: appUrl }, async ({ account, params, query }) => {
+      const previews = previewsOf(services);
+      const { record } = await ownerOf(services, account.id, params.sid);
+      const share = await shares.open(record, query.port);
+      const seconds = linkSeconds(record);
+      // Asking for an address makes nothing public that was not.
+      const url = share.isPublic
+        ? previews.urlOf(share.id)
+        : previews.signedUrlOf(share.id, new Date(Date.now() + seconds * 1000));
+      return {
+        direct_url: url,
+        url,
+        share_id: share.id,
+        is_public: share.isPublic,
+        port: share.port,
+        session_id: record.id,
+        vm_id: record.incarnationId,
+        vm_ip: null,
+        status: vmStatus(record),
+        expires_in_seconds: seconds,
+      };
+    });
+  };
+
+/** What is left of the session's life; a whole one for a session that is suspended. */
+function linkSeconds({ expiresAt, ttlSeconds }: SandboxRecord): number {
+  const left = expiresAt === null ? ttlSeconds : (expiresAt.getTime() - Date.now()) / 1000;
+  return Math.max(1, Math.ceil(left));
+}
+
+/** @throws not_available */
+function previewsOf({ previews }: Services): PreviewAddresses {
+  if (previews === undefined)
+    throw new InstaVMError('not_available', 'this server serves no previews', {
+      hint: 'Set INSTAVM_PREVIEW_LISTEN to a host:port, such as 127.0.0.1:8443, and start the server again.',
+    });
+  return previews;
+}
+
+/** @throws share_not_found */
+function shareIdOf(text: string): ShareId {
+  const id = parseShareId(text);
+  if (id === undefined) throw new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
+  return id;
+}
+
+const shareView = (previews: PreviewAddresses, record: ShareRecord) => ({
+  share_id: record.id,
+  url: previews.urlOf(record.id),
+  port: record.port,
+  is_public: record.isPublic,
+  session_id: record.sandboxId,
+  created_at: record.createdAt.toISOString(),
+});

@@ -1,0 +1,420 @@
+/** Shares over HTTP and as the preview proxy sees them, over a real store; sandboxes are records without a microVM. */
+import { type Duplex, PassThrough } from 'node:stream';
+import {
+  type AccountId,
+  DEFAULT_LIFECYCLE,
+  DEFAULT_SIZE,
+  newIncarnationId,
+  newSandboxId,
+  type SandboxId,
+  type SandboxRecord,
+  type SandboxState,
+  Shares,
+  systemClock,
+} from '@instavm/core';
+import { type Account, Accounts, type Database, openDatabase, sandboxRecords, shareRecords } from '@instavm/store';
+import { InstaVMError } from '@instavm/wire';
+import type { FastifyInstance } from 'fastify';
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { buildApp, type Services } from '../src/app.ts';
+import { type PreviewAddresses, type PreviewParts, type PreviewTargets, previewTargets } from '../src/previews.ts';
+import { PtyTokens } from '../src/pty-tokens.ts';
+
+const ADDRESSES: PreviewAddresses = {
+  urlOf: (id) => `https://${id}.preview.test:8443`,
+  signedUrlOf: (id, expiresAt) => `https://${id}.preview.test:8443/?until=${expiresAt.toISOString()}`,
+};
+const NOWHERE = 'shraaaaaaaaaaaaaaaaaaaa';
+
+let database: Database;
+let accounts: Accounts;
+let shares: Shares;
+let targets: PreviewTargets;
+let account: Account;
+let key = '';
+const open: FastifyInstance[] = [];
+
+beforeEach(async () => {
+  database = await openDatabase(':memory:');
+  accounts = new Accounts(database);
+  account = await accounts.createWithKey('a@b', 'A', 'first', (given) => {
+    key = given;
+  });
+  shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
+});
+afterEach(async () => {
+  for (const app of open.splice(0)) await app.close();
+  await database.destroy();
+});
+
+async function sandbox(state: SandboxState = 'running', accountId: AccountId = account.id): Promise<SandboxRecord> {
+  const record: SandboxRecord = {
+    ...{ id: newSandboxId(), accountId, state, stateReason: null, endCause: null, epoch: 1 },
+    ...{ incarnationId: newIncarnationId(), size: DEFAULT_SIZE, ttlSeconds: 300, metadata: {}, env: {}, egress: null },
+    ...{ createdAt: new Date(), startedAt: new Date(), endedAt: null, expiresAt: new Date(Date.now() + 100_000) },
+    ...{ lifecycle: DEFAULT_LIFECYCLE, savedIn: null, leaseLeftMs: null, snapshotId: null },
+  };
+  await sandboxRecords(database).insert(record);
+  return record;
+}
+const become = (id: SandboxId, state: SandboxState) => sandboxRecords(database).update(id, 1, { state });
+
+// biome-ignore lint/suspicious/noExplicitAny: answers are whatever the server sent; the tests look at them.
+type Answer = { status: number; body: any };
+
+async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
+  const find = async (record: SandboxRecord | undefined, accountId: AccountId) => {
+    if (record?.accountId !== accountId) throw new InstaVMError('sandbox_not_found', 'there is no such session');
+    return { record };
+  };
+  const records = sandboxRecords(database);
+  const sandboxes = {
+    get: async (accountId: AccountId, id: SandboxId) => find(await records.find(id), accountId),
+    getByIncarnation: async (accountId: AccountId, id: never) => find(await records.findByIncarnation(id), accountId),
+  };
+  const unused = { egress: {}, egressLog: {}, egressJournal: {}, health: () => ({}) };
+  const services = {
+    ...unused,
+    sandboxes,
+    accounts,
+    ptyTokens: new PtyTokens(),
+    shares,
+    previews: addresses ?? undefined,
+  };
+  const app = await buildApp(services as unknown as Services, pino({ level: 'silent' }));
+  open.push(app);
+  return async (method: 'GET' | 'POST' | 'PATCH' | 'DELETE', url: string, payload?: object, as = key) => {
+    const options = { method, url, headers: { 'x-api-key': as }, ...(payload && { payload }) };
+    const answer = await app.inject(options);
+    return { status: answer.statusCode, body: answer.json() } as Answer;
+  };
+}
+
+describe('shares over HTTP', () => {
+  it('have one URL per port of a sandbox, by session and by VM', async () => {
+    const call = await serve();
+    const { id, incarnationId } = await sandbox();
+    const { status, body } = await call('POST', '/v1/shares', { port: 8000, session_id: id });
+    expect([status, body]).toEqual([
+      200,
+      {
+        share_id: expect.stringMatching(/^shr[a-z2-7]{20}$/),
+        url: `https://${body.share_id}.preview.test:8443`,
+        port: 8000,
+        is_public: false,
+        session_id: id,
+        created_at: expect.any(String),
+      },
+    ]);
+    expect((await call('POST', '/v1/shares', { port: 8000, vm_id: incarnationId })).body).toEqual(body);
+    expect((await call('POST', '/v1/shares', { port: 8001, session_id: id })).body.url).not.toBe(body.url);
+  });
+
+  it('are of the VM when a session is named as well', async () => {
+    const call = await serve();
+    const [one, other] = [await sandbox(), await sandbox()];
+    const both = { port: 1, vm_id: one.incarnationId, session_id: other.id };
+    expect((await call('POST', '/v1/shares', both)).body.session_id).toBe(one.id);
+    expect((await call('POST', '/v1/shares', { ...both, vm_id: null })).body.session_id).toBe(other.id);
+  });
+
+  it('become what a later request asks for, and stay as they are when it does not say', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const visibility = async (fields: object) =>
+      (await call('POST', '/v1/shares', { port: 80, session_id: id, ...fields })).body.is_public;
+    expect(await visibility({ is_public: true })).toBe(true);
+    expect(await visibility({})).toBe(true);
+    expect(await visibility({ is_public: null })).toBe(true);
+    expect(await visibility({ is_public: false })).toBe(false);
+  });
+
+  it('are read, listed, made public and private', async () => {
+    const call = await serve();
+    const [one, other] = [await sandbox(), await sandbox()];
+    const first = (await call('POST', '/v1/shares', { port: 1, session_id: one.id })).body;
+    const second = (await call('POST', '/v1/shares', { port: 2, session_id: other.id })).body;
+    expect((await call('GET', `/v1/shares/${first.share_id}`)).body).toEqual(first);
+    const listed = async (query = '') =>
+      (await call('GET', `/v1/shares${query}`)).body.shares.map((share: { share_id: string }) => share.share_id);
+    expect((await listed()).sort()).toEqual([first.share_id, second.share_id].sort());
+    expect(await listed(`?session_id=${other.id}`)).toEqual([second.share_id]);
+    const patch = async (body: object) => (await call('PATCH', `/v1/shares/${first.share_id}`, body)).body;
+    expect(await patch({ is_public: true })).toEqual({ ...first, is_public: true });
+    expect(await patch({ is_public: false })).toEqual(first);
+  });
+
+  it('are gone at once when they are revoked, which may be said twice; the port then gets another URL', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const create = async () => (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
+    const { share_id } = await create();
+    const gone = { share_id, revoked: true };
+    const path = `/v1/shares/${share_id}`;
+    for (let round = 0; round < 2; round++) expect((await call('PATCH', path, { revoke: true })).body).toEqual(gone);
+    expect((await call('DELETE', path)).body).toEqual(gone);
+    for (const answer of [await call('GET', path), await call('PATCH', path, { is_public: true })])
+      expect([answer.status, answer.body.code]).toEqual([404, 'share_not_found']);
+    expect((await call('POST', `${path}/token`)).body.code).toBe('share_not_found');
+    expect((await call('GET', '/v1/shares')).body.shares).toEqual([]);
+    expect((await create()).share_id).not.toBe(share_id);
+  });
+
+  it('give links that open them for a while', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const { share_id } = (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
+    const link = async (body?: object) => (await call('POST', `/v1/shares/${share_id}/token`, body)).body;
+    const secondsOf = ({ expires_at }: { expires_at: string }) => (Date.parse(expires_at) - Date.now()) / 1000;
+    const hour = await link();
+    expect(hour.url).toBe(`https://${share_id}.preview.test:8443/?until=${hour.expires_at}`);
+    expect(secondsOf(hour)).toBeGreaterThan(3_500);
+    expect(secondsOf(await link({ ttl_seconds: 60 }))).toBeLessThanOrEqual(60);
+    for (const ttl_seconds of [0, 1.5, 7 * 86_400 + 1])
+      expect((await link({ ttl_seconds })).code).toBe('invalid_argument');
+  });
+
+  it('are what app-url answers: a link for as long as the session lives, or the URL of what is public already', async () => {
+    const call = await serve();
+    const { id, incarnationId } = await sandbox();
+    const { status, body } = await call('GET', `/v1/sessions/app-url/${id}?port=3000`);
+    expect([status, body]).toEqual([
+      200,
+      {
+        direct_url: expect.stringContaining(`https://${body.share_id}.preview.test:8443/?until=`),
+        url: body.direct_url,
+        share_id: expect.any(String),
+        is_public: false,
+        port: 3000,
+        session_id: id,
+        vm_id: incarnationId,
+        vm_ip: null,
+        status: 'active',
+        expires_in_seconds: expect.any(Number),
+      },
+    ]);
+    expect(body.expires_in_seconds).toBeGreaterThan(90);
+    expect(body.expires_in_seconds).toBeLessThanOrEqual(100);
+    await call('PATCH', `/v1/shares/${body.share_id}`, { is_public: true });
+    expect((await call('GET', `/v1/sessions/app-url/${id}?port=3000`)).body).toMatchObject({
+      direct_url: `https://${body.share_id}.preview.test:8443`,
+      is_public: true,
+    });
+    expect((await call('GET', `/v1/sessions/app-url/${id}`)).body.port).toBe(80);
+    expect((await call('GET', `/v1/sessions/app-url/${id}?port=65536`)).body.code).toBe('invalid_argument');
+  });
+
+  it('exist while their sandbox does, suspended or not, and come back if that is started again', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const body = { port: 1, session_id: id };
+    const { share_id } = (await call('POST', '/v1/shares', body)).body;
+    await become(id, 'suspended');
+    expect((await call('POST', '/v1/shares', body)).body.share_id).toBe(share_id);
+    await become(id, 'stopped');
+    expect((await call('POST', '/v1/shares', body)).body).toMatchObject({ code: 'invalid_state' });
+    expect((await call('GET', `/v1/shares/${share_id}`)).body.code).toBe('share_not_found');
+    expect((await call('GET', '/v1/shares')).body.shares).toEqual([]);
+    await become(id, 'running');
+    expect((await call('GET', `/v1/shares/${share_id}`)).status).toBe(200);
+    await become(id, 'failed');
+    expect((await call('DELETE', `/v1/shares/${share_id}`)).status).toBe(200);
+    await become(id, 'running');
+    expect((await call('GET', `/v1/shares/${share_id}`)).status).toBe(404);
+  });
+
+  it('belong to their account', async () => {
+    const call = await serve();
+    const { id, incarnationId } = await sandbox();
+    const { share_id } = (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
+    let stranger = '';
+    await accounts.createWithKey('c@d', 'C', 'first', (given) => {
+      stranger = given;
+    });
+    const path = `/v1/shares/${share_id}`;
+    const refused = [
+      await call('GET', path, undefined, stranger),
+      await call('PATCH', path, { is_public: true }, stranger),
+      await call('PATCH', path, { revoke: true }, stranger),
+      await call('DELETE', path, undefined, stranger),
+      await call('POST', `${path}/token`, undefined, stranger),
+      await call('POST', '/v1/shares', { port: 1, session_id: id }, stranger),
+      await call('POST', '/v1/shares', { port: 1, vm_id: incarnationId }, stranger),
+      await call('GET', `/v1/shares?session_id=${id}`, undefined, stranger),
+      await call('GET', `/v1/sessions/app-url/${id}`, undefined, stranger),
+    ];
+    expect(refused.map(({ status }) => status)).toEqual(refused.map(() => 404));
+    expect((await call('GET', '/v1/shares', undefined, stranger)).body.shares).toEqual([]);
+    expect((await call('GET', path)).body.is_public).toBe(false);
+    for (const method of ['GET', 'DELETE'] as const)
+      expect((await call(method, path, undefined, 'x')).status).toBe(401);
+  });
+
+  it('name what is wrong with a request', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const wrong: [object, string][] = [
+      [{ session_id: id }, 'port'],
+      [{ session_id: id, port: 0 }, 'port'],
+      [{ session_id: id, port: 65_536 }, 'port'],
+      [{ session_id: id, port: '80' }, 'port'],
+      [{ port: 80 }, 'session_id'],
+      [{ session_id: id, port: 80, is_public: 'yes' }, 'is_public'],
+    ];
+    for (const [body, field] of wrong) {
+      const answer = await call('POST', '/v1/shares', body);
+      expect([answer.status, answer.body.details.fields[0].path], field).toEqual([422, field]);
+    }
+    for (const body of [{}, { revoke: false }])
+      expect((await call('PATCH', `/v1/shares/${NOWHERE}`, body)).body.code).toBe('invalid_argument');
+    for (const name of [NOWHERE, 'x', '..%2f'])
+      expect((await call('GET', `/v1/shares/${name}`)).body.code).toBe('share_not_found');
+  });
+
+  it('are refused with the setting to change where no previews are served, and can still be revoked', async () => {
+    const { id } = await sandbox();
+    const { share_id } = (await (await serve())('POST', '/v1/shares', { port: 1, session_id: id })).body;
+    const off = await serve(null);
+    const paths = [`/v1/shares`, `/v1/shares/${share_id}`, `/v1/sessions/app-url/${id}`];
+    const answers = await Promise.all(paths.map((path) => off('GET', path)));
+    answers.push(await off('POST', '/v1/shares', { port: 1, session_id: id }));
+    for (const { status, body } of answers) {
+      expect([status, body.code]).toEqual([403, 'not_available']);
+      expect(body.hint).toContain('INSTAVM_PREVIEW_LISTEN');
+    }
+    expect((await off('PATCH', `/v1/shares/${share_id}`, { revoke: true })).status).toBe(200);
+  });
+});
+
+describe('shares as the preview proxy sees them', () => {
+  /** What happens to a sandbox, in order. */
+  let events: string[];
+  let connectPort: (port: number, signal: AbortSignal) => Promise<Duplex>;
+  const never = new AbortController().signal;
+
+  beforeEach(() => {
+    events = [];
+    connectPort = async () => new PassThrough();
+    const owner = {
+      hold: () => {
+        events.push('held');
+        return () => void events.push('released');
+      },
+      guest: async (wake: string) => {
+        events.push(wake);
+        return { connectPort: (port: number, signal: AbortSignal) => connectPort(port, signal) };
+      },
+    };
+    const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
+    targets = previewTargets({ shares, sandboxes, accounts });
+  });
+
+  async function target(isPublic = true) {
+    const record = await sandbox();
+    const { id } = await shares.open(record, 8000, isPublic);
+    return { record, id, target: (await targets.find(id)) as NonNullable<Awaited<ReturnType<typeof targets.find>>> };
+  }
+  const closed = (stream: Duplex) => new Promise<void>((done) => stream.once('close', () => done()));
+
+  it('are found until they are revoked or their sandbox has ended', async () => {
+    const { record, id, target: found } = await target(false);
+    expect(found).toMatchObject({ shareId: id, sandboxId: record.id, port: 8000, isPublic: false });
+    for (const text of [NOWHERE, id.toUpperCase(), `${id}a`, '', 'constructor'])
+      expect(await targets.find(text), text).toBeUndefined();
+    for (const state of ['suspended', 'failed', 'running', 'stopped', 'running'] as const) {
+      await become(record.id, state);
+      expect((await targets.find(id)) === undefined, state).toBe(state === 'failed' || state === 'stopped');
+    }
+    await shares.revoke(account.id, id);
+    expect(await targets.find(id)).toBeUndefined();
+  });
+
+  it('may be opened with a key of their account', async () => {
+    const { target: found, id } = await target(false);
+    let stranger = '';
+    await accounts.createWithKey('c@d', 'C', 'first', (given) => {
+      stranger = given;
+    });
+    expect(await targets.mayOpen(key, found)).toBe(true);
+    for (const wrong of [stranger, '', 'x', `${key}x`, 'x'.repeat(10_000)])
+      expect(await targets.mayOpen(wrong, found)).toBe(false);
+    await shares.revoke(account.id, id);
+    expect(await targets.mayOpen(key, found)).toBe(false);
+  });
+
+  it('wake a suspended sandbox, connect to its port, and hold it as used until the stream is closed', async () => {
+    const ports: number[] = [];
+    connectPort = async (port) => {
+      ports.push(port);
+      return new PassThrough();
+    };
+    const stream = await (await target()).target.connect(never);
+    expect([events, ports]).toEqual([['held', 'suspended'], [8000]]);
+    stream.destroy();
+    await closed(stream);
+    expect(events).toEqual(['held', 'suspended', 'released']);
+  });
+
+  it('let go of the sandbox when the port cannot be reached, and when the stream was closed meanwhile', async () => {
+    connectPort = async () => {
+      throw new InstaVMError('guest_lost', 'it ended');
+    };
+    const { target: found } = await target();
+    await expect(found.connect(never)).rejects.toMatchObject({ code: 'guest_lost' });
+    expect(events).toEqual(['held', 'suspended', 'released']);
+    connectPort = async () => {
+      const stream = new PassThrough();
+      stream.destroy();
+      await closed(stream);
+      return stream;
+    };
+    events.length = 0;
+    await found.connect(never);
+    expect(events).toEqual(['held', 'suspended', 'released']);
+  });
+
+  it('pass on that the visitor has gone', async () => {
+    const gone = new AbortController();
+    connectPort = (_port, signal) =>
+      new Promise((_, refuse) => {
+        signal.addEventListener('abort', () => refuse(signal.reason));
+        gone.abort(new Error('the visitor has gone'));
+      });
+    await expect((await target()).target.connect(gone.signal)).rejects.toThrow('the visitor has gone');
+    expect(events.at(-1)).toBe('released');
+  });
+
+  it('close what is open when they are revoked, and made private what came in while they were public', async () => {
+    const { id, target: found } = await target();
+    const stranger = await found.connect(never);
+    await shares.setPublic(account.id, id, false);
+    await closed(stranger);
+    const owners = await (await targets.find(id))?.connect(never);
+    await shares.setPublic(account.id, id, false);
+    expect(owners?.destroyed).toBe(false);
+    await shares.revoke(account.id, id);
+    await closed(owners as Duplex);
+    expect(events.filter((event) => event === 'released')).toHaveLength(2);
+  });
+
+  it('let nobody in who was on the way when they were revoked or made private', async () => {
+    const { id, target: found } = await target();
+    let stream = new PassThrough();
+    connectPort = async () => {
+      await shares.setPublic(account.id, id, false);
+      return stream;
+    };
+    await expect(found.connect(never)).rejects.toMatchObject({ code: 'share_not_found' });
+    expect(stream.destroyed).toBe(true);
+    // Found while it was public, dialled afterwards.
+    await expect(found.connect(never)).rejects.toMatchObject({ code: 'share_not_found' });
+    const isPrivate = await targets.find(id);
+    stream = new PassThrough();
+    connectPort = async () => {
+      await shares.revoke(account.id, id);
+      throw new Error('refused');
+    };
+    await expect(isPrivate?.connect(never)).rejects.toMatchObject({ code: 'share_not_found' });
+  });
+});

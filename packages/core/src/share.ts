@@ -1,0 +1,29 @@
+/** A share, the address of one port of a sandbox, as a record, and the port that keeps it. Implemented by `@instavm/store`. */
+import type { AccountId, SandboxId, ShareId } from './ids.ts';
+
+export type ShareRecord = {
+  readonly id: ShareId;
+  readonly accountId: AccountId;
+  readonly sandboxId: SandboxId;
+  readonly port: number;
+  /** Whether anyone who knows the address may use it. */
+  readonly isPublic: boolean;
+  readonly createdAt: Date;
+  /** Null while it is open. A revoked one never opens again: its port gets another. */
+  readonly revokedAt: Date | null;
+};
+
+/** Keeps shares as long as the record of their sandbox. */
+export interface ShareRecords {
+  /**
+   * The open share of the record's port, which is `record` when there is none yet.
+   * @param isPublic what that share becomes; undefined leaves one that was there as it is
+   */
+  open(record: ShareRecord, isPublic: boolean | undefined): Promise<ShareRecord>;
+  /** Revoked ones too. */
+  find(id: ShareId): Promise<ShareRecord | undefined>;
+  /** Open ones of sandboxes that have not ended, newest first. */
+  list(accountId: AccountId, limit: number, sandboxId?: SandboxId): Promise<ShareRecord[]>;
+  /** @returns whether it was open; else nothing was changed */
+  update(id: ShareId, change: { readonly isPublic: boolean } | { readonly revokedAt: Date }): Promise<boolean>;
+}

@@ -1,0 +1,92 @@
+/**
+ * Shares: which ports of sandboxes have an address, and who may use it. A share exists while it is not revoked and its sandbox has not
+ * ended. How bytes reach the port is the preview proxy's.
+ */
+import { InstaVMError } from '@instavm/wire';
+import type { Clock } from './clock.ts';
+import { type AccountId, newShareId, type SandboxId, type ShareId } from './ids.ts';
+import { absence } from './parts.ts';
+import type { SandboxRecords } from './records.ts';
+import type { SandboxRecord } from './sandbox.ts';
+import type { ShareRecord, ShareRecords } from './share.ts';
+import { ENDED_STATES } from './states.ts';
+
+export type SharePorts = {
+  readonly shares: ShareRecords;
+  readonly sandboxes: Pick<SandboxRecords, 'find'>;
+  readonly clock: Clock;
+};
+
+export type Withdrawal = 'revoked' | 'private';
+export type WithdrawalListener = (id: ShareId, how: Withdrawal) => void;
+
+export class Shares {
+  readonly #ports: SharePorts;
+  readonly #listeners = new Set<WithdrawalListener>();
+
+  constructor(ports: SharePorts) {
+    this.#ports = ports;
+  }
+
+  /**
+   * The share of a port, the same one each time until it is revoked.
+   * @param isPublic left out, a new one is private and one that is there stays as it is
+   * @throws lease_expired, invalid_state for a sandbox that has ended
+   */
+  async open(sandbox: SandboxRecord, port: number, isPublic?: boolean): Promise<ShareRecord> {
+    if (ENDED_STATES.includes(sandbox.state)) throw absence(sandbox);
+    const { id: sandboxId, accountId } = sandbox;
+    const createdAt = this.#ports.clock.now();
+    const wanted = { id: newShareId(), accountId, sandboxId, port, isPublic: isPublic ?? false, createdAt };
+    const share = await this.#ports.shares.open({ ...wanted, revokedAt: null }, isPublic);
+    if (isPublic === false) this.#tell(share.id, 'private');
+    return share;
+  }
+
+  /** For who only has the address. @returns undefined when there is no such share, it is revoked, or its sandbox has ended */
+  async find(id: ShareId): Promise<ShareRecord | undefined> {
+    const share = await this.#ports.shares.find(id);
+    if (share === undefined || share.revokedAt !== null) return undefined;
+    const sandbox = await this.#ports.sandboxes.find(share.sandboxId);
+    return sandbox === undefined || ENDED_STATES.includes(sandbox.state) ? undefined : share;
+  }
+
+  /** @throws share_not_found, also for another account's */
+  async get(accountId: AccountId, id: ShareId): Promise<ShareRecord> {
+    const share = await this.find(id);
+    if (share?.accountId !== accountId) throw noShare(id);
+    return share;
+  }
+
+  /** Newest first. */
+  list(accountId: AccountId, limit: number, sandboxId?: SandboxId): Promise<ShareRecord[]> {
+    return this.#ports.shares.list(accountId, limit, sandboxId);
+  }
+
+  /** @throws share_not_found */
+  async setPublic(accountId: AccountId, id: ShareId, isPublic: boolean): Promise<ShareRecord> {
+    const share = await this.get(accountId, id);
+    if (!(await this.#ports.shares.update(id, { isPublic }))) throw noShare(id);
+    if (!isPublic) this.#tell(id, 'private');
+    return { ...share, isPublic };
+  }
+
+  /** Success when it is revoked already, and when its sandbox has ended. @throws share_not_found, also for another account's */
+  async revoke(accountId: AccountId, id: ShareId): Promise<void> {
+    const share = await this.#ports.shares.find(id);
+    if (share?.accountId !== accountId) throw noShare(id);
+    await this.#ports.shares.update(id, { revokedAt: this.#ports.clock.now() });
+    this.#tell(id, 'revoked');
+  }
+
+  /** `listener` is told when a share is revoked, and when it is, or has become, private: some of who came in may have lost their right. */
+  onWithdrawn(listener: WithdrawalListener): void {
+    this.#listeners.add(listener);
+  }
+
+  #tell(id: ShareId, how: Withdrawal): void {
+    for (const listener of this.#listeners) listener(id, how);
+  }
+}
+
+const noShare = (id: ShareId): InstaVMError => new InstaVMError('share_not_found', `there is no share ${id}`);

@@ -1,0 +1,104 @@
+/** Shares: ports of sandboxes as HTTPS addresses. */
+import type { HttpClient } from './http.ts';
+
+export type ShareInfo = {
+  readonly id: string;
+  /** The same as long as the share is open. */
+  readonly url: string;
+  readonly port: number;
+  /** Whether anyone who knows the address may use it; else it takes a link, or an API key of the account. */
+  readonly isPublic: boolean;
+  readonly sandboxId: string;
+  readonly createdAt: Date;
+};
+
+/** Opens a share for whoever has it, until it expires or the share is revoked. */
+export type ShareLink = { readonly url: string; readonly expiresAt: Date };
+
+/** Those of the account. */
+export class Shares {
+  readonly #http: HttpClient;
+  readonly #sandboxId: string | undefined;
+
+  constructor(http: HttpClient, sandboxId?: string) {
+    this.#http = http;
+    this.#sandboxId = sandboxId;
+  }
+
+  /** Open ones of sandboxes that have not ended, newest first. */
+  async list(): Promise<ShareInfo[]> {
+    const query = { session_id: this.#sandboxId };
+    const { shares } = await this.#http.json<{ shares: WireShare[] }>({ method: 'GET', path: '/v1/shares', query });
+    return shares.map(shareInfo);
+  }
+
+  /** @throws InstaVMError `share_not_found`, also when its sandbox has ended */
+  async get(id: string): Promise<ShareInfo> {
+    return shareInfo(await this.#http.json({ method: 'GET', path: pathOf(id) }));
+  }
+
+  /** Made private, whoever came in while it was public is cut off. @throws InstaVMError `share_not_found` */
+  async update(id: string, change: { readonly isPublic: boolean }): Promise<ShareInfo> {
+    const json = { is_public: change.isPublic };
+    return shareInfo(await this.#http.json({ method: 'PATCH', path: pathOf(id), json }));
+  }
+
+  /** At once, for good, with what is open; success when it is so already. @throws InstaVMError `share_not_found` */
+  async revoke(id: string): Promise<void> {
+    await this.#http.json({ method: 'DELETE', path: pathOf(id) });
+  }
+
+  /**
+   * A link to a private share for a browser.
+   * @param options.ttlSeconds 1 to 604800; default 3600
+   * @throws InstaVMError `share_not_found`
+   */
+  async link(id: string, options: { readonly ttlSeconds?: number | undefined } = {}): Promise<ShareLink> {
+    const json = { ttl_seconds: options.ttlSeconds };
+    const request = { method: 'POST', path: `${pathOf(id)}/token`, json } as const;
+    const { url, expires_at } = await this.#http.json<{ url: string; expires_at: string }>(request);
+    return { url, expiresAt: new Date(expires_at) };
+  }
+}
+
+/** Those of one sandbox. */
+export class SandboxShares extends Shares {
+  readonly #http: HttpClient;
+  readonly #sandboxId: string;
+
+  constructor(http: HttpClient, sandboxId: string) {
+    super(http, sandboxId);
+    this.#http = http;
+    this.#sandboxId = sandboxId;
+  }
+
+  /**
+   * The address of a port, the same one each time until it is revoked. Nothing need listen there yet.
+   * @param wanted.isPublic left out, a new share is private, and one that is there stays as it is
+   * @throws InstaVMError `not_available` when the server serves no previews; `lease_expired`, `invalid_state`
+   */
+  async create(wanted: { readonly port: number; readonly isPublic?: boolean | undefined }): Promise<ShareInfo> {
+    const json = { port: wanted.port, is_public: wanted.isPublic, session_id: this.#sandboxId };
+    return shareInfo(await this.#http.json({ method: 'POST', path: '/v1/shares', json }));
+  }
+}
+
+const pathOf = (id: string): string => `/v1/shares/${encodeURIComponent(id)}`;
+
+type WireShare = {
+  share_id: string;
+  url: string;
+  port: number;
+  is_public: boolean;
+  session_id: string;
+  created_at: string;
+};
+
+const shareInfo = (wire: WireShare): ShareInfo => ({
+  id: wire.share_id,
+  url: wire.url,
+  port: wire.port,
+  isPublic: wire.is_public,
+  sandboxId: wire.session_id,
+  createdAt: new Date(wire.created_at),
+});

@@ -1,0 +1,101 @@
+/** Shares kept in a real database. */
+import { type AccountId, newSandboxId, newShareId, type SandboxId, type ShareRecord } from '@instavm/core';
+import { sql } from 'kysely';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type Database, openDatabase, sandboxRecords, shareRecords } from '../src/index.ts';
+
+const account = 'acct_a' as AccountId;
+
+describe('shares', () => {
+  let database: Database;
+  let sandboxId: SandboxId;
+  beforeEach(async () => {
+    database = await openDatabase(':memory:');
+    await sql`insert into accounts (id, email, name, created_at) values ('acct_a', 'x@y', 'X', '2026-01-01')`.execute(
+      database,
+    );
+    sandboxId = await sandbox();
+  });
+  afterEach(() => database.destroy());
+
+  async function sandbox(state = 'running'): Promise<SandboxId> {
+    const id = newSandboxId();
+    await sql`insert into sandboxes (id, account_id, state, epoch, memory_mib, vcpus, ttl_seconds, created_at, ended_at, metadata, env)
+      values (${id}, 'acct_a', ${state}, 1, 512, 2, 300, '2026-01-01', '2026-01-01', '{}', '{}')`.execute(database);
+    return id;
+  }
+  let made = 0;
+  const share = (fields: Partial<ShareRecord> = {}): ShareRecord => ({
+    id: newShareId(),
+    accountId: account,
+    sandboxId,
+    port: 8000,
+    isPublic: false,
+    createdAt: new Date(Date.UTC(2026, 0, 1) + 1000 * made++),
+    revokedAt: null,
+    ...fields,
+  });
+
+  it('are one per port until they are revoked, then another', async () => {
+    const shares = shareRecords(database);
+    const first = share();
+    expect(await shares.open(first, false)).toEqual(first);
+    expect(await shares.open(share(), undefined)).toEqual(first);
+    expect((await shares.open(share({ port: 8001 }), undefined)).id).not.toBe(first.id);
+    expect(await shares.update(first.id, { revokedAt: new Date('2026-01-02') })).toBe(true);
+    expect(await shares.find(first.id)).toEqual({ ...first, revokedAt: new Date('2026-01-02') });
+    const second = share();
+    expect(await shares.open(second, undefined)).toEqual(second);
+  });
+
+  it('are one also when many ask at once', async () => {
+    const shares = shareRecords(database);
+    const opened = await Promise.all(Array.from({ length: 20 }, () => shares.open(share(), undefined)));
+    expect(new Set(opened.map(({ id }) => id)).size).toBe(1);
+  });
+
+  it('change who may use them only when that is said', async () => {
+    const shares = shareRecords(database);
+    const visibility = async (isPublic: boolean | undefined) =>
+      (await shares.open(share({ isPublic: isPublic ?? false }), isPublic)).isPublic;
+    expect(await visibility(true)).toBe(true);
+    expect(await visibility(undefined)).toBe(true);
+    expect(await visibility(false)).toBe(false);
+    expect(await visibility(undefined)).toBe(false);
+  });
+
+  it('cannot be changed when they are revoked, nor come back', async () => {
+    const shares = shareRecords(database);
+    const { id } = await shares.open(share(), undefined);
+    await shares.update(id, { revokedAt: new Date('2026-01-02') });
+    expect(await shares.update(id, { isPublic: true })).toBe(false);
+    expect(await shares.update(id, { revokedAt: new Date('2026-01-03') })).toBe(false);
+    expect(await shares.find(id)).toMatchObject({ isPublic: false, revokedAt: new Date('2026-01-02') });
+    expect(await shares.update(newShareId(), { isPublic: true })).toBe(false);
+  });
+
+  it('are listed newest first, without revoked ones and those of ended sandboxes', async () => {
+    const shares = shareRecords(database);
+    const other = await sandbox('suspended');
+    const ended = await sandbox('stopped');
+    const [a, b, c] = [share(), share({ port: 2 }), share({ sandboxId: other })];
+    for (const each of [a, b, c, share({ sandboxId: ended })]) await shares.open(each, undefined);
+    const ports = async (limit: number, of?: SandboxId) => (await shares.list(account, limit, of)).map(({ id }) => id);
+    expect(await ports(9)).toEqual([c.id, b.id, a.id]);
+    expect(await ports(2)).toEqual([c.id, b.id]);
+    expect(await ports(9, sandboxId)).toEqual([b.id, a.id]);
+    await shares.update(b.id, { revokedAt: new Date() });
+    expect(await ports(9, sandboxId)).toEqual([a.id]);
+    expect(await ports(9, ended)).toEqual([]);
+    expect(await shares.list('acct_b' as AccountId, 9)).toEqual([]);
+  });
+
+  it('go with the record of their sandbox', async () => {
+    const shares = shareRecords(database);
+    const { id } = await shares.open(share({ sandboxId: await sandbox('failed') }), undefined);
+    const kept = await shares.open(share(), undefined);
+    expect(await sandboxRecords(database).prune(new Date('2027-01-01'))).toBe(1);
+    expect(await shares.find(id)).toBeUndefined();
+    expect(await shares.find(kept.id)).toEqual(kept);
+  });
+});
