@@ -60,6 +60,7 @@ export async function startDemoDaemon(dataDirectory: string): Promise<DemoDaemon
       ...process.env,
       INSTAVM_DATA_DIR: dataDirectory,
       INSTAVM_LISTEN: '127.0.0.1:0',
+      INSTAVM_PREVIEW_LISTEN: '127.0.0.1:0',
       INSTAVM_LOG_LEVEL: 'info',
       INSTAVM_ON_STOP: 'end',
     },

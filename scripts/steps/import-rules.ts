@@ -13,6 +13,7 @@ export const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   '@instavm/images': ['@instavm/core', '@instavm/wire'],
   '@instavm/store': ['@instavm/core', '@instavm/wire'],
   '@instavm/egress': ['@instavm/core', '@instavm/wire', '@instavm/agent-client'],
+  '@instavm/preview': ['@instavm/core', '@instavm/wire'],
   instavm: ['@instavm/wire'],
   '@instavm/cli': ['instavm'],
   '@instavm/testing': ['@instavm/core', '@instavm/wire', '@instavm/agent-client'],
@@ -24,6 +25,7 @@ export const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
     '@instavm/images',
     '@instavm/store',
     '@instavm/egress',
+    '@instavm/preview',
   ],
 };
 

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { STEPS } from '@instavm/core';
 import { parseCidrRule, parseDomainRule } from '@instavm/egress';
 import { defaultCacheDirectory } from '@instavm/images';
+import { isPreviewDomain } from '@instavm/preview';
 import { z } from 'zod';
 
 const LISTEN = /^(\[[0-9a-fA-F:]+\]|[^:[\]]+):(\d{1,5})$/;
@@ -54,6 +55,16 @@ export const SETTINGS = {
     .default(join(homedir(), '.local', 'share', 'instavm')),
   INSTAVM_CACHE_DIR: z.string().min(1).optional(),
   INSTAVM_LISTEN: Listen.prefault('127.0.0.1:8787'),
+  /** Where previews are served over TLS; `off`: nowhere. */
+  INSTAVM_PREVIEW_LISTEN: z.union([z.literal('off').transform(() => undefined), Listen]).prefault('127.0.0.1:8443'),
+  /** Shares are `<share id>.<domain>`. */
+  INSTAVM_PREVIEW_DOMAIN: z
+    .string()
+    .refine(isPreviewDomain, 'must be a host name of two labels or more, in lower case')
+    .default('preview.localhost'),
+  /** A certificate for `*.<domain>` and its key, PEM, read again when they change; without them, those of a local CA. */
+  INSTAVM_PREVIEW_CERT: z.string().min(1).optional(),
+  INSTAVM_PREVIEW_KEY: z.string().min(1).optional(),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
   /** `auto` boots a probe guest to find out whether KVM works. */
@@ -98,6 +109,12 @@ const FOREIGN = /^INSTAVM_(API_KEY|BASE_URL|SSH_HOST|COOKBOOKS_\w+|TEST_\w+|TAPE
 
 export type Config = z.infer<z.ZodObject<typeof SETTINGS>> & { readonly INSTAVM_CACHE_DIR: string };
 
+const ONE_OF_TWO = {
+  code: 'custom',
+  path: ['INSTAVM_PREVIEW_CERT'],
+  message: 'goes with INSTAVM_PREVIEW_KEY: set both or neither',
+} as const;
+
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
@@ -107,8 +124,13 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   const own = Object.entries(env).filter(([name]) => name.startsWith('INSTAVM_') && !FOREIGN.test(name));
   const parsed = z.strictObject(SETTINGS).safeParse(Object.fromEntries(own));
   // Where setup leaves the images: the same rule for both.
-  if (parsed.success) return { ...parsed.data, INSTAVM_CACHE_DIR: defaultCacheDirectory(env) };
-  const problems = parsed.error.issues.map((issue) =>
+  if (parsed.success) {
+    const { INSTAVM_PREVIEW_CERT: cert, INSTAVM_PREVIEW_KEY: key } = parsed.data;
+    if ((cert === undefined) === (key === undefined))
+      return { ...parsed.data, INSTAVM_CACHE_DIR: defaultCacheDirectory(env) };
+  }
+  const issues = parsed.error?.issues ?? [ONE_OF_TWO];
+  const problems = issues.map((issue) =>
     issue.code === 'unrecognized_keys'
       ? `${issue.keys.join(', ')}: no such setting`
       : `${issue.path.join('.')}: ${issue.message}`,

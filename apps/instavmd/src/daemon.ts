@@ -34,6 +34,7 @@ import { createAdministrator, openDataDirectory } from './data-directory.ts';
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
+import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { snapshotFiles } from './snapshot-files.ts';
 
@@ -108,11 +109,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       health,
       ...egress,
       shares,
-      previews: {
-        urlOf: (id: string) => `https://${id}.preview.localhost:8443`,
-        signedUrlOf: (id: string, at: Date) => `https://${id}.preview.localhost:8443/?instavm_token=${at.getTime()}`,
-      },
+      previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, accounts }, logger),
     };
+    cleanup.push(() => services.previews?.close());
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
     // Nothing of the fake outlives its daemon.

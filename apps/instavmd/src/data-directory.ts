@@ -8,6 +8,8 @@ export type DataDirectory = {
   readonly databasePath: string;
   readonly runDirectory: string;
   readonly snapshotsDirectory: string;
+  /** Of the certificate authority of previews and the secret of their links. */
+  readonly previewDirectory: string;
   readonly adminKeyPath: string;
   /** Lets the next daemon in. */
   release(): void;
@@ -23,11 +25,14 @@ export function openDataDirectory(path: string): DataDirectory {
       hint: 'Stop it, or set INSTAVM_DATA_DIR to another directory.',
     });
   }
+  const previewDirectory = join(path, 'preview');
+  mkdirSync(previewDirectory, { recursive: true, mode: 0o700 });
   writeFileSync(pidPath, `${process.pid}\n`, { mode: 0o600 });
   return {
     databasePath: join(path, 'instavm.db'),
     runDirectory: join(path, 'run'),
     snapshotsDirectory: join(path, 'snapshots'),
+    previewDirectory,
     adminKeyPath: join(path, 'admin.key'),
     release: () => {
       rmSync(pidPath, { force: true });

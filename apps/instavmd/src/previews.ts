@@ -1,34 +1,50 @@
 /** What the preview proxy is given: shares found by id, who may open them, and a connection to the port, for which the sandbox is woken. */
 import type { Duplex } from 'node:stream';
-import { type AccountId, parseShareId, type SandboxId, type ShareId, type Shares, type Wake } from '@instavm/core';
+import {
+  type AccountId,
+  type LifecycleLog,
+  parseShareId,
+  type SandboxId,
+  type ShareId,
+  type Shares,
+  type Wake,
+} from '@instavm/core';
+import { PreviewProxy, type PreviewTargets } from '@instavm/preview';
 import type { Accounts } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import { accountOf } from './auth.ts';
+import type { Config } from './config.ts';
+
+/** @returns undefined when they are off. @throws conflict when the address is taken */
+export async function listenForPreviews(
+  config: Config,
+  directory: string,
+  parts: PreviewParts,
+  log: LifecycleLog,
+): Promise<PreviewProxy | undefined> {
+  const { INSTAVM_PREVIEW_LISTEN: listen, INSTAVM_PREVIEW_CERT: certPath, INSTAVM_PREVIEW_KEY: keyPath } = config;
+  if (listen === undefined) return undefined;
+  const certificate = certPath !== undefined && keyPath !== undefined ? { certificate: { certPath, keyPath } } : {};
+  const own = { ...listen, domain: config.INSTAVM_PREVIEW_DOMAIN, directory, targets: previewTargets(parts), log };
+  try {
+    const proxy = await PreviewProxy.listen({ ...own, ...certificate });
+    parts.shares.onWithdrawn((id) => proxy.drop(id));
+    log.info({ url: proxy.urlOf('<share>'), ca: proxy.caPath }, 'previews');
+    return proxy;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
+    throw new InstaVMError('conflict', `cannot serve previews on ${listen.host}:${listen.port} (${code})`, {
+      cause: error,
+      hint: 'Stop what listens there, or set INSTAVM_PREVIEW_LISTEN to another host:port, or to off.',
+    });
+  }
+}
 
 /** Where shares are, and links that open private ones. */
 export type PreviewAddresses = {
   urlOf(shareId: string): string;
   signedUrlOf(shareId: string, expiresAt: Date): string;
-};
-
-export type PreviewTarget = {
-  readonly shareId: string;
-  readonly sandboxId: string;
-  readonly port: number;
-  readonly isPublic: boolean;
-  /**
-   * Wakes the sandbox if need be and connects to the port. The sandbox counts as used until the stream is closed; revoking the share
-   * closes it, and so does making it private for one that was opened while it was public.
-   * @throws InstaVMError share_not_found when that happened meanwhile; sandbox_suspended, lease_expired, invalid_state, guest_lost, …
-   */
-  connect(signal: AbortSignal): Promise<Duplex>;
-};
-
-export type PreviewTargets = {
-  /** undefined: no such share, revoked, or its sandbox has ended. */
-  find(shareId: string): Promise<PreviewTarget | undefined>;
-  /** Whether an API key may open a private share: it is the owner's. */
-  mayOpen(apiKey: string, target: PreviewTarget): Promise<boolean>;
 };
 
 /** The part of a sandbox that a preview needs. */
@@ -45,6 +61,10 @@ export type PreviewParts = {
 
 type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
 
+/**
+ * A connection holds its sandbox as used until it is closed. Revoking the share closes it, and so does making it private for one that was opened
+ * while it was public.
+ */
 export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): PreviewTargets {
   /** From before they are dialled until they are closed. */
   const connections = new Map<ShareId, Set<Connection>>();

@@ -12,13 +12,14 @@ import {
   Shares,
   systemClock,
 } from '@instavm/core';
+import type { PreviewTargets } from '@instavm/preview';
 import { type Account, Accounts, type Database, openDatabase, sandboxRecords, shareRecords } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
-import { type PreviewAddresses, type PreviewParts, type PreviewTargets, previewTargets } from '../src/previews.ts';
+import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
 const ADDRESSES: PreviewAddresses = {

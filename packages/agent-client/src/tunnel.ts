@@ -1,5 +1,5 @@
 /** Tunnels to ports of the guest: `CONNECT localhost:PORT` on the control channel's HTTP/2 (RFC 9113 §8.5). */
-import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
+import { type ClientHttp2Session, type ClientHttp2Stream, constants, type IncomingHttpHeaders } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { AgentError } from './errors.ts';
 

@@ -42,7 +42,13 @@ export async function startTestDaemon(options: TestDaemonOptions): Promise<TestD
   const dataDirectory = options.dataDirectory ?? (await mkdtemp(join(tmpdir(), 'instavm-test-')));
   // Tests that want them say so: sandboxes that stay, and microVMs that nobody asked for.
   const quiet = { INSTAVM_ON_STOP: 'end', INSTAVM_WARM_POOL: '0' };
-  const own = { ...quiet, INSTAVM_DATA_DIR: dataDirectory, INSTAVM_LISTEN: '127.0.0.1:0', INSTAVM_VMM: options.vmm };
+  const own = {
+    ...quiet,
+    INSTAVM_DATA_DIR: dataDirectory,
+    INSTAVM_LISTEN: '127.0.0.1:0',
+    INSTAVM_PREVIEW_LISTEN: '127.0.0.1:0',
+    INSTAVM_VMM: options.vmm,
+  };
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('INSTAVM_')));
   const cache = process.env.INSTAVM_CACHE_DIR === undefined ? {} : { INSTAVM_CACHE_DIR: process.env.INSTAVM_CACHE_DIR };
   const child = spawn(process.execPath, [...FLAGS, MAIN], {

@@ -50,7 +50,30 @@ const CATALOG = {
   pty_not_found: { status: 404, retryable: 'no', hint: 'List the terminals of the sandbox, or create one.' },
   lease_expired: { status: 410, retryable: 'no', hint: 'Create a sandbox with a longer lifetime.' },
   snapshot_not_found: { status: 404, retryable: 'no', hint: 'List the snapshots that exist with GET /v1/snapshots.' },
-  share_not_found: { status: 404, retryable: 'no', hint: 'List the shares that are open with GET /v1/shares.' },
+  share_not_found: {
+    status: 404,
+    retryable: 'no',
+    hint: 'Ask its owner for the address, or list your shares with GET /v1/shares.',
+  },
+  // previews
+  misdirected_request: { status: 421, retryable: 'no', hint: 'Open the share by its own address.' },
+  url_too_long: { status: 414, retryable: 'no', hint: 'Send long values in the body of the request.' },
+  headers_too_large: { status: 431, retryable: 'no', hint: 'Send fewer or smaller headers and cookies.' },
+  port_not_listening: {
+    status: 502,
+    retryable: 'yes',
+    hint: 'Start the service in the sandbox, listening on this port of 127.0.0.1, ::1 or all addresses.',
+  },
+  service_failed: {
+    status: 502,
+    retryable: 'unknown',
+    hint: 'The service in the sandbox ended the connection or sent no valid HTTP; see its output.',
+  },
+  service_timeout: {
+    status: 504,
+    retryable: 'unknown',
+    hint: 'The service in the sandbox does not answer; see its output.',
+  },
   // state
   invalid_state: { status: 409, retryable: 'no', hint: 'See the state in details.' },
   sandbox_suspended: { status: 409, retryable: 'no', hint: 'Resume it first, or let it be resumed with auto_resume.' },

@@ -1,5 +1,6 @@
 /** Core's guest port over the agent client. */
 import { randomBytes } from 'node:crypto';
+import type { Duplex } from 'node:stream';
 import { AgentClient } from '@instavm/agent-client';
 import type { GuestConnector, GuestIdentity, GuestLink } from '@instavm/core';
 import { askGuest } from './errors.ts';
@@ -7,6 +8,8 @@ import { OutputBudget } from './output-budget.ts';
 import { runToEnd } from './run.ts';
 
 const ENTROPY_BYTES = 64;
+/** A program that accepts nothing for so long is busy with something else. */
+const CONNECT_PORT_MS = 10_000;
 
 export class Guest implements GuestLink {
   readonly agent: AgentClient;
@@ -40,6 +43,11 @@ export class Guest implements GuestLink {
     } finally {
       budget.release();
     }
+  }
+
+  /** @throws port_not_listening, rate_limited, guest_unresponsive, guest_lost */
+  connectPort(port: number, signal: AbortSignal): Promise<Duplex> {
+    return askGuest(() => this.agent.tunnel(port, { signal, deadlineMs: CONNECT_PORT_MS }));
   }
 
   async sync(deadlineMs: number): Promise<void> {

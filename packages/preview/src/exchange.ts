@@ -1,0 +1,63 @@
+/** What requests over HTTP/1.1 and HTTP/2 have in common, as the rest of the proxy sees them. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { constants, type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
+import type { Page } from './pages.ts';
+
+export type Incoming = IncomingMessage | Http2ServerRequest;
+export type Outgoing = ServerResponse | Http2ServerResponse;
+
+export const isHttp2 = (message: Incoming | Outgoing): message is Http2ServerRequest | Http2ServerResponse =>
+  'stream' in message;
+
+/** Whether a body may follow, whatever its length. */
+export function hasBody(request: Incoming): boolean {
+  // endAfterHeaders is documented on ServerHttp2Stream's base and missing from the type that the request has.
+  if (isHttp2(request)) return !(request.stream as unknown as { endAfterHeaders: boolean }).endAfterHeaders;
+  return request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
+}
+
+/** Ends an answer so that the visitor knows that it is not whole. */
+export function breakOff(response: Outgoing): void {
+  if (isHttp2(response)) response.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  else response.destroy();
+}
+
+export const isGone = (response: Outgoing): boolean =>
+  isHttp2(response) ? response.stream.destroyed : response.destroyed;
+
+/** Ends a whole answer; what the visitor may still be sending is not wanted any more (RFC 9113 §8.1). */
+export function finish(request: Incoming, response: Outgoing, body?: string): void {
+  if (isHttp2(response)) {
+    response.once('finish', () => {
+      if (!request.complete) response.stream.close(constants.NGHTTP2_NO_ERROR);
+    });
+  }
+  if (body === undefined) response.end();
+  else response.end(body);
+}
+
+export function sendPage(request: Incoming, response: Outgoing, page: Page): void {
+  if (response.headersSent) {
+    breakOff(response);
+    return;
+  }
+  const headers: Record<string, string> = {
+    ...page.headers,
+    'content-length': String(Buffer.byteLength(page.body)),
+    // What is left of the body will not be read, so nothing after it on this connection could be told apart.
+    ...(!isHttp2(response) && (hasBody(request) || request.headers.expect !== undefined)
+      ? { connection: 'close' }
+      : {}),
+  };
+  writeHead(response, page.status, headers);
+  finish(request, response, request.method === 'HEAD' ? undefined : page.body);
+}
+
+/** @throws when a field is not allowed in this version of HTTP, such as two lengths */
+export function writeHead(response: Outgoing, status: number, headers: Record<string, string | string[]>): void {
+  if (isHttp2(response)) response.writeHead(status, headers);
+  else response.writeHead(status, headers);
+}
+
+/** Sends the header before there is a body. Node has this for both versions, and types it for one. */
+export const flushHead = (response: Outgoing): void => (response as ServerResponse).flushHeaders();

@@ -1,0 +1,5 @@
+export type { CertificateFiles } from './certificates.ts';
+export { isPreviewDomain } from './hosts.ts';
+export { createLocalCa, type LocalCa } from './local-ca.ts';
+export { type PreviewLimits, PreviewProxy, type PreviewProxyOptions } from './proxy.ts';
+export type { PreviewTarget, PreviewTargets } from './targets.ts';

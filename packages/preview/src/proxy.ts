@@ -1,0 +1,302 @@
+/**
+ * The listener of previews: TLS, HTTP/1.1 and HTTP/2 in, HTTP/1.1 to the service in a sandbox. It judges where a request belongs and who sends it;
+ * forward.ts and websocket.ts carry what passes. The host name alone decides the share, so nothing in a path can lead to another.
+ */
+import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { type Clock, type LifecycleLog, systemClock } from '@instavm/core';
+import { InstaVMError } from '@instavm/wire';
+import { type Access, AccessRules, PRIVATE_PAGE } from './access.ts';
+import {
+  type CertificateFiles,
+  type CertificateSource,
+  follow,
+  localCertificate,
+  ownCertificate,
+} from './certificates.ts';
+import { answerClientError } from './client-errors.ts';
+import { type Incoming, isGone, isHttp2, type Outgoing, sendPage } from './exchange.ts';
+import { type Forwarding, forward } from './forward.ts';
+import { takeToken } from './headers.ts';
+import { isPreviewDomain } from './hosts.ts';
+import { createLocalCa } from './local-ca.ts';
+import { errorPage, type Page, privatePage, redirect } from './pages.ts';
+import { type Parsed, parseRequest } from './requests.ts';
+import { Shares } from './shares.ts';
+import type { PreviewTarget, PreviewTargets } from './targets.ts';
+import { TokenSigner } from './tokens.ts';
+import { forwardWebSocket, isWebSocketUpgrade, responseOver } from './websocket.ts';
+
+export type PreviewLimits = {
+  /** For the sandbox to wake and its port to answer. */
+  readonly connectTimeoutMs: number;
+  /** From the end of a request to the header of its answer. */
+  readonly answerTimeoutMs: number;
+  /** Without a byte in either direction: server-sent events and WebSockets are quiet for long. */
+  readonly idleTimeoutMs: number;
+  /** For the header of a request, and for TLS before it. */
+  readonly headerTimeoutMs: number;
+  /** Requests and WebSockets of one share at a time. */
+  readonly exchangesPerShare: number;
+  readonly connections: number;
+};
+
+const LIMITS: PreviewLimits = {
+  connectTimeoutMs: 30_000,
+  answerTimeoutMs: 120_000,
+  idleTimeoutMs: 4 * 3_600_000,
+  headerTimeoutMs: 15_000,
+  exchangesPerShare: 1_024,
+  connections: 8_192,
+};
+const MAX_HEADER_BYTES = 32 * 1024;
+/** A visitor's connection without a request on it. */
+const CONNECTION_IDLE_MS = 75_000;
+
+export type PreviewProxyOptions = {
+  readonly host: string;
+  readonly port: number;
+  /** Shares are `<share id>.<domain>`; at least two labels, in lower case. */
+  readonly domain: string;
+  /** Of the local CA and the secret of links; made when missing. */
+  readonly directory: string;
+  readonly targets: PreviewTargets;
+  readonly log: LifecycleLog;
+  /** The operator's own, for `*.<domain>`; without it, the local CA's. */
+  readonly certificate?: CertificateFiles;
+  readonly clock?: Clock;
+  readonly limits?: Partial<PreviewLimits>;
+};
+
+export class PreviewProxy {
+  /** What visitors must trust; undefined with a certificate of the operator's own. */
+  readonly caPath: string | undefined;
+  readonly #options: PreviewProxyOptions;
+  readonly #limits: PreviewLimits;
+  readonly #server: Http2SecureServer;
+  readonly #signer: TokenSigner;
+  readonly #access: AccessRules;
+  readonly #shares: Shares;
+  readonly #sockets = new Set<Socket>();
+  readonly #stopFollowing: () => void;
+  #port = 0;
+
+  /** @throws Error when the domain is no host name, the certificate cannot be read, or the port is taken */
+  static async listen(options: PreviewProxyOptions): Promise<PreviewProxy> {
+    const { domain, directory, certificate, host, port } = options;
+    if (!isPreviewDomain(domain)) throw new Error(`the preview domain ${domain} is no host name of two labels or more`);
+    const ca = certificate ? undefined : await createLocalCa(directory, domain);
+    const source = certificate
+      ? ownCertificate(certificate)
+      : localCertificate(ca as NonNullable<typeof ca>, options.clock ?? systemClock);
+    const proxy = new PreviewProxy(
+      options,
+      await TokenSigner.open(directory),
+      source,
+      await source.next(),
+      ca?.certPath,
+    );
+    proxy.#server.listen(port, host);
+    await once(proxy.#server, 'listening');
+    proxy.#port = (proxy.#server.address() as AddressInfo).port;
+    return proxy;
+  }
+
+  private constructor(
+    options: PreviewProxyOptions,
+    signer: TokenSigner,
+    source: CertificateSource,
+    pair: { cert: string; key: string } | undefined,
+    caPath: string | undefined,
+  ) {
+    this.#options = options;
+    this.#limits = { ...LIMITS, ...options.limits };
+    this.#signer = signer;
+    this.caPath = caPath;
+    this.#access = new AccessRules(signer, options.targets, options.clock ?? systemClock);
+    this.#shares = new Shares(this.#limits.exchangesPerShare, this.#limits.connectTimeoutMs, options.log);
+    this.#server = this.#createServer(pair ?? {});
+    this.#stopFollowing = follow(
+      source,
+      (newer) => this.#server.setSecureContext({ ...newer, minVersion: 'TLSv1.2' }),
+      options.log,
+    );
+  }
+
+  urlOf(shareId: string): string {
+    return `https://${shareId}.${this.#options.domain}${this.#port === 443 ? '' : `:${this.#port}`}`;
+  }
+
+  /** An address that opens a private share until `expiresAt`; what it is opened with becomes a cookie. */
+  signedUrlOf(shareId: string, expiresAt: Date): string {
+    return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, expiresAt)}`;
+  }
+
+  /** Ends everything that is under way to a share: it was revoked, or made private. */
+  drop(shareId: string): void {
+    this.#shares.drop(shareId);
+  }
+
+  /** Ends everything under way. A second call changes nothing. */
+  async close(): Promise<void> {
+    this.#stopFollowing();
+    this.#shares.close();
+    const closed = this.#server.listening ? once(this.#server, 'close') : undefined;
+    if (closed) this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  #createServer(pair: { cert?: string; key?: string }): Http2SecureServer {
+    const { headerTimeoutMs, connections } = this.#limits;
+    const server = createSecureServer({
+      ...pair,
+      allowHTTP1: true,
+      minVersion: 'TLSv1.2',
+      handshakeTimeout: headerTimeoutMs,
+      settings: { enableConnectProtocol: true, maxConcurrentStreams: 256, maxHeaderListSize: MAX_HEADER_BYTES },
+      http1Options: {
+        maxHeaderSize: MAX_HEADER_BYTES,
+        headersTimeout: headerTimeoutMs,
+        requestTimeout: 0, // uploads take what they take; a silent one ends with the idle timeout
+        keepAliveTimeout: CONNECTION_IDLE_MS,
+        connectionsCheckingInterval: Math.min(5_000, headerTimeoutMs),
+        insecureHTTPParser: false,
+      },
+    } as Parameters<typeof createSecureServer>[0]);
+    server.maxConnections = connections;
+    Object.assign(server, { shouldUpgradeCallback: isWebSocketUpgrade });
+
+    server.on('connection', (socket: Socket) => {
+      socket.setNoDelay(true);
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+    server.on('session', (session: ServerHttp2Session) => closeWhenIdle(session));
+    server.on('sessionError', () => {}); // the peer broke the protocol or went away; Node has closed the session
+    server.on('clientError', answerClientError);
+    const serve = (request: Incoming, response: Outgoing): void => void this.#serve(request, response, undefined);
+    server.on('request', serve);
+    server.on('checkContinue', serve);
+    server.on('connect' as 'request', (request: Incoming, second: unknown) => {
+      if (isHttp2(request)) void this.#serve(request, second as Outgoing, undefined);
+      else refuseConnect(request, second as Duplex);
+    });
+    server.on(
+      'upgrade' as 'request',
+      ((request: IncomingMessage, socket: Duplex, head: Buffer) => {
+        socket.on('error', () => socket.destroy());
+        void this.#serve(request, responseOver(request, socket), { socket, head });
+      }) as never,
+    );
+    return server;
+  }
+
+  async #serve(
+    request: Incoming,
+    response: Outgoing,
+    line: { socket: Duplex; head: Buffer } | undefined,
+  ): Promise<void> {
+    response.on('error', () => {}); // the visitor is gone; 'close' follows and ends the exchange
+    try {
+      const parsed = parseRequest(request, this.#options.domain);
+      const target = await this.#options.targets.find(parsed.shareId);
+      if (!target) throw notFound();
+      const { target: path, token } = takeToken(parsed.target);
+      const isWebSocket = line !== undefined || parsed.isExtendedConnect;
+      const method = request.method ?? '';
+      const access = await this.#access.judge(target, { ...parsed, method, token, isWebSocket });
+      if (isGone(response)) return;
+      const page = ownPage(parsed, path, target, access, request.headers.accept);
+      if (page) sendPage(request, response, page);
+      else await this.#pass(target, { request, response, path, parsed, line, isWebSocket });
+    } catch (error) {
+      if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
+      const known =
+        error instanceof InstaVMError
+          ? error
+          : new InstaVMError('internal', 'This is a fault of the server.', { cause: error });
+      if (!isGone(response)) sendPage(request, response, errorPage(known, request.headers.accept));
+    }
+  }
+
+  async #pass(target: PreviewTarget, { request, response, path, parsed, line, isWebSocket }: Passing): Promise<void> {
+    const share = this.#shares.enter(target, () =>
+      (line?.socket ?? (isHttp2(response) ? response.stream : response)).destroy(),
+    );
+    const forwarding: Forwarding = {
+      request,
+      response,
+      path,
+      visit: { clientAddress: parsed.clientAddress, authority: parsed.authority, httpVersion: request.httpVersion },
+      hostName: parsed.hostName,
+      pool: share.pool,
+      timeouts: { answerMs: this.#limits.answerTimeoutMs, idleMs: this.#limits.idleTimeoutMs },
+    };
+    try {
+      await (isWebSocket ? forwardWebSocket(forwarding, line) : forward(forwarding));
+    } finally {
+      share.leave();
+    }
+  }
+}
+
+type Passing = {
+  readonly request: Incoming;
+  readonly response: Outgoing;
+  readonly path: string;
+  readonly parsed: Parsed;
+  readonly line: { readonly socket: Duplex; readonly head: Buffer } | undefined;
+  readonly isWebSocket: boolean;
+};
+
+const notFound = (): InstaVMError =>
+  new InstaVMError('share_not_found', 'No share has this address: it was revoked, or its sandbox is gone.');
+
+/** The answer that is ours to give; undefined when the request goes to the service. */
+function ownPage(
+  parsed: Parsed,
+  path: string,
+  target: PreviewTarget,
+  access: Access,
+  accept: string | undefined,
+): Page | undefined {
+  const here = `https://${parsed.authority}`;
+  const [pathname = '', query = ''] = path.split('?', 2);
+  if (pathname === PRIVATE_PAGE) {
+    if (target.isPublic || access.kind === 'allowed') return redirect(`${here}/`, 'share_open');
+    if (access.kind === 'denied') return privatePage(query === 'link_expired' ? 'link_expired' : access.reason, accept);
+  }
+  if (access.kind === 'enter') return redirect(`${here}${path}`, 'share_open', { 'set-cookie': access.setCookie });
+  if (access.kind === 'denied') {
+    const why = access.reason === 'link_expired' ? '?link_expired' : '';
+    return redirect(`${here}${PRIVATE_PAGE}${why}`, 'share_private');
+  }
+  if (!pathname.startsWith('/.instavm/')) return undefined;
+  return errorPage(
+    new InstaVMError('route_not_found', 'Paths under /.instavm/ are not passed to the service.'),
+    accept,
+  );
+}
+
+function closeWhenIdle(session: ServerHttp2Session): void {
+  let streams = 0;
+  session.on('stream', (stream) => {
+    streams += 1;
+    stream.once('close', () => {
+      streams -= 1;
+    });
+  });
+  session.setTimeout(CONNECTION_IDLE_MS, () => {
+    if (streams === 0) session.close();
+  });
+}
+
+function refuseConnect(request: IncomingMessage, socket: Duplex): void {
+  socket.on('error', () => socket.destroy());
+  const error = new InstaVMError('malformed_request', 'This is no forward proxy: CONNECT is not answered.');
+  sendPage(request, responseOver(request, socket), errorPage(error, request.headers.accept));
+}
