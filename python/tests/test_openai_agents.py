@@ -215,10 +215,13 @@ async def test_an_option_that_is_not_known_and_a_mount_are_refused_before_a_sand
         assert len(await client.sandboxes.list()) == before
 
 
-async def test_what_is_not_there_yet_says_so(provider: InstaVMSandboxClient, session: Any) -> None:
+async def test_an_exposed_port_has_an_address_over_tls_and_another_has_none(provider: InstaVMSandboxClient) -> None:
     ports = await provider.create(options=InstaVMSandboxClientOptions(exposed_ports=(8000,)))
+    endpoint = await ports.resolve_exposed_port(8000)
+    assert endpoint.tls and endpoint.host.endswith(".preview.localhost") and endpoint.port > 0
+    assert (await ports.resolve_exposed_port(8000)).host == endpoint.host
     with pytest.raises(ExposedPortUnavailableError):
-        await ports.resolve_exposed_port(8000)
+        await ports.resolve_exposed_port(8001)
     await provider.delete(ports)
 
 

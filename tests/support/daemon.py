@@ -47,7 +47,12 @@ def running_daemon() -> Iterator[Daemon]:
 
 def _start(directory: Path) -> tuple[subprocess.Popen[str], str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INSTAVM_")}
-    environment |= {"INSTAVM_DATA_DIR": str(directory), "INSTAVM_LISTEN": "127.0.0.1:0", "INSTAVM_PREVIEW_LISTEN": "127.0.0.1:0", "INSTAVM_ON_STOP": "end"}
+    environment |= {
+        "INSTAVM_DATA_DIR": str(directory),
+        "INSTAVM_LISTEN": "127.0.0.1:0",
+        "INSTAVM_PREVIEW_LISTEN": "127.0.0.1:0",
+        "INSTAVM_ON_STOP": "end",
+    }
     if "INSTAVM_CACHE_DIR" in os.environ:
         environment["INSTAVM_CACHE_DIR"] = os.environ["INSTAVM_CACHE_DIR"]
     process = subprocess.Popen(

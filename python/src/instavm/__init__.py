@@ -14,6 +14,7 @@ from ._files import AsyncFiles, ChangeEvent, FileInfo
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
+from ._shares import Share
 from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox
 from .errors import InstaVMError
 
@@ -47,5 +48,6 @@ __all__ = [
     "RunResult",
     "Sandbox",
     "SandboxInfo",
+    "Share",
     "SnapshotInfo",
 ]

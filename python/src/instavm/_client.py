@@ -13,6 +13,7 @@ from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
 from ._http import AsyncHttp, path_segment
 from ._pty import AsyncPtys
+from ._shares import Share, open_share
 from .errors import InstaVMError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8787"
@@ -152,6 +153,14 @@ class AsyncSandbox:
     ) -> AsyncIterator[EgressLogEntry | EgressGap]:
         """What it tries to reach, as it happens, from `after` or from now on, until the iteration is ended."""
         return self._egress.follow({"after": after, "verdict": verdict, "host": host})
+
+    async def share(self, port: int, *, is_public: bool | None = None) -> Share:
+        """The HTTPS address of a port, the same one each time until it is revoked; nothing need listen there yet.
+
+        A new share is private unless it is said to be public; one that is there stays as it is when `is_public`
+        is left out.
+        """
+        return await open_share(self._http, self.id, port, is_public)
 
     async def suspend(self) -> None:
         """Keeps memory, processes, terminals and disk, and frees the host of it. Whatever uses it wakes it."""

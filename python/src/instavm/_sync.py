@@ -14,6 +14,7 @@ from ._files import ChangeEvent, FileInfo
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
+from ._shares import Share
 from .errors import InstaVMError
 
 T = TypeVar("T")
@@ -275,6 +276,10 @@ class Sandbox:
 
     def stats(self) -> dict[str, int]:
         return self._loop.run(self._inner.stats())
+
+    def share(self, port: int, *, is_public: bool | None = None) -> Share:
+        """As `AsyncSandbox.share`."""
+        return self._loop.run(self._inner.share(port, is_public=is_public))
 
     def set_egress_policy(self, policy: EgressPolicy) -> None:
         self._loop.run(self._inner.set_egress_policy(policy))

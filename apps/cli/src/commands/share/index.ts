@@ -9,6 +9,8 @@ import { rmCommand } from './rm.ts';
 type Options = { public?: boolean; private?: boolean; json?: boolean };
 
 export const shareCommand = new Command('share')
+  // Else its --json would take that of ls, rm and link.
+  .enablePositionalOptions()
   .summary('give a port of a sandbox an HTTPS address')
   .description(
     'Give a port of a sandbox an HTTPS address, the same one each time until it is removed. Without --public only links and API keys open it.',

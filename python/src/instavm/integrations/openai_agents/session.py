@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agents.sandbox.errors import (
     ExecTimeoutError,
@@ -280,12 +281,18 @@ class InstaVMSandboxSession(BaseSandboxSession):
     # --------------------------------------------------------------------------------------------- network
 
     async def _resolve_exposed_port(self, port: int) -> ExposedPortEndpoint:
-        raise ExposedPortUnavailableError(
-            port=port,
-            exposed_ports=self.state.exposed_ports,
-            reason="backend_unavailable",
-            context={"backend": "instavm", "detail": "published ports are not available on this server yet"},
-        )
+        try:
+            share = await self.sandbox.share(port, is_public=True)
+        except InstaVMError as error:
+            raise ExposedPortUnavailableError(
+                port=port,
+                exposed_ports=self.state.exposed_ports,
+                reason="backend_unavailable",
+                context={"backend": "instavm", "detail": str(error)},
+                cause=error,
+            ) from error
+        url = urlsplit(share.url)
+        return ExposedPortEndpoint(host=url.hostname or "", port=url.port or 443, tls=True)
 
     async def set_egress_policy(self, policy: EgressPolicy) -> None:
         """Holds from now on, also for the sandbox that takes the place of this one when it is gone."""
