@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import { InstaVMError } from '@instavm/wire';
 import { breakOff, finish, type Incoming, isGone, isHttp2, type Outgoing, writeHead } from './exchange.ts';
-import { fieldsOf, responseFields, trailerFields } from './headers.ts';
+import { collected, fieldsOf, responseFields, trailerFields } from './headers.ts';
 
 /** Of an answer of the service. */
 export const MAX_ANSWER_HEADER_BYTES = 64 * 1024;
@@ -43,11 +43,12 @@ export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): vo
       return;
     }
     const trailers = trailerFields(answer.rawTrailers);
-    if (isHttp2(response)) for (const [name, value] of trailers) response.setTrailer(name, value);
+    if (isHttp2(response)) response.addTrailers(Object.fromEntries(trailers));
     else response.addTrailers(trailers);
     finish(request, response);
   });
-  // The header goes out with the first bytes when they are there already, and alone when they are not (server-sent events).
+  // HTTP/2 sent the header at once; HTTP/1.1 with the first bytes when they are there already, and alone when they are not (server-sent events).
+  if (isHttp2(response)) return;
   setImmediate(() => {
     if (!started && !answer.readableEnded && !isGone(response)) response.flushHeaders();
   });
@@ -56,14 +57,9 @@ export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): vo
 function headersOf(answer: IncomingMessage, { request, response, hostName, mustClose }: AnswerOptions) {
   const takesTrailers =
     isHttp2(response) || (answer.headers['transfer-encoding'] !== undefined && request.httpVersion !== '1.0');
-  const headers: Record<string, string | string[]> = {};
-  for (const [name, value] of responseFields(fieldsOf(answer.rawHeaders), hostName)) {
-    const lower = name.toLowerCase();
-    if (lower === 'trailer' && !takesTrailers) continue;
-    const earlier = headers[lower];
-    headers[lower] = earlier === undefined ? value : [earlier, value].flat();
-  }
-  if (mustClose && !isHttp2(response)) headers['connection'] = 'close';
+  const fields = responseFields(fieldsOf(answer.rawHeaders), hostName);
+  const headers = collected(fields.filter(([name]) => takesTrailers || name.toLowerCase() !== 'trailer'));
+  if (mustClose && !isHttp2(response)) headers.connection = 'close';
   return headers;
 }
 

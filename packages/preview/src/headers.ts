@@ -47,6 +47,17 @@ export function fieldsOf(raw: readonly string[]): Field[] {
   return fields;
 }
 
+/** By lower-case name, as Node takes them. */
+export function collected(fields: readonly Field[]): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = {};
+  for (const [name, value] of fields) {
+    const lower = name.toLowerCase();
+    const earlier = headers[lower];
+    headers[lower] = earlier === undefined ? value : [earlier, value].flat();
+  }
+  return headers;
+}
+
 export const valuesOf = (fields: readonly Field[], name: string): string[] =>
   fields.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value);
 

@@ -3,7 +3,7 @@
  * forward.ts and websocket.ts carry what passes. The host name alone decides the share, so nothing in a path can lead to another.
  */
 import { once } from 'node:events';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -18,7 +18,7 @@ import {
   ownCertificate,
 } from './certificates.ts';
 import { answerClientError } from './client-errors.ts';
-import { hasBody, type Incoming, isGone, isHttp2, type Outgoing, sendPage } from './exchange.ts';
+import { type Incoming, isGone, isHttp2, type Outgoing, sendPage } from './exchange.ts';
 import { type Forwarding, forward } from './forward.ts';
 import { takeToken } from './headers.ts';
 import { isPreviewDomain } from './hosts.ts';
