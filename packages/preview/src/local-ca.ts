@@ -56,7 +56,7 @@ export async function createLocalCa(directory: string, domain: string): Promise<
   const signingKey = await importPrivateKey(section(pem, 'PRIVATE KEY'));
 
   const certPath = join(directory, `${domain}.ca.pem`);
-  const partial = `${certPath}.${process.pid}.partial`;
+  const partial = `${certPath}.${crypto.randomUUID()}.partial`;
   await writeFile(partial, `${section(pem, 'CERTIFICATE')}\n`, { mode: 0o644, flush: true });
   await rename(partial, certPath);
 
