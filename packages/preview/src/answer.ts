@@ -4,8 +4,8 @@
  */
 import type { IncomingMessage } from 'node:http';
 import { InstaVMError } from '@instavm/wire';
-import { breakOff, finish, flushHead, type Incoming, isGone, isHttp2, type Outgoing, writeHead } from './exchange.ts';
-import { fieldsOf, responseFields, trailerFields } from './headers.ts';
+import { breakOff, finish, type Incoming, isGone, isHttp2, type Outgoing, writeHead } from './exchange.ts';
+import { collected, fieldsOf, responseFields, trailerFields } from './headers.ts';
 
 /** Of an answer of the service. */
 export const MAX_ANSWER_HEADER_BYTES = 64 * 1024;
@@ -47,7 +47,8 @@ export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): vo
     else response.addTrailers(trailers);
     finish(request, response);
   });
-  // The header goes out with the first bytes when they are there already, and alone when they are not (server-sent events).
+  // HTTP/2 sent the header at once; HTTP/1.1 with the first bytes when they are there already, and alone when they are not (server-sent events).
+  if (isHttp2(response)) return;
   setImmediate(() => {
     if (!started && !answer.readableEnded && !isGone(response)) flushHead(response);
   });
@@ -56,13 +57,8 @@ export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): vo
 function headersOf(answer: IncomingMessage, { request, response, hostName, mustClose }: AnswerOptions) {
   const takesTrailers =
     isHttp2(response) || (answer.headers['transfer-encoding'] !== undefined && request.httpVersion !== '1.0');
-  const headers: Record<string, string | string[]> = {};
-  for (const [name, value] of responseFields(fieldsOf(answer.rawHeaders), hostName)) {
-    const lower = name.toLowerCase();
-    if (lower === 'trailer' && !takesTrailers) continue;
-    const earlier = headers[lower];
-    headers[lower] = earlier === undefined ? value : [earlier, value].flat();
-  }
+  const fields = responseFields(fieldsOf(answer.rawHeaders), hostName);
+  const headers = collected(fields.filter(([name]) => takesTrailers || name.toLowerCase() !== 'trailer'));
   if (mustClose && !isHttp2(response)) headers.connection = 'close';
   return headers;
 }

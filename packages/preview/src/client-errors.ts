@@ -1,12 +1,23 @@
 /** Answers to what could not be read as an HTTP/1.1 request at all; the connection ends with them. */
+import type { ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { InstaVMError } from '@instavm/wire';
 import { errorPage } from './pages.ts';
 
+/** Node's mark of the response that a socket is busy with. */
+type Busy = { readonly _httpMessage?: ServerResponse | null };
+
 type ParseError = Error & { readonly code?: string; readonly rawPacket?: Buffer };
 
 export function answerClientError(error: ParseError, socket: Duplex): void {
-  if (!socket.writable || error.code === 'ECONNRESET') {
+  const { _httpMessage: response } = socket as Busy;
+  if (response?.headersSent) {
+    // A whole page of ours closes the connection by itself; anything else must not look whole.
+    if (!response.writableEnded) socket.destroy();
+    return;
+  }
+  // Node also tells of failed handshakes here, where nothing could be answered.
+  if (!socket.writable || !/^(HPE|ERR_HTTP)_/.test(error.code ?? '')) {
     socket.destroy();
     return;
   }

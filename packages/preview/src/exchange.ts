@@ -27,14 +27,19 @@ export const isGone = (response: Outgoing): boolean =>
 
 /** Ends a whole answer; what the visitor may still be sending is not wanted any more (RFC 9113 §8.1). */
 export function finish(request: Incoming, response: Outgoing, body?: string): void {
-  if (isHttp2(response)) {
-    response.once('finish', () => {
-      if (!request.complete) response.stream.close(constants.NGHTTP2_NO_ERROR);
-    });
+  if (isHttp2(response) && hasBody(request) && !request.readableEnded) {
+    const { stream } = response;
+    const isBare = request.method === 'HEAD' || [204, 205, 304].includes(response.statusCode);
+    // Trailers, even none, are the last thing of an answer that may have a body.
+    stream.once(isBare ? 'finish' : 'wantTrailers', () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
   }
   if (body === undefined) response.end();
   else response.end(body);
 }
+
+/** What is left of the body will not be read, so nothing after it could be told apart; and who is malformed once may be meant to confuse. */
+const mustClose = (request: Incoming, status: number): boolean =>
+  status === 400 || hasBody(request) || request.headers.expect !== undefined;
 
 export function sendPage(request: Incoming, response: Outgoing, page: Page): void {
   if (response.headersSent) {
@@ -44,10 +49,7 @@ export function sendPage(request: Incoming, response: Outgoing, page: Page): voi
   const headers: Record<string, string> = {
     ...page.headers,
     'content-length': String(Buffer.byteLength(page.body)),
-    // What is left of the body will not be read, so nothing after it on this connection could be told apart.
-    ...(!isHttp2(response) && (hasBody(request) || request.headers.expect !== undefined)
-      ? { connection: 'close' }
-      : {}),
+    ...(!isHttp2(response) && mustClose(request, page.status) ? { connection: 'close' } : {}),
   };
   writeHead(response, page.status, headers);
   finish(request, response, request.method === 'HEAD' ? undefined : page.body);

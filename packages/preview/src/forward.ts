@@ -1,7 +1,8 @@
 /** One request to the service in the sandbox, streamed as it comes, and its answer back. */
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import { InstaVMError } from '@instavm/wire';
 import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout } from './answer.ts';
-import { breakOff, hasBody, type Incoming, type Outgoing, sendPage } from './exchange.ts';
+import { breakOff, hasBody, type Incoming, isGone, type Outgoing, sendPage } from './exchange.ts';
 import { type Field, fieldsOf, requestFields, trailerFields, type Visit, valuesOf } from './headers.ts';
 import { errorPage } from './pages.ts';
 import type { ServicePool } from './service-pool.ts';
@@ -78,9 +79,16 @@ class Exchange {
       response.writeContinue();
     });
     upstream.once('response', (answer) => this.#answer(answer));
+    upstream.once('upgrade', (_answer, stream) => {
+      stream.destroy();
+      this.#fail(
+        new InstaVMError('service_failed', 'The service in the sandbox switched protocols without being asked.'),
+      );
+    });
     upstream.on('error', (error) => {
       if (this.#upstream !== upstream) return;
-      if (upstream.reusedSocket && this.#isRepeatable && !this.#repeated && !response.headersSent && !this.#ended) {
+      const mayRepeat = this.#isRepeatable && !this.#repeated && !response.headersSent && !isGone(response);
+      if (upstream.reusedSocket && mayRepeat) {
         this.#repeated = true;
         this.start();
       } else {
@@ -163,7 +171,7 @@ class Exchange {
     this.#ended = true;
     clearTimeout(this.#answerTimer);
     clearTimeout(this.#idle);
-    if (!this.#of.response.writableFinished || this.#upstream?.writableEnded === false) this.#abandon();
+    this.#abandon(); // does nothing to a request that has given its connection back
     this.#done();
   }
 }

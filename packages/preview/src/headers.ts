@@ -47,6 +47,17 @@ export function fieldsOf(raw: readonly string[]): Field[] {
   return fields;
 }
 
+/** By lower-case name, as Node takes them. */
+export function collected(fields: readonly Field[]): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = {};
+  for (const [name, value] of fields) {
+    const lower = name.toLowerCase();
+    const earlier = headers[lower];
+    headers[lower] = earlier === undefined ? value : [earlier, value].flat();
+  }
+  return headers;
+}
+
 export const valuesOf = (fields: readonly Field[], name: string): string[] =>
   fields.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value);
 
@@ -72,8 +83,16 @@ export type Visit = {
 /** Fields for the guest. Host and the framing are the caller's to add. */
 export function requestFields(received: readonly Field[], visit: Visit): Field[] {
   const passed = withoutHopByHop(received).filter(([name, value]) => {
-    const lower = name.toLowerCase();
-    if (OURS.test(lower) || lower === 'host' || lower === 'cookie' || lower === 'content-length') return false;
+    // CGI and WSGI cannot tell `X_Forwarded_For` from `X-Forwarded-For`.
+    const lower = name.toLowerCase().replaceAll('_', '-');
+    if (
+      HOP_BY_HOP.has(lower) ||
+      OURS.test(lower) ||
+      lower === 'host' ||
+      lower === 'cookie' ||
+      lower === 'content-length'
+    )
+      return false;
     return !((lower === 'authorization' || lower === 'x-api-key') && API_KEY.test(value.trim()));
   });
   // HTTP/2 may send one field per cookie; HTTP/1.1 has one field (RFC 9113 §8.2.3).

@@ -3,7 +3,7 @@
  * (RFC 5280 §4.2.1.10) lets it speak for names under the preview domain and for nothing else, should its key ever leak.
  */
 import 'reflect-metadata';
-import { createPrivateKey, webcrypto } from 'node:crypto';
+import { createPrivateKey, type webcrypto as WebCrypto, webcrypto } from 'node:crypto';
 import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AsnConvert } from '@peculiar/asn1-schema';
@@ -56,7 +56,7 @@ export async function createLocalCa(directory: string, domain: string): Promise<
   const signingKey = await importPrivateKey(section(pem, 'PRIVATE KEY'));
 
   const certPath = join(directory, `${domain}.ca.pem`);
-  const partial = `${certPath}.${process.pid}.partial`;
+  const partial = `${certPath}.${crypto.randomUUID()}.partial`;
   await writeFile(partial, `${section(pem, 'CERTIFICATE')}\n`, { mode: 0o644, flush: true });
   await rename(partial, certPath);
 
@@ -111,19 +111,19 @@ async function makeCa(domain: string, now: Date): Promise<string> {
   return `${await exportPrivateKey(keys.privateKey)}${certificate.toString('pem')}\n`;
 }
 
-const generateKeys = (): Promise<webcrypto.CryptoKeyPair> =>
-  webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']) as Promise<webcrypto.CryptoKeyPair>;
+const generateKeys = (): Promise<WebCrypto.CryptoKeyPair> =>
+  webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']) as Promise<WebCrypto.CryptoKeyPair>;
 
-async function exportPrivateKey(key: webcrypto.CryptoKey): Promise<string> {
+async function exportPrivateKey(key: WebCrypto.CryptoKey): Promise<string> {
   const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', key));
   return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' })
     .export({ format: 'pem', type: 'pkcs8' })
     .toString();
 }
 
-function importPrivateKey(pem: string): Promise<webcrypto.CryptoKey> {
+function importPrivateKey(pem: string): Promise<WebCrypto.CryptoKey> {
   const der = createPrivateKey(pem).export({ format: 'der', type: 'pkcs8' });
-  return webcrypto.subtle.importKey('pkcs8', der, ALGORITHM, false, ['sign']) as Promise<webcrypto.CryptoKey>;
+  return webcrypto.subtle.importKey('pkcs8', der, ALGORITHM, false, ['sign']) as Promise<WebCrypto.CryptoKey>;
 }
 
 function section(pem: string, label: string): string {

@@ -15,6 +15,8 @@ export type Page = {
 type Wording = {
   readonly title: string;
   readonly status?: number;
+  /** Instead of the catalog's, where a visitor cannot do what that says. */
+  readonly hint?: string;
   /** The page asks again by itself. */
   readonly refreshSeconds?: number;
 };
@@ -30,7 +32,12 @@ const WORDING: Partial<Record<ErrorCode, Wording>> = {
   invalid_state: { title: 'The sandbox is not running', status: 503, refreshSeconds: 5 },
   conflict: { title: 'The sandbox is changing', status: 503, refreshSeconds: 3 },
   capacity_unavailable: { title: 'The host is full', refreshSeconds: 10 },
-  guest_unresponsive: { title: 'The sandbox is waking up', status: 503, refreshSeconds: 3 },
+  guest_unresponsive: {
+    title: 'The sandbox is waking up',
+    status: 503,
+    hint: 'It was asleep, or is busy; this takes a moment.',
+    refreshSeconds: 3,
+  },
   guest_lost: { title: 'The sandbox ended' },
   shutting_down: { title: 'The server is restarting', refreshSeconds: 5 },
   lease_expired: { title: 'The sandbox is gone', status: 410 },
@@ -44,7 +51,7 @@ export function statusOf(error: InstaVMError): number {
 }
 
 export function errorPage(error: InstaVMError, accept: string | undefined): Page {
-  const { title = 'This did not work', refreshSeconds } = WORDING[error.code] ?? {};
+  const { title = 'This did not work', hint = error.hint, refreshSeconds } = WORDING[error.code] ?? {};
   const status = statusOf(error);
   const headers = {
     ...COMMON_HEADERS,
@@ -55,7 +62,7 @@ export function errorPage(error: InstaVMError, accept: string | undefined): Page
     const body = `${JSON.stringify(errorBody(error, crypto.randomUUID()))}\n`;
     return { status, headers: { ...headers, 'content-type': 'application/json; charset=utf-8' }, body };
   }
-  const text = [error.message, error.hint];
+  const text = [error.message, hint];
   const body = html({ title, text, code: error.code, status, refreshSeconds });
   return { status, headers: { ...headers, ...HTML_HEADERS }, body };
 }
@@ -67,8 +74,7 @@ export function privatePage(reason: 'private' | 'link_expired', accept: string |
   const message = expired
     ? 'The link that you opened is not valid any more, or was not made for this preview.'
     : 'Only people with a link from its owner can see it.';
-  const hint =
-    'Ask the owner for a new link. Programs send an API key, or the token of a link in the X-Instavm-Token header.';
+  const hint = `Ask the owner for a ${expired ? 'new ' : ''}link. Programs send an API key, or the token of a link in the X-Instavm-Token header.`;
   const headers = { ...COMMON_HEADERS, [CODE_HEADER]: expired ? 'link_expired' : 'share_private' };
   if (!prefersHtml(accept)) {
     const {
@@ -121,7 +127,7 @@ p { margin: 0 0 12px; }
 .soft { color: var(--soft); }
 .retry { display: flex; align-items: center; gap: 10px; margin-top: 20px; color: var(--soft); }
 .dot { flex: none; width: 9px; height: 9px; border-radius: 50%; background: var(--accent); animation: pulse 1.4s ease-in-out infinite; }
-footer { margin-top: 24px; padding-top: 14px; border-top: 1px solid var(--line); color: var(--soft); font-size: .8125rem; display: flex; gap: 6px 16px; flex-wrap: wrap; justify-content: space-between; }
+footer { margin-top: 24px; padding-top: 14px; border-top: 1px solid var(--line); color: var(--soft); font-size: .8125rem; display: flex; gap: 6px 16px; flex-wrap: wrap; align-items: baseline; justify-content: space-between; }
 code { font: .8125rem ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 @keyframes pulse { 50% { opacity: .25; } }
 @media (prefers-reduced-motion: reduce) { .dot { animation: none; } }

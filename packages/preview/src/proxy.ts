@@ -53,6 +53,8 @@ const LIMITS: PreviewLimits = {
   connections: 8_192,
 };
 const MAX_HEADER_BYTES = 32 * 1024;
+/** Of one HTTP/2 upload under way, and four times that of a connection: 64 KiB, the default, is slow from far away. */
+const UPLOAD_WINDOW_BYTES = 1 << 20;
 /** A visitor's connection without a request on it. */
 const CONNECTION_IDLE_MS = 75_000;
 
@@ -157,7 +159,12 @@ export class PreviewProxy {
       allowHTTP1: true,
       minVersion: 'TLSv1.2',
       handshakeTimeout: headerTimeoutMs,
-      settings: { enableConnectProtocol: true, maxConcurrentStreams: 256, maxHeaderListSize: MAX_HEADER_BYTES },
+      settings: {
+        enableConnectProtocol: true,
+        maxConcurrentStreams: 256,
+        maxHeaderListSize: MAX_HEADER_BYTES,
+        initialWindowSize: UPLOAD_WINDOW_BYTES,
+      },
       http1Options: {
         maxHeaderSize: MAX_HEADER_BYTES,
         headersTimeout: headerTimeoutMs,
@@ -175,7 +182,10 @@ export class PreviewProxy {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
     });
-    server.on('session', (session: ServerHttp2Session) => closeWhenIdle(session));
+    server.on('session', (session: ServerHttp2Session) => {
+      session.setLocalWindowSize(4 * UPLOAD_WINDOW_BYTES);
+      closeWhenIdle(session);
+    });
     server.on('sessionError', () => {}); // the peer broke the protocol or went away; Node has closed the session
     server.on('clientError', answerClientError);
     const serve = (request: Incoming, response: Outgoing): void => void this.#serve(request, response, undefined);

@@ -13,8 +13,9 @@ const KEEP_IDLE_MS = 4_000;
 const KEEP_AT_MOST = 16;
 
 export class ServicePool extends Agent {
-  readonly #idle = new Map<Duplex, NodeJS.Timeout>();
+  readonly #idle = new WeakMap<Duplex, NodeJS.Timeout>();
   readonly #connectTimeoutMs: number;
+  #isClosed = false;
   readonly #log: LifecycleLog;
   /** As `find` last returned it. */
   target: PreviewTarget;
@@ -28,7 +29,10 @@ export class ServicePool extends Agent {
 
   /** @throws as {@link PreviewTarget.connect}; guest_unresponsive when it takes too long */
   async connect(): Promise<Duplex> {
-    const signal = AbortSignal.timeout(this.#connectTimeoutMs);
+    // Not AbortSignal.timeout, which would fire later and end a connection that was made in time.
+    const controller = new AbortController();
+    const { signal } = controller;
+    const timer = setTimeout(() => controller.abort(), this.#connectTimeoutMs);
     try {
       return withSocketKnobs(await this.target.connect(signal));
     } catch (error) {
@@ -37,7 +41,14 @@ export class ServicePool extends Agent {
       if (error instanceof InstaVMError) throw error;
       this.#log.warn({ err: error, shareId: this.target.shareId }, 'a preview could not be connected');
       throw new InstaVMError('internal', 'This is a fault of the server.', { cause: error });
+    } finally {
+      clearTimeout(timer);
     }
+  }
+
+  override destroy(): void {
+    this.#isClosed = true;
+    super.destroy();
   }
 
   override createConnection(_options: object, callback?: (error: Error | null, stream: Duplex) => void): undefined {
@@ -49,21 +60,16 @@ export class ServicePool extends Agent {
 
   // Node calls these two with whatever createConnection gave; its types say Duplex and its code expects a net.Socket.
   override keepSocketAlive(stream: Duplex): boolean {
+    if (this.#isClosed) return false;
     const timer = setTimeout(() => stream.destroy(), KEEP_IDLE_MS);
     timer.unref();
     this.#idle.set(stream, timer);
-    stream.once('close', () => this.#forget(stream));
     return true;
   }
 
   override reuseSocket(stream: Duplex, request: ClientRequest): void {
-    this.#forget(stream);
-    super.reuseSocket(stream, request);
-  }
-
-  #forget(stream: Duplex): void {
     clearTimeout(this.#idle.get(stream));
-    this.#idle.delete(stream);
+    super.reuseSocket(stream, request);
   }
 }
 

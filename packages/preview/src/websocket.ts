@@ -8,7 +8,7 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout } from './answer.ts';
 import { flushHead, type Incoming, isHttp2, type Outgoing, sendPage, writeHead } from './exchange.ts';
 import type { Forwarding } from './forward.ts';
-import { type Field, fieldsOf, requestFields, responseFields } from './headers.ts';
+import { collected, type Field, fieldsOf, requestFields, responseFields } from './headers.ts';
 import { errorPage } from './pages.ts';
 
 /** An upgrade that has no body and is for WebSocket alone; every other upgrade is an ordinary request, as RFC 9110 §7.8 allows. */
@@ -106,13 +106,7 @@ function acceptConnect(answer: IncomingMessage, request: Incoming, response: Out
   const fields = responseFields(fieldsOf(answer.rawHeaders), hostName).filter(
     ([name]) => !isFraming(name) && name.toLowerCase() !== 'sec-websocket-accept',
   );
-  const headers: Record<string, string[]> = {};
-  for (const [name, value] of fields) {
-    const lower = name.toLowerCase();
-    headers[lower] = [...(headers[lower] ?? []), value];
-  }
-  writeHead(response, 200, headers);
-  flushHead(response);
+  writeHead(response, 200, collected(fields));
   return { readable: request, writable: response };
 }
 

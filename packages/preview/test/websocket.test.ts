@@ -1,0 +1,193 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer as createTcpServer, type LookupFunction } from 'node:net';
+import { duplexPair } from 'node:stream';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import WebSocket, { WebSocketServer } from 'ws';
+import { Stand, shareId } from './stand.ts';
+
+/** getaddrinfo does not know names under localhost everywhere. */
+const toLoopback: LookupFunction = (_host, _options, done) => done(null, [{ address: '127.0.0.1', family: 4 }]);
+
+let stand: Stand;
+let server: WebSocketServer;
+let id: string;
+
+beforeAll(async () => {
+  stand = await Stand.start({ idleTimeoutMs: 600, answerTimeoutMs: 500 });
+  server = new WebSocketServer({ host: '127.0.0.1', port: 0, maxPayload: 8 << 20 });
+  server.on('connection', (socket, request) => {
+    socket.send(JSON.stringify({ url: request.url, headers: request.headers }));
+    socket.on('message', (data, isBinary) => {
+      if (data.toString() === 'bye') socket.close(4001, 'as asked');
+      else socket.send(data, { binary: isBinary });
+    });
+    socket.on('error', () => {});
+  });
+  await once(server, 'listening');
+  id = stand.share('socket', (server.address() as AddressInfo).port);
+});
+afterAll(async () => {
+  await stand.close();
+  server.close();
+});
+
+function open(share = id, path = '/'): WebSocket {
+  const options = { ca: stand.ca, servername: stand.hostOf(share), lookup: toLoopback };
+  const socket = new WebSocket(`wss://${stand.authorityOf(share)}${path}`, options as WebSocket.ClientOptions);
+  socket.on('error', () => {});
+  return socket;
+}
+const messageOf = async (socket: WebSocket): Promise<Buffer> => ((await once(socket, 'message')) as [Buffer])[0];
+
+describe('a WebSocket', () => {
+  it('carries frames of a megabyte both ways, and closes with its code', async () => {
+    const socket = open(id, '/hot?x=1');
+    const hello = JSON.parse((await messageOf(socket)).toString()) as { url: string; headers: Record<string, string> };
+    expect(hello).toMatchObject({
+      url: '/hot?x=1',
+      headers: { host: stand.authorityOf(id), 'x-forwarded-proto': 'https' },
+    });
+    for (let round = 0; round < 5; round += 1) {
+      const frame = randomBytes(1 << 20);
+      socket.send(frame);
+      expect((await messageOf(socket)).equals(frame)).toBe(true);
+    }
+    socket.send('bye');
+    expect(await once(socket, 'close')).toEqual([4001, Buffer.from('as asked')]);
+    await vi.waitFor(() => expect(stand.connections.size).toBe(0));
+  });
+
+  it('stays while something comes now and then, and ends after the idle time', async () => {
+    const socket = open();
+    await messageOf(socket);
+    for (let round = 0; round < 4; round += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      socket.send('tick');
+      expect((await messageOf(socket)).toString()).toBe('tick');
+    }
+    const [code] = (await once(socket, 'close')) as [number];
+    expect(code).toBe(1006);
+    await vi.waitFor(() => expect(stand.connections.size).toBe(0));
+  });
+
+  it('ends on the other side when either side is gone', async () => {
+    const left = open();
+    await messageOf(left);
+    left.terminate();
+    await vi.waitFor(() => expect([server.clients.size, stand.connections.size]).toEqual([0, 0]));
+
+    const lost = open();
+    await messageOf(lost);
+    for (const client of server.clients) client.terminate();
+    expect((await once(lost, 'close'))[0]).toBe(1006);
+  });
+
+  it('that the service refuses is refused with its answer', async () => {
+    const plain = await stand.service('plain', (_request, response) =>
+      response.writeHead(426, { 'x-why': 'no' }).end('no sockets'),
+    );
+    const [, response] = (await once(open(plain), 'unexpected-response')) as [
+      unknown,
+      import('node:http').IncomingMessage,
+    ];
+    expect(response).toMatchObject({ statusCode: 426, headers: { 'x-why': 'no' } });
+    const nobody = stand.share('nobody', 1);
+    const [, page] = (await once(open(nobody), 'unexpected-response')) as [
+      unknown,
+      import('node:http').IncomingMessage,
+    ];
+    expect(page).toMatchObject({ statusCode: 502, headers: { 'instavm-preview': 'port_not_listening' } });
+    const [, unknown] = (await once(open(shareId('none')), 'unexpected-response')) as [
+      unknown,
+      import('node:http').IncomingMessage,
+    ];
+    expect(unknown.statusCode).toBe(404);
+  });
+
+  it('whose service is silent gets a page in time', async () => {
+    const tcp = createTcpServer((socket) => socket.on('error', () => {}).resume());
+    const silent = stand.share('silent', await stand.listen(tcp));
+    const [, page] = (await once(open(silent), 'unexpected-response')) as [
+      unknown,
+      import('node:http').IncomingMessage,
+    ];
+    expect(page).toMatchObject({ statusCode: 504, headers: { 'instavm-preview': 'service_timeout' } });
+  });
+
+  it('is counted once for each, and two hundred live side by side', async () => {
+    const sockets = Array.from({ length: 200 }, () => open());
+    await Promise.all(sockets.map(messageOf));
+    const replies = sockets.map(messageOf);
+    for (const [index, socket] of sockets.entries()) socket.send(String(index));
+    expect((await Promise.all(replies)).map(String)).toEqual(sockets.map((_, index) => String(index)));
+    for (const socket of sockets) socket.terminate();
+    await vi.waitFor(() => expect(stand.connections.size).toBe(0), { timeout: 5_000 });
+  });
+
+  it('comes over HTTP/2 as an extended CONNECT, and is an upgrade for the service', async () => {
+    const session = stand.http2(id);
+    await once(session, 'remoteSettings');
+    const stream = session.request({
+      ':method': 'CONNECT',
+      ':protocol': 'websocket',
+      ':scheme': 'https',
+      ':path': '/over-h2',
+      ':authority': stand.authorityOf(id),
+      'sec-websocket-version': '13',
+    });
+    const [headers] = (await once(stream, 'response')) as [Record<string, unknown>];
+    expect(headers[':status']).toBe(200);
+    expect(headers).not.toHaveProperty('sec-websocket-accept');
+    const [first] = (await once(stream, 'data')) as [Buffer];
+    expect(first.toString('latin1')).toContain('"url":"/over-h2"');
+    // A masked text frame "hi" with a key of zeros.
+    stream.write(Buffer.from([0x81, 0x82, 0, 0, 0, 0, 0x68, 0x69]));
+    const [reply] = (await once(stream, 'data')) as [Buffer];
+    expect(reply).toEqual(Buffer.from([0x81, 0x02, 0x68, 0x69]));
+    stream.close();
+    await vi.waitFor(() => expect(server.clients.size).toBe(0));
+    session.destroy();
+  });
+});
+
+it('other upgrades, and upgrades with a body, are ordinary requests without the upgrade', async () => {
+  const plain = await stand.service('ordinary', (request, response) => {
+    request.resume();
+    response.end(JSON.stringify(request.headers));
+  });
+  for (const headers of [
+    { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABkAAQAAP__' },
+    { connection: 'Upgrade', upgrade: 'websocket', 'content-length': '2' },
+  ] as Record<string, string>[]) {
+    const answer = await stand.ask(plain, '/', { headers, ...(headers['content-length'] ? { body: 'hi' } : {}) });
+    expect(answer.status).toBe(200);
+    expect(JSON.parse(answer.body)).not.toHaveProperty('upgrade');
+    expect(JSON.parse(answer.body)).not.toHaveProperty('http2-settings');
+  }
+});
+
+it('a connection that is a plain stream serves requests, kept ones too, and WebSockets', async () => {
+  const { port } = server.address() as AddressInfo;
+  const web = await stand.listen(
+    (await import('node:http')).createServer((request, response) => response.end(request.url)),
+  );
+  let opened = 0;
+  const tunnelTo = (to: number) => async () => {
+    opened += 1;
+    const [near, far] = duplexPair();
+    const socket = connect(to, '127.0.0.1');
+    far.pipe(socket).pipe(far);
+    near.once('close', () => socket.destroy());
+    socket.on('error', () => near.destroy());
+    return near;
+  };
+  const http = stand.failing('tunnel', tunnelTo(web));
+  for (const path of ['/a', '/b', '/c']) expect(await stand.ask(http, path)).toMatchObject({ status: 200, body: path });
+  expect(opened).toBe(1);
+  const socket = open(stand.failing('tunnelws', tunnelTo(port)));
+  await messageOf(socket);
+  socket.send('through');
+  expect((await messageOf(socket)).toString()).toBe('through');
+  socket.terminate();
+});
