@@ -50,7 +50,7 @@ export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): vo
   // HTTP/2 sent the header at once; HTTP/1.1 with the first bytes when they are there already, and alone when they are not (server-sent events).
   if (isHttp2(response)) return;
   setImmediate(() => {
-    if (!started && !answer.readableEnded && !isGone(response)) flushHead(response);
+    if (!started && !answer.readableEnded && !isGone(response)) response.flushHeaders();
   });
 }
 

@@ -60,6 +60,3 @@ export function writeHead(response: Outgoing, status: number, headers: Record<st
   if (isHttp2(response)) response.writeHead(status, headers);
   else response.writeHead(status, headers);
 }
-
-/** Sends the header before there is a body. Node has this for both versions, and types it for one. */
-export const flushHead = (response: Outgoing): void => (response as ServerResponse).flushHeaders();

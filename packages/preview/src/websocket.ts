@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { request as httpRequest, type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout } from './answer.ts';
-import { flushHead, type Incoming, isHttp2, type Outgoing, sendPage, writeHead } from './exchange.ts';
+import { type Incoming, isHttp2, type Outgoing, sendPage, writeHead } from './exchange.ts';
 import type { Forwarding } from './forward.ts';
 import { collected, type Field, fieldsOf, requestFields, responseFields } from './headers.ts';
 import { errorPage } from './pages.ts';
