@@ -10,7 +10,7 @@ export type KeyPair = { readonly cert: string; readonly key: string };
 /** Yields a key pair when there is a newer one than it yielded last. */
 export type CertificateSource = { next(): Promise<KeyPair | undefined> };
 
-const CHECK_INTERVAL_MS = 3_000;
+const CHECK_INTERVAL_MS = 1_000;
 /** Well before the end, so that a machine that slept for weeks does not show an expired one. */
 const RENEW_BEFORE_MS = 30 * 86_400_000;
 

@@ -23,7 +23,7 @@ type Wording = {
 
 /** Codes with a page of their own; a state that stands in the way is 503 here, since the address itself is right. */
 const WORDING: Partial<Record<ErrorCode, Wording>> = {
-  share_not_found: { title: 'There is no preview here' },
+  share_not_found: { title: 'There is no preview here', hint: 'Ask its owner for the current address.' },
   misdirected_request: { title: 'This address is not a preview' },
   port_not_listening: { title: 'Nothing is listening yet', refreshSeconds: 2 },
   service_failed: { title: 'The service broke off' },

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
 import { createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -117,7 +118,7 @@ describe('a request over HTTP/1.1', () => {
     const sized = echoed((await stand.ask(echo, '/', { method: 'PUT', body: 'x'.repeat(300_000) })).body);
     expect(sized).toMatchObject({ length: 300_000, headers: { 'content-length': '300000' } });
 
-    const { promise, resolve } = Promise.withResolvers<import('node:http').IncomingMessage>();
+    const { promise, resolve } = Promise.withResolvers<IncomingMessage>();
     const options = stand.optionsFor(echo, '/', { method: 'POST', headers: { trailer: 'x-sum' } });
     const request = httpsRequest(options, resolve);
     request.write('one');
@@ -144,13 +145,13 @@ describe('a request over HTTP/1.1', () => {
   });
 
   it('passes 100-continue from the service, and a refusal before it', async () => {
-    const ask = async (path: string): Promise<{ continued: boolean; status: number; body: string }> => {
-      const { promise, resolve, reject } = Promise.withResolvers<import('node:http').IncomingMessage>();
-      const options = stand.optionsFor(echo, path, {
-        method: 'POST',
-        headers: { expect: '100-continue', 'content-length': '5' },
-      });
-      const request = httpsRequest(options, resolve).once('error', reject);
+    const ask = async (id: string) => {
+      const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+      const headers = { expect: '100-continue', 'content-length': '5' };
+      const request = httpsRequest(stand.optionsFor(id, '/', { method: 'POST', headers }), resolve).once(
+        'error',
+        reject,
+      );
       let continued = false;
       request.on('continue', () => {
         continued = true;
@@ -158,12 +159,19 @@ describe('a request over HTTP/1.1', () => {
       });
       request.flushHeaders();
       const answer = await readAnswer(await promise);
-      request.destroy();
-      return { continued, ...answer };
+      request.on('error', () => {}).destroy();
+      return { ...answer, continued };
     };
-    const accepted = await ask('/');
+    const accepted = await ask(echo);
     expect(accepted).toMatchObject({ continued: true, status: 200 });
     expect(echoed(accepted.body)).toMatchObject({ body: 'hello' });
+
+    const refusing = createTcpServer((socket) => {
+      socket.on('error', () => {});
+      socket.once('data', () => socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno'));
+    });
+    const refused = await ask(stand.share('refusing', await stand.listen(refusing)));
+    expect(refused).toMatchObject({ continued: false, status: 413, body: 'no', headers: { connection: 'close' } });
   });
 
   it('gets server-sent events as they are written, the header before the first', async () => {
@@ -184,7 +192,7 @@ describe('a request over HTTP/1.1', () => {
   });
 
   it('is answered while it is still being sent', async () => {
-    const { promise, resolve, reject } = Promise.withResolvers<import('node:http').IncomingMessage>();
+    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     const request = httpsRequest(stand.optionsFor(echo, '/early', { method: 'POST' }), resolve).once('error', reject);
     request.write('part of a body');
     expect(await readAnswer(await promise)).toMatchObject({ status: 413, body: 'too' });

@@ -11,9 +11,9 @@ const seen: string[] = [];
 
 beforeAll(async () => {
   stand = await Stand.start({
-    headerTimeoutMs: 400,
-    connectTimeoutMs: 300,
-    answerTimeoutMs: 400,
+    headerTimeoutMs: 1_500,
+    connectTimeoutMs: 1_000,
+    answerTimeoutMs: 2_000,
     exchangesPerShare: 3,
   });
   id = await stand.service('guarded', (request, response) => {

@@ -14,7 +14,7 @@ let server: WebSocketServer;
 let id: string;
 
 beforeAll(async () => {
-  stand = await Stand.start({ idleTimeoutMs: 600, answerTimeoutMs: 500 });
+  stand = await Stand.start({ idleTimeoutMs: 1_500, answerTimeoutMs: 500 });
   server = new WebSocketServer({ host: '127.0.0.1', port: 0, maxPayload: 8 << 20 });
   server.on('connection', (socket, request) => {
     socket.send(JSON.stringify({ url: request.url, headers: request.headers }));
@@ -62,7 +62,7 @@ describe('a WebSocket', () => {
     const socket = open();
     await messageOf(socket);
     for (let round = 0; round < 4; round += 1) {
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      await new Promise((resolve) => setTimeout(resolve, 500));
       socket.send('tick');
       expect((await messageOf(socket)).toString()).toBe('tick');
     }
