@@ -89,8 +89,12 @@ def test_a_vm_is_saved_restored_cloned_suspended_and_resumed(cli: Cli) -> None:
 
 def test_refusals_are_sentences_and_end_with_one(cli: Cli) -> None:
     vm = answer(cli("create", "--timeout", "60", "--json"))["vm_id"]
-    refused = cli("share", "create", vm, "80")
+    refused = cli("volume", "create", "v", "--quota", "1gb")
     assert (refused.returncode, "not available" in refused.stderr) == (1, True)
+    share = answer(cli("share", "create", vm, "80", "--public", "--json"))
+    assert share["url"].startswith("https://") and share["is_public"] is True
+    assert cli("share", "set-private", share["share_id"]).returncode == 0
+    assert cli("share", "revoke", share["share_id"]).returncode == 0
     assert cli("rm", vm).returncode == 0
     stranger = cli("whoami", INSTAVM_API_KEY="wrong")
     assert (stranger.returncode, "Invalid API key" in stranger.stderr) == (1, True)

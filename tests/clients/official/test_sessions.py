@@ -122,5 +122,5 @@ def test_an_unknown_session_and_a_bad_size_are_session_errors(client: InstaVM, c
 
 def test_what_is_not_there_yet_is_refused_in_words(client: InstaVM) -> None:
     with pytest.raises(InstaVMError, match="not available"):
-        client.get_session_app_url(port=80)
+        client.add_ssh_key("ssh-ed25519 AAAA nobody@nowhere")
     assert client.volumes.list() == []
