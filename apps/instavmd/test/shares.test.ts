@@ -399,6 +399,23 @@ describe('shares as the preview proxy sees them', () => {
     expect(events.filter((event) => event === 'released')).toHaveLength(2);
   });
 
+  it('are told of only when a right was lost', async () => {
+    const told: string[] = [];
+    shares.onWithdrawn((_, how) => told.push(how));
+    const record = await sandbox();
+    const { id } = await shares.open(record, 8000);
+    await shares.open(record, 8000, false);
+    await shares.setPublic(account.id, id, false);
+    await shares.open(record, 8000, true);
+    await shares.setPublic(account.id, id, true);
+    expect(told).toEqual([]);
+    await shares.open(record, 8000, false);
+    await shares.open(record, 8000, false);
+    await shares.revoke(account.id, id);
+    await shares.revoke(account.id, id);
+    expect(told).toEqual(['private', 'revoked']);
+  });
+
   it('let nobody in who was on the way when they were revoked or made private', async () => {
     const { id, target: found } = await target();
     let stream = new PassThrough();

@@ -15,15 +15,15 @@ export type ShareRecord = {
 
 /** Keeps shares as long as the record of their sandbox. */
 export interface ShareRecords {
-  /**
-   * The open share of the record's port, which is `record` when there is none yet.
-   * @param isPublic what that share becomes; undefined leaves one that was there as it is
-   */
-  open(record: ShareRecord, isPublic: boolean | undefined): Promise<ShareRecord>;
+  /** The open share of the record's port, which is `record` when there is none yet. */
+  open(record: ShareRecord): Promise<ShareRecord>;
   /** Revoked ones too. */
   find(id: ShareId): Promise<ShareRecord | undefined>;
   /** Open ones of sandboxes that have not ended, newest first. */
   list(accountId: AccountId, limit: number, sandboxId?: SandboxId): Promise<ShareRecord[]>;
-  /** @returns whether it was open; else nothing was changed */
-  update(id: ShareId, change: { readonly isPublic: boolean } | { readonly revokedAt: Date }): Promise<boolean>;
+  /** @returns what it was before; undefined when it was not open, and nothing was changed */
+  update(
+    id: ShareId,
+    change: { readonly isPublic: boolean } | { readonly revokedAt: Date },
+  ): Promise<ShareRecord | undefined>;
 }

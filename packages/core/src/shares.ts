@@ -31,16 +31,15 @@ export class Shares {
   /**
    * The share of a port, the same one each time until it is revoked.
    * @param isPublic left out, a new one is private and one that is there stays as it is
-   * @throws lease_expired, invalid_state for a sandbox that has ended
+   * @throws lease_expired, invalid_state for a sandbox that has ended; share_not_found when it is revoked meanwhile
    */
   async open(sandbox: SandboxRecord, port: number, isPublic?: boolean): Promise<ShareRecord> {
     if (ENDED_STATES.includes(sandbox.state)) throw absence(sandbox);
     const { id: sandboxId, accountId } = sandbox;
     const createdAt = this.#ports.clock.now();
     const wanted = { id: newShareId(), accountId, sandboxId, port, isPublic: isPublic ?? false, createdAt };
-    const share = await this.#ports.shares.open({ ...wanted, revokedAt: null }, isPublic);
-    if (isPublic === false) this.#tell(share.id, 'private');
-    return share;
+    const share = await this.#ports.shares.open({ ...wanted, revokedAt: null });
+    return isPublic === undefined || share.isPublic === isPublic ? share : this.#change(share.id, isPublic);
   }
 
   /** For who only has the address. @returns undefined when there is no such share, it is revoked, or its sandbox has ended */
@@ -65,23 +64,27 @@ export class Shares {
 
   /** @throws share_not_found */
   async setPublic(accountId: AccountId, id: ShareId, isPublic: boolean): Promise<ShareRecord> {
-    const share = await this.get(accountId, id);
-    if (!(await this.#ports.shares.update(id, { isPublic }))) throw noShare(id);
-    if (!isPublic) this.#tell(id, 'private');
-    return { ...share, isPublic };
+    await this.get(accountId, id);
+    return this.#change(id, isPublic);
   }
 
   /** Success when it is revoked already, and when its sandbox has ended. @throws share_not_found, also for another account's */
   async revoke(accountId: AccountId, id: ShareId): Promise<void> {
     const share = await this.#ports.shares.find(id);
     if (share?.accountId !== accountId) throw noShare(id);
-    await this.#ports.shares.update(id, { revokedAt: this.#ports.clock.now() });
-    this.#tell(id, 'revoked');
+    if (await this.#ports.shares.update(id, { revokedAt: this.#ports.clock.now() })) this.#tell(id, 'revoked');
   }
 
-  /** `listener` is told when a share is revoked, and when it is, or has become, private: some of who came in may have lost their right. */
+  /** `listener` is told when a share is revoked and when a public one becomes private: who came in may have lost the right to it. */
   onWithdrawn(listener: WithdrawalListener): void {
     this.#listeners.add(listener);
+  }
+
+  async #change(id: ShareId, isPublic: boolean): Promise<ShareRecord> {
+    const before = await this.#ports.shares.update(id, { isPublic });
+    if (before === undefined) throw noShare(id);
+    if (before.isPublic && !isPublic) this.#tell(id, 'private');
+    return { ...before, isPublic };
   }
 
   #tell(id: ShareId, how: Withdrawal): void {

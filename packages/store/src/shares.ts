@@ -13,7 +13,7 @@ import type { Tables } from './schema.ts';
 
 export function shareRecords(database: Database): ShareRecords {
   return {
-    async open(record, isPublic) {
+    async open(record) {
       const row = {
         id: record.id,
         account_id: record.accountId,
@@ -26,13 +26,12 @@ export function shareRecords(database: Database): ShareRecords {
       const kept = await database
         .insertInto('shares')
         .values(row)
+        // Changes nothing, and so gives the row that is there.
         .onConflict((conflict) =>
           conflict
             .columns(['sandbox_id', 'port'])
             .where('revoked_at', 'is', null)
-            .doUpdateSet({
-              is_public: isPublic === undefined ? ({ ref }) => ref('shares.is_public') : Number(isPublic),
-            }),
+            .doUpdateSet(({ ref }) => ({ port: ref('shares.port') })),
         )
         .returningAll()
         .executeTakeFirstOrThrow();
@@ -57,19 +56,22 @@ export function shareRecords(database: Database): ShareRecords {
         .execute();
       return rows.map(toRecord);
     },
-    async update(id, change) {
-      const result = await database
-        .updateTable('shares')
-        .set(
+    update: (id, change) =>
+      database.transaction().execute(async (transaction) => {
+        const before = await transaction
+          .selectFrom('shares')
+          .selectAll()
+          .where('id', '=', id)
+          .where('revoked_at', 'is', null)
+          .executeTakeFirst();
+        if (before === undefined) return undefined;
+        const columns =
           'revokedAt' in change
             ? { revoked_at: change.revokedAt.toISOString() }
-            : { is_public: Number(change.isPublic) },
-        )
-        .where('id', '=', id)
-        .where('revoked_at', 'is', null)
-        .executeTakeFirst();
-      return result.numUpdatedRows === 1n;
-    },
+            : { is_public: Number(change.isPublic) };
+        await transaction.updateTable('shares').set(columns).where('id', '=', id).execute();
+        return toRecord(before);
+      }),
   };
 }
 

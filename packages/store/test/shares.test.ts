@@ -39,39 +39,37 @@ describe('shares', () => {
   it('are one per port until they are revoked, then another', async () => {
     const shares = shareRecords(database);
     const first = share();
-    expect(await shares.open(first, false)).toEqual(first);
-    expect(await shares.open(share(), undefined)).toEqual(first);
-    expect((await shares.open(share({ port: 8001 }), undefined)).id).not.toBe(first.id);
-    expect(await shares.update(first.id, { revokedAt: new Date('2026-01-02') })).toBe(true);
+    expect(await shares.open(first)).toEqual(first);
+    expect(await shares.open(share())).toEqual(first);
+    expect((await shares.open(share({ port: 8001 }))).id).not.toBe(first.id);
+    expect(await shares.update(first.id, { revokedAt: new Date('2026-01-02') })).toEqual(first);
     expect(await shares.find(first.id)).toEqual({ ...first, revokedAt: new Date('2026-01-02') });
     const second = share();
-    expect(await shares.open(second, undefined)).toEqual(second);
+    expect(await shares.open(second)).toEqual(second);
   });
 
   it('are one also when many ask at once', async () => {
     const shares = shareRecords(database);
-    const opened = await Promise.all(Array.from({ length: 20 }, () => shares.open(share(), undefined)));
+    const opened = await Promise.all(Array.from({ length: 20 }, () => shares.open(share())));
     expect(new Set(opened.map(({ id }) => id)).size).toBe(1);
   });
 
-  it('change who may use them only when that is said', async () => {
+  it('tell what they were when they are changed, and are not changed by being asked for', async () => {
     const shares = shareRecords(database);
-    const visibility = async (isPublic: boolean | undefined) =>
-      (await shares.open(share({ isPublic: isPublic ?? false }), isPublic)).isPublic;
-    expect(await visibility(true)).toBe(true);
-    expect(await visibility(undefined)).toBe(true);
-    expect(await visibility(false)).toBe(false);
-    expect(await visibility(undefined)).toBe(false);
+    const made = await shares.open(share());
+    expect(await shares.update(made.id, { isPublic: true })).toEqual(made);
+    expect(await shares.open(share({ isPublic: false }))).toEqual({ ...made, isPublic: true });
+    expect(await shares.update(made.id, { isPublic: true })).toEqual({ ...made, isPublic: true });
   });
 
   it('cannot be changed when they are revoked, nor come back', async () => {
     const shares = shareRecords(database);
-    const { id } = await shares.open(share(), undefined);
+    const { id } = await shares.open(share());
     await shares.update(id, { revokedAt: new Date('2026-01-02') });
-    expect(await shares.update(id, { isPublic: true })).toBe(false);
-    expect(await shares.update(id, { revokedAt: new Date('2026-01-03') })).toBe(false);
+    expect(await shares.update(id, { isPublic: true })).toBeUndefined();
+    expect(await shares.update(id, { revokedAt: new Date('2026-01-03') })).toBeUndefined();
     expect(await shares.find(id)).toMatchObject({ isPublic: false, revokedAt: new Date('2026-01-02') });
-    expect(await shares.update(newShareId(), { isPublic: true })).toBe(false);
+    expect(await shares.update(newShareId(), { isPublic: true })).toBeUndefined();
   });
 
   it('are listed newest first, without revoked ones and those of ended sandboxes', async () => {
@@ -79,7 +77,7 @@ describe('shares', () => {
     const other = await sandbox('suspended');
     const ended = await sandbox('stopped');
     const [a, b, c] = [share(), share({ port: 2 }), share({ sandboxId: other })];
-    for (const each of [a, b, c, share({ sandboxId: ended })]) await shares.open(each, undefined);
+    for (const each of [a, b, c, share({ sandboxId: ended })]) await shares.open(each);
     const ports = async (limit: number, of?: SandboxId) => (await shares.list(account, limit, of)).map(({ id }) => id);
     expect(await ports(9)).toEqual([c.id, b.id, a.id]);
     expect(await ports(2)).toEqual([c.id, b.id]);
@@ -92,8 +90,8 @@ describe('shares', () => {
 
   it('go with the record of their sandbox', async () => {
     const shares = shareRecords(database);
-    const { id } = await shares.open(share({ sandboxId: await sandbox('failed') }), undefined);
-    const kept = await shares.open(share(), undefined);
+    const { id } = await shares.open(share({ sandboxId: await sandbox('failed') }));
+    const kept = await shares.open(share());
     expect(await sandboxRecords(database).prune(new Date('2027-01-01'))).toBe(1);
     expect(await shares.find(id)).toBeUndefined();
     expect(await shares.find(kept.id)).toEqual(kept);
