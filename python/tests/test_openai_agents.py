@@ -26,7 +26,6 @@ from agents.sandbox.entries import (
 from agents.sandbox.errors import (
     ExecTimeoutError,
     ExecTransportError,
-    ExposedPortUnavailableError,
     MountConfigError,
     WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError,
@@ -213,16 +212,6 @@ async def test_an_option_that_is_not_known_and_a_mount_are_refused_before_a_sand
         with pytest.raises(MountConfigError, match="d/bucket: mounts are not available"):
             await provider.create(manifest=Manifest(entries={"d": Dir(children={"bucket": mount})}))
         assert len(await client.sandboxes.list()) == before
-
-
-async def test_an_exposed_port_has_an_address_over_tls_and_another_has_none(provider: InstaVMSandboxClient) -> None:
-    ports = await provider.create(options=InstaVMSandboxClientOptions(exposed_ports=(8000,)))
-    endpoint = await ports.resolve_exposed_port(8000)
-    assert endpoint.tls and endpoint.host.endswith(".preview.localhost") and endpoint.port > 0
-    assert (await ports.resolve_exposed_port(8000)).host == endpoint.host
-    with pytest.raises(ExposedPortUnavailableError):
-        await ports.resolve_exposed_port(8001)
-    await provider.delete(ports)
 
 
 async def test_an_agent_runs_commands_patches_files_and_looks_at_images(provider: InstaVMSandboxClient) -> None:

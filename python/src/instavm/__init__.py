@@ -14,8 +14,8 @@ from ._files import AsyncFiles, ChangeEvent, FileInfo
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
-from ._shares import Share
-from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox
+from ._shares import AsyncShares, Share, ShareLink
+from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "AsyncPty",
     "AsyncPtys",
     "AsyncSandbox",
+    "AsyncShares",
     "ChangeEvent",
     "Command",
     "EgressAddress",
@@ -49,5 +50,7 @@ __all__ = [
     "Sandbox",
     "SandboxInfo",
     "Share",
+    "ShareLink",
+    "Shares",
     "SnapshotInfo",
 ]

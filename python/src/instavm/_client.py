@@ -11,9 +11,9 @@ from typing import Any
 from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
-from ._http import AsyncHttp, path_segment
+from ._http import AsyncHttp, instant, path_segment
 from ._pty import AsyncPtys
-from ._shares import Share, open_share
+from ._shares import AsyncShares, Share, open_share
 from .errors import InstaVMError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8787"
@@ -283,6 +283,8 @@ class AsyncInstaVM:
         self._http = AsyncHttp(self.base_url, key)
         self.sandboxes = AsyncSandboxes(self._http)
         self.snapshots = AsyncSnapshots(self._http)
+        #: Ports with an address, of all sandboxes.
+        self.shares = AsyncShares(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -294,13 +296,9 @@ class AsyncInstaVM:
         await self.aclose()
 
 
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
 def _snapshot_info(snapshot: dict[str, Any]) -> SnapshotInfo:
     fields = {name: snapshot[name] for name in SnapshotInfo.__dataclass_fields__ if name != "created_at"}
-    return SnapshotInfo(**fields, created_at=_instant(snapshot["created_at"]))
+    return SnapshotInfo(**fields, created_at=instant(snapshot["created_at"]))
 
 
 def _sandbox_info(sandbox: dict[str, Any]) -> SandboxInfo:
@@ -309,8 +307,8 @@ def _sandbox_info(sandbox: dict[str, Any]) -> SandboxInfo:
         state=sandbox["state"],
         state_reason=sandbox["state_reason"],
         incarnation_id=sandbox["incarnation_id"],
-        created_at=_instant(sandbox["created_at"]),
-        expires_at=None if sandbox["expires_at"] is None else _instant(sandbox["expires_at"]),
+        created_at=instant(sandbox["created_at"]),
+        expires_at=None if sandbox["expires_at"] is None else instant(sandbox["expires_at"]),
         memory_mb=sandbox["memory_mb"],
         vcpu_count=sandbox["vcpu_count"],
         metadata=sandbox["metadata"],

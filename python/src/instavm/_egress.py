@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from ._http import AsyncHttp, Query, path_segment
+from ._http import AsyncHttp, Query, instant, path_segment
 
 Verdict = Literal["allowed", "denied"]
 
@@ -126,4 +126,4 @@ def wire_policy(policy: EgressPolicy) -> dict[str, Any]:
 
 def _entry(entry: dict[str, Any]) -> EgressLogEntry:
     fields = {name: entry[name] for name in EgressLogEntry.__dataclass_fields__ if name != "at"}
-    return EgressLogEntry(**fields, at=datetime.fromisoformat(entry["at"].replace("Z", "+00:00")))
+    return EgressLogEntry(**fields, at=instant(entry["at"]))

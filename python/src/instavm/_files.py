@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ._http import AsyncHttp, Query, path_segment
+from ._http import AsyncHttp, Query, instant, path_segment
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _file_info(info: dict[str, Any]) -> FileInfo:
         mode=int(info["mode"], 8),
         uid=info["uid"],
         gid=info["gid"],
-        modified_at=datetime.fromisoformat(info["modified_at"].replace("Z", "+00:00")),
+        modified_at=instant(info["modified_at"]),
         link_target=info.get("link_target"),
         name_base64=info.get("name_base64"),
     )

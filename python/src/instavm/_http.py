@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,10 @@ def path_segment(text: str) -> str:
     if text in ("", ".", ".."):
         raise InstaVMError("invalid_argument", f"{text!r} is not an id")
     return quote(text, safe="")
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 class AsyncHttp:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ._http import AsyncHttp, path_segment
+from ._http import AsyncHttp, instant, path_segment
 from ._pty_connection import PtyConnection, PtyNotice
 from ._pty_viewer import AsyncPty
 
@@ -126,4 +126,4 @@ class AsyncPtys:
 
 def _pty_info(pty: dict[str, Any]) -> PtyInfo:
     fields = {name: pty[name] for name in PtyInfo.__dataclass_fields__ if name != "created_at"}
-    return PtyInfo(**fields, created_at=datetime.fromisoformat(pty["created_at"].replace("Z", "+00:00")))
+    return PtyInfo(**fields, created_at=instant(pty["created_at"]))

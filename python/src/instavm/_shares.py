@@ -1,11 +1,12 @@
-"""Shares: ports of a sandbox as HTTPS addresses."""
+"""Shares: ports of sandboxes as HTTPS addresses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from ._http import AsyncHttp
+from ._http import AsyncHttp, instant, path_segment
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,64 @@ class Share:
     port: int
     #: Whether anyone who knows the address may use it; else it takes a link, or an API key of the account.
     is_public: bool
+    sandbox_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ShareLink:
+    """Opens a share for whoever has it, until it expires or the share is revoked."""
+
+    url: str
+    expires_at: datetime
+
+
+class AsyncShares:
+    """The account's shares. `AsyncSandbox.share` makes them."""
+
+    def __init__(self, http: AsyncHttp) -> None:
+        self._http = http
+
+    async def list(self, sandbox_id: str | None = None) -> list[Share]:
+        """Open ones of sandboxes that have not ended, newest first; of one sandbox, or of all."""
+        answer = await self._http.json("GET", "/v1/shares", query={"session_id": sandbox_id})
+        return [_share(share) for share in answer["shares"]]
+
+    async def get(self, share_id: str) -> Share:
+        return _share(await self._http.json("GET", _path(share_id)))
+
+    async def update(self, share_id: str, *, is_public: bool) -> Share:
+        """Made private, whoever came in while it was public is cut off."""
+        return _share(await self._http.json("PATCH", _path(share_id), json={"is_public": is_public}))
+
+    async def revoke(self, share_id: str) -> None:
+        """At once, for good, with what is open; success when it is so already."""
+        await self._http.json("DELETE", _path(share_id))
+
+    async def link(self, share_id: str, *, ttl_seconds: int | None = None) -> ShareLink:
+        """A link to a private share for a browser; `ttl_seconds` is 1 to 604800, by default 3600."""
+        body = {} if ttl_seconds is None else {"ttl_seconds": ttl_seconds}
+        answer = await self._http.json("POST", f"{_path(share_id)}/token", json=body)
+        return ShareLink(answer["url"], instant(answer["expires_at"]))
 
 
 async def open_share(http: AsyncHttp, sandbox_id: str, port: int, is_public: bool | None) -> Share:
     body: dict[str, Any] = {"session_id": sandbox_id, "port": port}
     if is_public is not None:
         body["is_public"] = is_public
-    answer = await http.json("POST", "/v1/shares", json=body)
-    return Share(answer["share_id"], answer["url"], answer["port"], answer["is_public"])
+    return _share(await http.json("POST", "/v1/shares", json=body))
+
+
+def _path(share_id: str) -> str:
+    return f"/v1/shares/{path_segment(share_id)}"
+
+
+def _share(share: dict[str, Any]) -> Share:
+    return Share(
+        id=share["share_id"],
+        url=share["url"],
+        port=share["port"],
+        is_public=share["is_public"],
+        sandbox_id=share["session_id"],
+        created_at=instant(share["created_at"]),
+    )

@@ -14,7 +14,7 @@ from ._files import ChangeEvent, FileInfo
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
-from ._shares import Share
+from ._shares import Share, ShareLink
 from .errors import InstaVMError
 
 T = TypeVar("T")
@@ -358,6 +358,29 @@ class Snapshots:
         self._loop.run(self._inner.delete(snapshot_id))
 
 
+class Shares:
+    """As `AsyncShares`. `Sandbox.share` makes them."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.shares
+
+    def list(self, sandbox_id: str | None = None) -> Sequence[Share]:
+        return self._loop.run(self._inner.list(sandbox_id))
+
+    def get(self, share_id: str) -> Share:
+        return self._loop.run(self._inner.get(share_id))
+
+    def update(self, share_id: str, *, is_public: bool) -> Share:
+        return self._loop.run(self._inner.update(share_id, is_public=is_public))
+
+    def revoke(self, share_id: str) -> None:
+        self._loop.run(self._inner.revoke(share_id))
+
+    def link(self, share_id: str, *, ttl_seconds: int | None = None) -> ShareLink:
+        return self._loop.run(self._inner.link(share_id, ttl_seconds=ttl_seconds))
+
+
 class InstaVM:
     """One server, one key. Close it, or use it as a context manager."""
 
@@ -367,6 +390,7 @@ class InstaVM:
         self.base_url = self._inner.base_url
         self.sandboxes = Sandboxes(self._loop, self._inner)
         self.snapshots = Snapshots(self._loop, self._inner)
+        self.shares = Shares(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

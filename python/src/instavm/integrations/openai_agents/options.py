@@ -30,6 +30,7 @@ class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
     env: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
     snapshot_id: str | None = None
+    #: The only ports that `resolve_exposed_port` takes; any port when it is empty.
     exposed_ports: tuple[int, ...] = ()
     snapshot_on_terminate: bool | None = None
     snapshot_name: str | None = None
@@ -41,6 +42,8 @@ class InstaVMSandboxClientOptions(BaseSandboxClientOptions):
     allow_package_managers: bool | None = None
     allowed_domains: list[str] | None = None
     allowed_cidrs: list[str] | None = None
+    #: Ours alone. False: a resolved port is opened by its `query` only, a token that ends with the lifetime.
+    exposed_ports_public: bool = True
 
     @property
     def has_egress_options(self) -> bool:

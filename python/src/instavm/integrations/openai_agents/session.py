@@ -9,11 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from agents.sandbox.errors import (
     ExecTimeoutError,
-    ExposedPortUnavailableError,
     InvalidManifestPathError,
     WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError,
@@ -29,6 +27,7 @@ from ..._client import AsyncInstaVM, AsyncSandbox
 from ..._egress import EgressPolicy
 from ...errors import InstaVMError
 from .options import InstaVMSandboxClientOptions, InstaVMSandboxSessionState
+from .ports import resolve_exposed_port
 from .processes import Processes, transport_error
 from .snapshots import referenced_snapshot, run_snapshot_name, snapshot_reference
 
@@ -280,19 +279,13 @@ class InstaVMSandboxSession(BaseSandboxSession):
 
     # --------------------------------------------------------------------------------------------- network
 
+    def _assert_exposed_port_configured(self, port: int) -> None:
+        # Those that are declared are the only ones, when some are.
+        if self.state.exposed_ports:
+            super()._assert_exposed_port_configured(port)
+
     async def _resolve_exposed_port(self, port: int) -> ExposedPortEndpoint:
-        try:
-            share = await self.sandbox.share(port, is_public=True)
-        except InstaVMError as error:
-            raise ExposedPortUnavailableError(
-                port=port,
-                exposed_ports=self.state.exposed_ports,
-                reason="backend_unavailable",
-                context={"backend": "instavm", "detail": str(error)},
-                cause=error,
-            ) from error
-        url = urlsplit(share.url)
-        return ExposedPortEndpoint(host=url.hostname or "", port=url.port or 443, tls=True)
+        return await resolve_exposed_port(self._client, self.sandbox, self.state, port)
 
     async def set_egress_policy(self, policy: EgressPolicy) -> None:
         """Holds from now on, also for the sandbox that takes the place of this one when it is gone."""
