@@ -23,6 +23,7 @@ from openai.types.responses import (
     ResponseOutputText,
 )
 
+from instavm import InstaVM
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
 
 set_tracing_disabled(True)
@@ -30,6 +31,10 @@ set_tracing_disabled(True)
 
 def provider_of(daemon: Daemon) -> InstaVMSandboxClient:
     return InstaVMSandboxClient(api_key=daemon.api_key, base_url=daemon.base_url)
+
+
+def client_of(daemon: Daemon) -> InstaVM:
+    return InstaVM(api_key=daemon.api_key, base_url=daemon.base_url, auto_start_session=False)
 
 
 async def test_a_session_is_made_filled_used_and_ended(daemon: Daemon) -> None:
@@ -70,6 +75,17 @@ async def test_a_restricted_session_is_accepted(daemon: Daemon) -> None:
     session = await provider.create(manifest=Manifest(), options=options)
     await session.start()
     assert (await session.exec("true")).exit_code == 0
+    await provider.delete(session)
+
+
+async def test_a_declared_port_is_a_public_share_with_a_host_of_its_own(daemon: Daemon) -> None:
+    provider = provider_of(daemon)
+    options = InstaVMSandboxClientOptions(exposed_ports=(8000, 8001))
+    session = await provider.create(manifest=Manifest(), options=options)
+    first, again, other = [await session.resolve_exposed_port(port) for port in (8000, 8000, 8001)]
+    assert first.tls and first == again and first.host != other.host
+    share = client_of(daemon).shares.create(8000, session._inner.state.instavm_session_id, is_public=True)
+    assert first.url_for("http") == share["url"].rstrip("/") + "/"
     await provider.delete(session)
 
 
