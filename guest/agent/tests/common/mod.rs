@@ -95,7 +95,8 @@ impl Agent {
     }
 }
 
-async fn open(socket: &Path) -> std::io::Result<UnixStream> {
+/// The stream of a host after the exchange, on which HTTP/2 begins.
+pub async fn open(socket: &Path) -> std::io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
     let nonce = [7; 16];
     stream.write_all(b"bytes of an earlier connection").await?;
