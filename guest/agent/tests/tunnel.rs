@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ struct Tunnel {
 
 impl Host {
     async fn attach(agent: &Agent) -> Self {
-        let stream = common::open(&agent.directory.path().join("agent.sock")).await.unwrap();
+        let stream = common::open_stream(&agent.directory.path().join("agent.sock")).await.unwrap();
         let (sender, connection) =
             h2::client::Builder::new().initial_max_send_streams(2 * MAX_TUNNELS).handshake(stream).await.unwrap();
         // Ends with an error when the test lets it.
@@ -149,10 +150,11 @@ async fn a_host_that_vanishes_ends_its_tunnels_even_of_a_program_that_said_all_a
     // More than the kernel keeps for the program: the agent cannot write any more.
     stalled.to_program.reserve_capacity(1 << 20);
     stalled.to_program.send_data(vec![7; 32 << 20].into(), false).unwrap();
+    stalls(&deaf).await;
     let before = open_files(&agent);
     host.vanish();
     assert_eq!(outcome(&mut waiting).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    eventually("its connections are closed", || open_files(&agent) <= before - 2).await;
+    eventually("its connection and both programs' are closed", || open_files(&agent) <= before - 3).await;
     let before = processor_time(&agent);
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(processor_time(&agent) - before <= 5, "it is idle");
@@ -193,6 +195,21 @@ async fn thousands_that_are_given_up_at_once_leave_the_connection_as_it_is() {
     }
     let (answer, _to_program) = host.ask(&authority).await;
     assert_eq!(answer.status(), 200);
+}
+
+/// Waits until no more arrives at a program that does not read.
+async fn stalls(program: &TcpStream) {
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut unread: libc::c_int = 0;
+        // SAFETY: a socket, and an int to write to.
+        assert_eq!(unsafe { libc::ioctl(program.as_raw_fd(), libc::FIONREAD, &mut unread) }, 0);
+        if unread > 0 && unread == seen {
+            return;
+        }
+        seen = unread;
+    }
 }
 
 fn open_files(agent: &Agent) -> usize {
