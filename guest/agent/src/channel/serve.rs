@@ -62,9 +62,10 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream:
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_streams(MAX_STREAMS)
-            // Of streams that either side gave up. Browsers do so by the hundred; the host, whose sandbox this is, means no harm by it.
+            // Visitors of a preview give up by the hundred, and what they gave up is forgotten as fast as the host sends it. The limits are
+            // against a hostile peer, and the host is none.
             .max_concurrent_reset_streams(MAX_STREAMS as usize)
-            .max_pending_accept_reset_streams(MAX_STREAMS as usize)
+            .max_pending_accept_reset_streams(usize::MAX)
             .max_local_error_reset_streams(None)
             .handshake(stream)
             .await?;

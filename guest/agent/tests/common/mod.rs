@@ -95,7 +95,8 @@ impl Agent {
     }
 }
 
-async fn open(socket: &Path) -> std::io::Result<UnixStream> {
+/// The stream of a host after the exchange, on which HTTP/2 begins.
+pub async fn open_stream(socket: &Path) -> std::io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
     let nonce = [7; 16];
     stream.write_all(b"bytes of an earlier connection").await?;
@@ -107,11 +108,11 @@ async fn open(socket: &Path) -> std::io::Result<UnixStream> {
 }
 
 async fn connect(socket: &Path) -> (Channel, std::os::unix::net::UnixStream) {
-    let mut opened = open(socket).await;
+    let mut opened = open_stream(socket).await;
     while opened.is_err() {
         // The agent is still starting.
         tokio::time::sleep(Duration::from_millis(10)).await;
-        opened = open(socket).await;
+        opened = open_stream(socket).await;
     }
     let stream = opened.unwrap().into_std().unwrap();
     let socket = stream.try_clone().unwrap();
