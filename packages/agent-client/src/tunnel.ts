@@ -19,8 +19,8 @@ const REASONS: Readonly<Record<string, { readonly reason: string; readonly messa
 };
 
 /**
- * Opens a connection to a port of the guest's loopback interface. What the program ends is `end`, what it resets is an error `connection_reset` without an
- * `end`; `end()` and `destroy()` do the same to it. Its errors need no listener.
+ * Opens a connection to a port of the guest's loopback addresses. What the program ends is an `end`, what it resets an error
+ * `connection_reset` without one; `end()` and `destroy()` do the same to it. Errors need no listener.
  * @throws AgentError `port_refused`, `deadline`, `too_many_tunnels`, `channel_lost`, `cancelled`
  */
 export function openTunnel(

@@ -12,6 +12,11 @@
 // that gets no ACKN closes the stream and opens it again with a new nonce; a guest that sees the stream
 // close drops its HTTP/2 connection, ends the execs that belonged to it and waits for the next SYNC.
 //
+// On the same HTTP/2 connection, `CONNECT localhost:PORT` (RFC 9113 §8.5) is a tunnel to the program that listens on that port of the
+// guest's loopback addresses. 200 says that it was reached; from then on END_STREAM is its half-close in either direction, and a
+// reset with any code but NO_ERROR its reset (the guest's is CANCEL). Refusals have a header `instavm-reason`: 502
+// `connection_refused` (nobody listens) or `io_error`, 504 `connect_timeout`, 429 `too_many_tunnels` (1024), 400 `invalid_request`.
+//
 // Errors are gRPC statuses. The trailer `instavm-reason` carries one stable word (`not_found`, `path_escape`,
 // `no_space`, …, see docs/reference/agent-errors.md); the status message is for people.
 // Names of files are bytes: a Linux name need not be UTF-8. Paths in requests are absolute and UTF-8.

@@ -1,0 +1,193 @@
+/** Tunnels through guests that keep to no contract: a scripted HTTP/2 server stands for the agent. */
+import { once } from 'node:events';
+import { constants, createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import { connect, createServer as createListener, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { ACKN, AgentClient, SYNC } from '@instavm/agent-client';
+import { afterEach, describe, expect, it } from 'vitest';
+
+const DEADLINE_MS = 10_000;
+const NONCE_BYTES = 16;
+const PORT = 8000;
+
+type Guest = {
+  readonly agent: AgentClient;
+  readonly authorities: string[];
+  /** Each CONNECT, as it comes. */
+  next(): Promise<ServerHttp2Stream>;
+  vanish(): void;
+};
+
+const closers: (() => void)[] = [];
+afterEach(() => {
+  for (const close of closers.splice(0)) close();
+});
+
+/** @param answer sees every CONNECT first */
+async function guest(answer: (stream: ServerHttp2Stream) => void): Promise<Guest> {
+  const server: Http2Server = createServer();
+  const authorities: string[] = [];
+  const streams: ServerHttp2Stream[] = [];
+  const waiting: ((stream: ServerHttp2Stream) => void)[] = [];
+  let session: ServerHttp2Session | undefined;
+  server.on('session', (opened) => {
+    session = opened;
+  });
+  server.on('sessionError', () => {});
+  server.on('stream', (stream, headers) => {
+    stream.on('error', () => {});
+    authorities.push(`${headers[':method']} ${headers[':authority']}`);
+    const waiter = waiting.shift();
+    if (waiter === undefined) streams.push(stream);
+    else waiter(stream);
+    answer(stream);
+  });
+  const agent = await AgentClient.open(await exchanged(server), DEADLINE_MS);
+  closers.push(() => agent.close());
+  return {
+    agent,
+    authorities,
+    next: () =>
+      new Promise((resolve) => {
+        const stream = streams.shift();
+        if (stream === undefined) waiting.push(resolve);
+        else resolve(stream);
+      }),
+    vanish: () => session?.socket?.destroy(),
+  };
+}
+
+/** A connection whose other end answers SYNC and then is the server's. */
+async function exchanged(server: Http2Server): Promise<Socket> {
+  const listener = createListener((socket) => {
+    socket.on('error', () => {});
+    socket.once('readable', () => {
+      const sync = socket.read(SYNC.length + NONCE_BYTES) as Buffer;
+      socket.write(Buffer.concat([ACKN, sync.subarray(SYNC.length)]));
+      server.emit('connection', socket);
+    });
+  });
+  await once(listener.listen(0, '127.0.0.1'), 'listening');
+  const { port } = listener.address() as { port: number };
+  const socket = connect(port, '127.0.0.1');
+  await once(socket, 'connect');
+  listener.close();
+  return socket;
+}
+
+const open = ({ agent }: Guest, deadlineMs = DEADLINE_MS, signal?: AbortSignal): Promise<Duplex> =>
+  agent.tunnel(PORT, { deadlineMs, ...(signal === undefined ? {} : { signal }) });
+const grant = (stream: ServerHttp2Stream): void => stream.respond({ ':status': 200 });
+
+describe('a tunnel', () => {
+  it('asks for a port of localhost, and hands over what the program says at once', async () => {
+    const other = await guest((stream) => {
+      grant(stream);
+      stream.end('hello');
+    });
+    expect(await text(await open(other))).toBe('hello');
+    expect(other.authorities).toEqual([`CONNECT localhost:${PORT}`]);
+  });
+
+  const refusals = [
+    [502, 'connection_refused', 'port_refused'],
+    [504, 'connect_timeout', 'deadline'],
+    [429, 'too_many_tunnels', 'too_many_tunnels'],
+    [400, 'invalid_request', 'protocol'],
+    [502, 'toString', 'protocol'],
+    [204, undefined, 'protocol'],
+  ] as const;
+  it.each(refusals)('is refused with %i %s: %s', async (status, word, reason) => {
+    const other = await guest((stream) =>
+      stream.respond({ ':status': status, ...(word === undefined ? {} : { 'instavm-reason': word }) }),
+    );
+    await expect(open(other)).rejects.toMatchObject({ reason });
+  });
+
+  it('is given up when nobody answers in time, or by its signal, and the guest hears of it', async () => {
+    const other = await guest(() => {});
+    const gone = other.next().then((stream) => once(stream, 'aborted'));
+    await expect(open(other, 50)).rejects.toMatchObject({ reason: 'deadline' });
+    await gone;
+
+    const giveUp = new AbortController();
+    const attempt = open(other, DEADLINE_MS, giveUp.signal);
+    const stream = await other.next();
+    giveUp.abort();
+    await expect(attempt).rejects.toMatchObject({ reason: 'cancelled' });
+    if (!stream.aborted) await once(stream, 'aborted');
+  });
+
+  it('is not ended by the signal of the attempt that opened it', async () => {
+    const other = await guest(grant);
+    const giveUp = new AbortController();
+    const tunnel = await open(other, DEADLINE_MS, giveUp.signal);
+    giveUp.abort();
+    const stream = await other.next();
+    stream.end('still here');
+    expect(await text(tunnel)).toBe('still here');
+  });
+
+  it('fails by name when it is reset before an answer, or the channel is lost before or after one', async () => {
+    const silent = await guest((stream) => stream.close(constants.NGHTTP2_REFUSED_STREAM));
+    await expect(open(silent)).rejects.toMatchObject({ reason: 'protocol' });
+
+    const other = await guest(() => {});
+    const attempt = open(other);
+    await other.next();
+    other.vanish();
+    await expect(attempt).rejects.toMatchObject({ reason: 'channel_lost' });
+    await other.agent.closed;
+    await expect(open(other)).rejects.toMatchObject({ reason: 'channel_lost' });
+
+    const granted = await guest(grant);
+    const tunnel = await open(granted);
+    granted.vanish();
+    await expect(once(tunnel.resume(), 'end')).rejects.toMatchObject({ reason: 'channel_lost' });
+  });
+
+  it.each([
+    ['CANCEL', constants.NGHTTP2_CANCEL],
+    ['CONNECT_ERROR', constants.NGHTTP2_CONNECT_ERROR],
+  ])('that the guest resets with %s fails after what came before, without an end', async (_name, code) => {
+    const other = await guest((stream) => {
+      grant(stream);
+      stream.write('some');
+    });
+    const tunnel = await open(other);
+    const stream = await other.next();
+    const heard: string[] = [];
+    for (const event of ['data', 'end', 'error', 'close']) tunnel.on(event, () => heard.push(event));
+    await once(tunnel, 'data');
+    // As the agent does: Node's own close() would end the stream first.
+    resetAlone(stream, code);
+    await expect(once(tunnel, 'end')).rejects.toMatchObject({ reason: 'connection_reset' });
+    if (!tunnel.closed) await once(tunnel, 'close');
+    expect(heard).toEqual(['data', 'error', 'close']);
+  });
+
+  it('that is destroyed reaches the guest as a reset, never as an end, though nothing listens for its errors', async () => {
+    const other = await guest(grant);
+    for (const error of [undefined, new Error('the browser went away')]) {
+      const tunnel = await open(other);
+      const stream = await other.next();
+      let isEnded = false;
+      stream.resume().on('end', () => {
+        isEnded = true;
+      });
+      tunnel.write('half of it');
+      tunnel.destroy(error);
+      await new Promise((resolve) => stream.once('close', resolve));
+      expect([stream.aborted, isEnded, stream.rstCode]).toEqual([true, false, constants.NGHTTP2_INTERNAL_ERROR]);
+    }
+  });
+});
+
+/** A reset with this code and nothing before it. */
+function resetAlone(stream: ServerHttp2Stream, code: number): void {
+  const end = stream.end;
+  stream.end = () => stream;
+  stream.close(code);
+  stream.end = end;
+}
