@@ -28,7 +28,7 @@ const MAX_HEADER_LIST: u32 = 8 * 1024;
 pub const MAX_FLOWS: usize = 1024;
 pub const MAX_LOOKUPS: usize = 64;
 /// A look-up that takes longer failed; `options timeout` of resolv.conf is longer still.
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
+pub const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_DNS_MESSAGE: usize = 65_535;
 const REASON: &str = "instavm-reason";
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::answer;
 use super::question::{Question, Transport};
-use crate::egress::gateway::{Gateway, MAX_LOOKUPS};
+use crate::egress::gateway::{Gateway, LOOKUP_DEADLINE, MAX_LOOKUPS};
 use crate::egress::packet::Ends;
 use crate::egress::pool::Pool;
 use crate::egress::sockets::{accept_for_ever, set_transparent};
@@ -24,19 +24,24 @@ const MAX_TCP_QUERY: usize = 4096;
 /// RFC 7766 §6.2.3: an idle connection need not be kept.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 const MAX_TCP_CLIENTS: usize = 64;
+/// Two for each of the connections that there may be, one a family.
+const MAX_WAITING: usize = 2048;
 
 #[derive(Clone)]
 pub struct Server {
     gateway: Gateway,
     pool: Arc<Mutex<Pool>>,
     lookups: Arc<Semaphore>,
+    /// Look-ups under way, and those that wait for one to end.
+    places: Arc<Semaphore>,
     tcp_clients: Arc<Semaphore>,
 }
 
 impl Server {
     pub fn new(gateway: Gateway, pool: Arc<Mutex<Pool>>) -> Self {
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Self { gateway, pool, lookups, tcp_clients: Arc::new(Semaphore::new(MAX_TCP_CLIENTS)) }
+        let places = Arc::new(Semaphore::new(MAX_WAITING));
+        Self { gateway, pool, lookups, places, tcp_clients: Arc::new(Semaphore::new(MAX_TCP_CLIENTS)) }
     }
 
     /// `None` when the bytes deserve no answer.
@@ -49,8 +54,11 @@ impl Server {
         if let Some(answer) = answer::local(&question, own_name.trim_end(), &self.pool) {
             return Some(answer);
         }
-        // A flood of look-ups waits for no room that the gateway does not have.
-        let Ok(_permit) = self.lookups.try_acquire() else { return Some(answer::failure(&question)) };
+        // Hundreds of programs that ask at once get their turns; a flood beyond that waits for no room that the gateway does not have.
+        let Ok(_place) = self.places.try_acquire() else { return Some(answer::failure(&question)) };
+        let Ok(Ok(_permit)) = timeout(LOOKUP_DEADLINE, self.lookups.acquire()).await else {
+            return Some(answer::failure(&question));
+        };
         let lookup = self.gateway.look_up(question.query()?).await;
         Some(answer::from_gateway(&question, lookup, &self.pool, Instant::now()))
     }
