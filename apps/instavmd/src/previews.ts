@@ -120,6 +120,8 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
       return { shareId: id, sandboxId, port, isPublic, connect };
     },
 
+    findDomain: async () => undefined,
+
     async mayOpen(apiKey, { shareId }) {
       const account = await accountOf(accounts, apiKey);
       const id = parseShareId(shareId);

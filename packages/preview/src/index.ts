@@ -1,3 +1,4 @@
+export type { DomainCertificateState, DomainCertificates } from './acme/domain-certificates.ts';
 export type { CertificateFiles } from './certificates.ts';
 export { isPreviewDomain } from './hosts.ts';
 export { createLocalCa, type LocalCa } from './local-ca.ts';

@@ -10,6 +10,7 @@ import type { Duplex } from 'node:stream';
 import { type Clock, type LifecycleLog, systemClock } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { type Access, AccessRules, PRIVATE_PAGE } from './access.ts';
+import type { DomainCertificates } from './acme/domain-certificates.ts';
 import {
   type CertificateFiles,
   type CertificateSource,
@@ -76,6 +77,8 @@ export type PreviewProxyOptions = {
 export class PreviewProxy {
   /** What visitors must trust; undefined with a certificate of the operator's own. */
   readonly caPath: string | undefined;
+  /** Undefined when no ACME directory is configured. */
+  readonly certificates: DomainCertificates | undefined;
   readonly #options: PreviewProxyOptions;
   readonly #limits: PreviewLimits;
   readonly #server: Http2SecureServer;
@@ -118,6 +121,7 @@ export class PreviewProxy {
     this.#limits = { ...LIMITS, ...options.limits };
     this.#signer = signer;
     this.caPath = caPath;
+    this.certificates = undefined;
     this.#access = new AccessRules(signer, options.targets, options.clock ?? systemClock);
     this.#shares = new Shares(this.#limits.exchangesPerShare, this.#limits.connectTimeoutMs, options.log);
     this.#server = this.#createServer(pair ?? {});
