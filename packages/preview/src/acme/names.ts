@@ -18,12 +18,16 @@ export function domainNameProblem(domain: string, previewDomain: string): string
   }
   if (labels.length < 2) return 'needs two labels or more';
   if (/^\d/.test(last)) return 'is an address or no host name; its last label starts with a digit';
-  if (labels.some(isDamagedLabel) || domainToASCII(domainToUnicode(domain)) !== domain) {
+  if (labels.some(isDamagedLabel)) {
     return 'has a label that is no internationalized name';
   }
   if (domain === previewDomain || domain.endsWith(`.${previewDomain}`)) return 'belongs to the preview domain';
   return undefined;
 }
 
-/** Two hyphens in third and fourth place are kept for A-labels (RFC 5891 §4.2.3.1). */
-const isDamagedLabel = (label: string): boolean => label.slice(2, 4) === '--' && !label.startsWith('xn--');
+/** Two hyphens in third and fourth place are kept for A-labels (RFC 5891 §4.2.3.1); what cannot be decoded stays as it is. */
+function isDamagedLabel(label: string): boolean {
+  if (label.slice(2, 4) !== '--') return false;
+  const decoded = domainToUnicode(label);
+  return !label.startsWith('xn--') || decoded === label || domainToASCII(decoded) !== label;
+}
