@@ -7,7 +7,7 @@ const problem = (name: string): string | undefined => domainNameProblem(name, 'p
 it.each([
   'example.org',
   'a.b.c.example.org',
-  'example.com',
+  'www.example.com',
   'xn--bcher-kva.example',
   '1and1.com',
   'notpreview.example.com',
@@ -37,6 +37,7 @@ it.each([
   [`${'a.'.repeat(130)}example`, 'longer than 253'],
   ['preview.example.com', 'preview domain'],
   ['x.y.preview.example.com', 'preview domain'],
+  ['example.com', 'above the preview domain'],
 ])('%j cannot be a custom domain', (name, why) => expect(problem(name)).toContain(why));
 
 it('a certificate is renewed when two thirds of its time are over, give or take', () => {

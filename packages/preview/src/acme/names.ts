@@ -7,7 +7,7 @@ const MAX_NAME_CHARS = 253;
 /**
  * What keeps a text from being a custom domain.
  * @returns the end of a sentence that starts with the name; undefined when it is a host name in lower case, internationalized labels as A-labels
- *   (RFC 5890), of two labels or more, and not under the preview domain
+ *   (RFC 5890), of two labels or more, and neither under the preview domain nor above it
  */
 export function domainNameProblem(domain: string, previewDomain: string): string | undefined {
   if (domain.length > MAX_NAME_CHARS) return `is longer than ${MAX_NAME_CHARS} characters`;
@@ -22,6 +22,8 @@ export function domainNameProblem(domain: string, previewDomain: string): string
     return 'has a label that is no internationalized name';
   }
   if (domain === previewDomain || domain.endsWith(`.${previewDomain}`)) return 'belongs to the preview domain';
+  if (previewDomain.endsWith(`.${domain}`))
+    return 'is above the preview domain, so its cookies would reach every share';
   return undefined;
 }
 
