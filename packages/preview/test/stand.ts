@@ -50,6 +50,7 @@ export class Stand {
       log: { info: () => {}, warn: (fields, message) => warnings.push(`${message} ${JSON.stringify(fields)}`) },
       targets: {
         find: async (id) => targets.get(id),
+        findDomain: async () => undefined,
         mayOpen: async (key, target) => key === KEY && target.sandboxId === 'box',
       },
     });

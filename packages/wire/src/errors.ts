@@ -74,6 +74,11 @@ const CATALOG = {
     retryable: 'unknown',
     hint: 'The service in the sandbox does not answer; see its output.',
   },
+  certificate_failed: {
+    status: 502,
+    retryable: 'yes',
+    hint: "Do what the certificate authority's reason asks for, such as pointing the domain at this server; then verify it again.",
+  },
   // state
   invalid_state: { status: 409, retryable: 'no', hint: 'See the state in details.' },
   sandbox_suspended: { status: 409, retryable: 'no', hint: 'Resume it first, or let it be resumed with auto_resume.' },
