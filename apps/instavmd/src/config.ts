@@ -41,6 +41,12 @@ const isServer = (text: string): boolean => {
   return isIP(ipv6 ?? ipv4 ?? text) !== 0;
 };
 
+/** DNS servers. */
+const Servers = Words.refine(
+  (servers) => servers.every(isServer),
+  'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
+);
+
 const HttpProxy = z.string().transform((text, context) => {
   const url = URL.parse(text);
   if (url?.protocol === 'http:' && url.hostname !== '') return url;
@@ -65,6 +71,8 @@ export const SETTINGS = {
   /** A certificate for `*.<domain>` and its key, PEM, read again when they change; without them, those of a local CA. */
   INSTAVM_PREVIEW_CERT: z.string().min(1).optional(),
   INSTAVM_PREVIEW_KEY: z.string().min(1).optional(),
+  /** DNS servers that are asked whose a custom domain is, `address[:port]`, separated by commas or spaces; default: the system's. */
+  INSTAVM_DOMAIN_DNS_SERVERS: Servers.prefault(''),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
   /** `auto` boots a probe guest to find out whether KVM works. */
@@ -90,10 +98,7 @@ export const SETTINGS = {
   /** Address ranges that no policy may reach, whatever it says. */
   INSTAVM_EGRESS_FORBIDDEN_CIDRS: Cidrs.prefault(''),
   /** DNS servers of the gateway, `address[:port]`, separated by commas or spaces; default: the system's. */
-  INSTAVM_EGRESS_DNS: Words.prefault('').refine(
-    (servers) => servers.every(isServer),
-    'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
-  ),
+  INSTAVM_EGRESS_DNS: Servers.prefault(''),
   /** The HTTP proxy through which the host itself reaches the outside. */
   INSTAVM_EGRESS_PROXY: HttpProxy.optional(),
   /** Open at once in one sandbox; the egress channel carries no more than 1,024. */
