@@ -10,25 +10,21 @@ import type { Duplex } from 'node:stream';
 import { type Clock, type LifecycleLog, systemClock } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { type Access, AccessRules, PRIVATE_PAGE } from './access.ts';
+import type { Acme } from './acme/acme.ts';
 import type { DomainCertificates } from './acme/domain-certificates.ts';
-import {
-  type CertificateFiles,
-  type CertificateSource,
-  follow,
-  localCertificate,
-  ownCertificate,
-} from './certificates.ts';
+import type { AcmeOptions } from './acme/options.ts';
+import { type CertificateFiles, follow, type KeyPair } from './certificates.ts';
 import { answerClientError } from './client-errors.ts';
 import { type Incoming, isGone, isHttp2, type Outgoing, sendPage } from './exchange.ts';
 import { type Forwarding, forward } from './forward.ts';
 import { takeToken } from './headers.ts';
 import { isPreviewDomain } from './hosts.ts';
-import { createLocalCa } from './local-ca.ts';
+import { type ListenerParts, openListenerParts } from './listener-parts.ts';
 import { errorPage, type Page, privatePage, redirect } from './pages.ts';
-import { type Parsed, parseRequest } from './requests.ts';
+import { misdirected, type Parsed, parseRequest } from './requests.ts';
 import { Shares } from './shares.ts';
 import type { PreviewTarget, PreviewTargets } from './targets.ts';
-import { TokenSigner } from './tokens.ts';
+import type { TokenSigner } from './tokens.ts';
 import { forwardWebSocket, isWebSocketUpgrade, responseOver } from './websocket.ts';
 
 export type PreviewLimits = {
@@ -70,6 +66,8 @@ export type PreviewProxyOptions = {
   readonly log: LifecycleLog;
   /** The operator's own, for `*.<domain>`; without it, the local CA's. */
   readonly certificate?: CertificateFiles;
+  /** Certificates for custom domains, and with a DNS hook the listener's own unless that is the operator's. */
+  readonly acme?: AcmeOptions;
   readonly clock?: Clock;
   readonly limits?: Partial<PreviewLimits>;
 };
@@ -86,48 +84,43 @@ export class PreviewProxy {
   readonly #access: AccessRules;
   readonly #shares: Shares;
   readonly #sockets = new Set<Socket>();
+  readonly #acme: Acme | undefined;
   readonly #stopFollowing: () => void;
   #port = 0;
 
-  /** @throws Error when the domain is no host name, the certificate cannot be read, or the port is taken */
+  /** @throws Error when the domain is no host name, a certificate or key cannot be read, or an address is taken */
   static async listen(options: PreviewProxyOptions): Promise<PreviewProxy> {
-    const { domain, directory, certificate, host, port } = options;
+    const { domain, host, port } = options;
     if (!isPreviewDomain(domain)) throw new Error(`the preview domain ${domain} is no host name of two labels or more`);
-    const ca = certificate ? undefined : await createLocalCa(directory, domain);
-    const source = certificate
-      ? ownCertificate(certificate)
-      : localCertificate(ca as NonNullable<typeof ca>, options.clock ?? systemClock);
-    const proxy = new PreviewProxy(
-      options,
-      await TokenSigner.open(directory),
-      source,
-      await source.next(),
-      ca?.certPath,
-    );
-    proxy.#server.listen(port, host);
-    await once(proxy.#server, 'listening');
-    proxy.#port = (proxy.#server.address() as AddressInfo).port;
+    let bound = port;
+    const proxy = new PreviewProxy(options, await openListenerParts(options, () => bound));
+    try {
+      proxy.#server.listen(port, host);
+      await once(proxy.#server, 'listening');
+    } catch (error) {
+      await proxy.close();
+      throw error;
+    }
+    bound = (proxy.#server.address() as AddressInfo).port;
+    proxy.#port = bound;
+    proxy.#acme?.start();
     return proxy;
   }
 
-  private constructor(
-    options: PreviewProxyOptions,
-    signer: TokenSigner,
-    source: CertificateSource,
-    pair: { cert: string; key: string } | undefined,
-    caPath: string | undefined,
-  ) {
+  private constructor(options: PreviewProxyOptions, { signer, source, pair, caPath, acme }: ListenerParts) {
     this.#options = options;
     this.#limits = { ...LIMITS, ...options.limits };
     this.#signer = signer;
+    this.#acme = acme;
     this.caPath = caPath;
-    this.certificates = undefined;
+    this.certificates = acme?.certificates;
     this.#access = new AccessRules(signer, options.targets, options.clock ?? systemClock);
     this.#shares = new Shares(this.#limits.exchangesPerShare, this.#limits.connectTimeoutMs, options.log);
     this.#server = this.#createServer(pair ?? {});
+    acme?.handshakes.attach(this.#server);
     this.#stopFollowing = follow(
       source,
-      (newer) => this.#server.setSecureContext({ ...newer, minVersion: 'TLSv1.2' }),
+      (newer) => this.#server.setSecureContext({ cert: newer.cert, key: newer.key, minVersion: 'TLSv1.2' }),
       options.log,
     );
   }
@@ -153,13 +146,14 @@ export class PreviewProxy {
     const closed = this.#server.listening ? once(this.#server, 'close') : undefined;
     if (closed) this.#server.close();
     for (const socket of this.#sockets) socket.destroy();
-    await closed;
+    await Promise.all([closed, this.#acme?.close()]);
   }
 
-  #createServer(pair: { cert?: string; key?: string }): Http2SecureServer {
+  #createServer({ cert, key }: Partial<KeyPair>): Http2SecureServer {
     const { headerTimeoutMs, connections } = this.#limits;
     const server = createSecureServer({
-      ...pair,
+      ...(cert === undefined || key === undefined ? {} : { cert, key }),
+      ...this.#acme?.handshakes.callbacks,
       allowHTTP1: true,
       minVersion: 'TLSv1.2',
       handshakeTimeout: headerTimeoutMs,
@@ -217,8 +211,7 @@ export class PreviewProxy {
     response.on('error', () => {}); // the visitor is gone; 'close' follows and ends the exchange
     try {
       const parsed = parseRequest(request, this.#options.domain);
-      const target = await this.#options.targets.find(parsed.shareId);
-      if (!target) throw notFound();
+      const target = await this.#find(parsed);
       const { target: path, token } = takeToken(parsed.target);
       const isWebSocket = line !== undefined || parsed.isExtendedConnect;
       const method = request.method ?? '';
@@ -235,6 +228,14 @@ export class PreviewProxy {
           : new InstaVMError('internal', 'This is a fault of the server.', { cause: error });
       if (!isGone(response)) sendPage(request, response, errorPage(known, request.headers.accept));
     }
+  }
+
+  /** @throws share_not_found, misdirected_request */
+  async #find({ place }: Parsed): Promise<PreviewTarget> {
+    const { targets } = this.#options;
+    const target = await (place.kind === 'share' ? targets.find(place.shareId) : targets.findDomain(place.domain));
+    if (target) return target;
+    throw place.kind === 'share' ? notFound() : misdirected();
   }
 
   async #pass(target: PreviewTarget, { request, response, path, parsed, line, isWebSocket }: Passing): Promise<void> {

@@ -92,7 +92,7 @@ const CATALOG = {
   },
   certificate_failed: {
     status: 502,
-    retryable: 'unknown',
+    retryable: 'yes',
     hint: "Do what the certificate authority's reason asks for, such as pointing the domain at this server; then verify it again.",
   },
   // state
