@@ -40,7 +40,7 @@ export const txtLookUp =
   };
 
 /**
- * The operator's own certificate for names that it covers, and for others those of a certificate authority.
+ * Those of a certificate authority, if the operator named one; else the operator's own certificate, for the names that it covers.
  * @param ownPath of the operator's certificate, if there is one
  */
 export function domainCertificates(
@@ -56,9 +56,10 @@ export function domainCertificates(
       });
     },
     async state(domain) {
+      if (ofAuthority !== undefined) return ofAuthority.state(domain);
       const own = ownPath && new X509Certificate(await readFile(ownPath));
-      if (own && isFor(own, domain)) return { certPresent: true, keyPresent: true, expiresAt: new Date(own.validTo) };
-      return (await ofAuthority?.state(domain)) ?? NO_CERTIFICATE;
+      if (!own || !isFor(own, domain)) return NO_CERTIFICATE;
+      return { certPresent: true, keyPresent: true, expiresAt: new Date(own.validTo) };
     },
     forget: async (domain) => ofAuthority?.forget(domain),
   };

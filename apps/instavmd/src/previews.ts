@@ -126,7 +126,12 @@ export function previewTargets({ shares, sandboxes, accounts, domains }: Preview
 
     async findDomain(host) {
       const domain = await domains.findHeld(host);
-      return domain && find(domain.shareId);
+      if (domain === undefined) return undefined;
+      const target = await find(domain.shareId);
+      // As the share's own address would: the host is the right one, and its share is gone.
+      if (target === undefined)
+        throw new InstaVMError('share_not_found', 'The share of this domain was revoked, or its sandbox is gone.');
+      return target;
     },
 
     async mayOpen(apiKey, { shareId }) {

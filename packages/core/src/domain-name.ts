@@ -27,8 +27,12 @@ export function parseDomainName(
   if (labels.length < 2) return { problem: 'needs two labels or more, as in app.example.com' };
   if (!labels.every((label) => LABEL.test(label)))
     return { problem: 'is no host name: labels are letters, digits and hyphens, without a wildcard' };
+  // RFC 5891 §4.2.3.1: two hyphens there are kept for A-labels.
+  if (labels.some((label) => label.slice(2, 4) === '--' && !label.startsWith('xn--')))
+    return { problem: 'is no host name: a label has hyphens in its third and fourth place' };
   // RFC 3696 §2: no top-level domain is a number; and with one it would be an address to some programs.
-  if (/^\d+$/.test(labels.at(-1) ?? '')) return { problem: 'is an address, or no host name: it ends with a number' };
+  if (/^\d/.test(labels.at(-1) ?? ''))
+    return { problem: 'is an address, or no host name: its last label begins with a digit' };
   const under = reserved.find((domain) => name === domain || name.endsWith(`.${domain}`));
   if (under !== undefined) return { problem: `belongs to ${under}, where shares have their own addresses` };
   return { name: name as DomainName };

@@ -236,8 +236,14 @@ export class Domains {
   async #fail({ id, domain }: DomainRecord, failure: DomainFailure): Promise<void> {
     const record = await this.#ports.domains.find(id);
     // While the domain is held, so that what is forgotten is nobody else's.
-    if (record?.status === 'verified') await this.#ports.certificates.forget(domain);
+    if (record?.status === 'verified') await this.#forgetRest(domain);
     await this.#move(id, { status: 'failed', failure });
+  }
+
+  /** Of an order that broke off. Without one, who keeps certificates shall remember that it failed a moment ago. */
+  async #forgetRest(domain: string): Promise<void> {
+    const { certPresent, keyPresent } = await this.#ports.certificates.state(domain);
+    if (certPresent || keyPresent) await this.#ports.certificates.forget(domain);
   }
 
   async #move(id: number, move: DomainMove): Promise<void> {
