@@ -1,6 +1,7 @@
 /** Everything that a clone needs before it can run microVMs. Idempotent: finished steps are recognised and skipped. */
 import { join } from 'node:path';
 import { defaultCacheDirectory, ensureGuestImages, GUEST_AGENT_PATH, guestImagesNeedDownload } from '@instavm/images';
+import { buildAcmeServers } from './acme-servers.ts';
 import { installDebianPackages } from './debian-packages.ts';
 import { buildGuestAgent } from './guest-agent.ts';
 import { withLock } from './lock.ts';
@@ -10,6 +11,8 @@ import { Reporter } from './report.ts';
 export type SetupOptions = {
   /** Also make the Python environments that tests and the demo use. */
   readonly python: boolean;
+  /** Also build the servers that the tests of ACME run against. */
+  readonly acmeServers?: boolean;
   /** Report as JSON lines. */
   readonly json?: boolean;
 };
@@ -34,6 +37,10 @@ export async function setup(options: SetupOptions): Promise<void> {
         return 'ready';
       });
       if (options.python) await reporter.step('Python', (progress) => makePythonEnvironments(progress, signal));
+      if (options.acmeServers) {
+        const { cacheDirectory } = location;
+        await reporter.step('ACME servers', (progress) => buildAcmeServers(cacheDirectory, progress, signal));
+      }
     });
   } catch (error) {
     // An aborted program reports how it ended; why it was aborted says more.

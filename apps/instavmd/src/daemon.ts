@@ -17,6 +17,7 @@ import {
   type Vmm,
 } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
+import { domainNameProblem } from '@instavm/preview';
 import {
   Accounts,
   domainRecords,
@@ -115,7 +116,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       shares,
       lookUpTxt: txtLookUp(config.INSTAVM_DOMAIN_DNS_SERVERS),
       certificates,
-      reserved: [config.INSTAVM_PREVIEW_DOMAIN],
+      problemOf: (name) => domainNameProblem(name, config.INSTAVM_PREVIEW_DOMAIN),
       clock: systemClock,
       log: logger,
     });

@@ -10,7 +10,7 @@ import {
   type Shares,
   type Wake,
 } from '@instavm/core';
-import { PreviewProxy, type PreviewTarget, type PreviewTargets } from '@instavm/preview';
+import { type AcmeOptions, PreviewProxy, type PreviewTarget, type PreviewTargets } from '@instavm/preview';
 import type { Accounts } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import { accountOf } from './auth.ts';
@@ -26,20 +26,37 @@ export async function listenForPreviews(
   const { INSTAVM_PREVIEW_LISTEN: listen, INSTAVM_PREVIEW_CERT: certPath, INSTAVM_PREVIEW_KEY: keyPath } = config;
   if (listen === undefined) return undefined;
   const certificate = certPath !== undefined && keyPath !== undefined ? { certificate: { certPath, keyPath } } : {};
+  const acme = acmeOptions(config);
   const own = { ...listen, domain: config.INSTAVM_PREVIEW_DOMAIN, directory, targets: previewTargets(parts), log };
   try {
-    const proxy = await PreviewProxy.listen({ ...own, ...certificate });
+    const proxy = await PreviewProxy.listen({ ...own, ...certificate, ...(acme ? { acme } : {}) });
     parts.shares.onWithdrawn((id) => proxy.drop(id));
-    log.info({ url: proxy.urlOf('<share>'), ca: proxy.caPath }, 'previews');
+    log.info({ url: proxy.urlOf('<share>'), ca: proxy.caPath, acme: acme?.directoryUrl }, 'previews');
     return proxy;
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
-    throw new InstaVMError('conflict', `cannot serve previews on ${listen.host}:${listen.port} (${code})`, {
+    const { code, syscall, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
+    if (syscall !== 'listen') throw error;
+    const isHttp = port === acme?.httpListen?.port && port !== listen.port;
+    throw new InstaVMError('conflict', `cannot serve previews on ${address}:${port} (${code})`, {
       cause: error,
-      hint: 'Stop what listens there, or set INSTAVM_PREVIEW_LISTEN to another host:port, or to off.',
+      hint: isHttp
+        ? 'Stop what listens there, or set INSTAVM_ACME_HTTP_LISTEN to another host:port, or not at all.'
+        : 'Stop what listens there, or set INSTAVM_PREVIEW_LISTEN to another host:port, or to off.',
     });
   }
+}
+
+function acmeOptions(config: Config): AcmeOptions | undefined {
+  const { INSTAVM_ACME_DIRECTORY: directoryUrl, INSTAVM_ACME_EAB_KID: kid, INSTAVM_ACME_EAB_HMAC: hmacKey } = config;
+  if (directoryUrl === undefined) return undefined;
+  return {
+    directoryUrl,
+    email: config.INSTAVM_ACME_EMAIL,
+    caPath: config.INSTAVM_ACME_CA,
+    externalAccount: kid !== undefined && hmacKey !== undefined ? { kid, hmacKey } : undefined,
+    httpListen: config.INSTAVM_ACME_HTTP_LISTEN,
+    dnsHook: config.INSTAVM_ACME_DNS_HOOK,
+  };
 }
 
 /** Where shares are, and links that open private ones. */

@@ -12,6 +12,7 @@ import {
   Shares,
   systemClock,
 } from '@instavm/core';
+import { domainNameProblem } from '@instavm/preview';
 import { Accounts, type Database, domainRecords, openDatabase, sandboxRecords, shareRecords } from '@instavm/store';
 
 const WEEK_MS = 7 * 86_400_000;
@@ -105,7 +106,7 @@ export class DomainWorld {
           this.certificates.delete(domain);
         },
       },
-      reserved: ['preview.test'],
+      problemOf: (name) => domainNameProblem(name, 'preview.test.example'),
       clock: { now: () => this.clock.now(), schedule: (at, task) => this.clock.schedule(at, task) },
       log: { info: () => {}, warn: (fields, message) => this.warnings.push(`${message} ${JSON.stringify(fields)}`) },
     });

@@ -23,8 +23,8 @@ export type DomainPorts = {
     state(domain: string): Promise<{ certPresent: boolean; keyPresent: boolean; expiresAt: Date | null }>;
     forget(domain: string): Promise<void>;
   };
-  /** Under which nobody has a custom domain. */
-  readonly reserved: readonly string[];
+  /** What keeps a host name from being a custom domain here, as the end of a sentence that begins with it. */
+  readonly problemOf: (name: string) => string | undefined;
   readonly clock: Clock;
   readonly log: LifecycleLog;
 };
@@ -60,8 +60,8 @@ export class Domains {
     accountId: AccountId,
     wanted: { readonly domain: string; readonly shareId: ShareId; readonly dnsProvider: string },
   ): Promise<DomainRecord> {
-    const { domains, shares, reserved, clock } = this.#ports;
-    const parsed = parseDomainName(wanted.domain, reserved);
+    const { domains, shares, problemOf, clock } = this.#ports;
+    const parsed = parseDomainName(wanted.domain, problemOf);
     if ('problem' in parsed)
       throw new InstaVMError('invalid_argument', `domain: ${wanted.domain.slice(0, 255)} ${parsed.problem}`);
     const { id: shareId } = await shares.get(accountId, wanted.shareId);

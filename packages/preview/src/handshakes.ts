@@ -11,6 +11,9 @@ export const ACME_TLS = 'acme-tls/1';
 /** A fatal alert, before anything is encrypted: unrecognized_name (RFC 6066 §3). Node has no call for it. */
 const UNRECOGNIZED_NAME = Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70]);
 
+/** For the other side to close, too. */
+const LINGER_MS = 5_000;
+
 export type HandshakeOptions = {
   readonly previewDomain: string;
   readonly targets: Pick<PreviewTargets, 'findDomain'>;
@@ -40,7 +43,8 @@ export class Handshakes {
         handshakes.#certificate(this, name.toLowerCase()).then((context) => done(null, context), done);
       },
       ALPNCallback(this: TLSSocket, { servername, protocols }) {
-        return handshakes.#protocol(this, servername.toLowerCase(), protocols);
+        // The types promise a name; without one it is false.
+        return handshakes.#protocol(this, String(servername || '').toLowerCase(), protocols);
       },
     } as Pick<SecureServerOptions, 'SNICallback' | 'ALPNCallback'>;
   }
@@ -57,7 +61,8 @@ export class Handshakes {
     server.on('secureConnection', (socket) => {
       if (this.#proving.has(socket) || this.#unproven.has(socket)) {
         socket.on('error', () => socket.destroy());
-        socket.end();
+        socket.setTimeout(LINGER_MS, () => socket.destroy());
+        socket.resume().end();
       } else {
         for (const serve of serving) serve.call(server, socket);
       }

@@ -5,7 +5,9 @@ import type { Proof, Solver } from './solver.ts';
 import { plain } from './transport.ts';
 
 /** Zones are slow; the order as a whole has its own limit. */
-const HOOK_TIMEOUT_MS = 180_000;
+const ADD_TIMEOUT_MS = 180_000;
+/** A record that stays does no harm, and a daemon that stops waits for this. */
+const REMOVE_TIMEOUT_MS = 20_000;
 const OUTPUT_KEPT_BYTES = 4_096;
 const OUTPUT_SHOWN_CHARS = 300;
 
@@ -22,11 +24,11 @@ export class DnsHookSolver implements Solver {
   async present({ domain, value }: Proof, signal: AbortSignal): Promise<() => Promise<void>> {
     const record = [`_acme-challenge.${domain}`, value] as const;
     const remove = (): Promise<void> =>
-      this.#run(['remove', ...record]).catch((error: unknown) =>
+      this.#run(['remove', ...record], REMOVE_TIMEOUT_MS).catch((error: unknown) =>
         this.#log.warn({ err: error, domain }, 'the DNS hook did not remove its record'),
       );
     try {
-      await this.#run(['add', ...record], signal);
+      await this.#run(['add', ...record], ADD_TIMEOUT_MS, signal);
     } catch (error) {
       this.#log.warn({ err: error, domain }, 'the DNS hook did not add its record');
       await remove(); // it may have been added all the same
@@ -36,8 +38,8 @@ export class DnsHookSolver implements Solver {
   }
 
   /** @throws with how it ended and the last it said */
-  #run(args: readonly string[], signal?: AbortSignal): Promise<void> {
-    const timeout = AbortSignal.timeout(HOOK_TIMEOUT_MS);
+  #run(args: readonly string[], timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    const timeout = AbortSignal.timeout(timeoutMs);
     const stop = signal ? AbortSignal.any([signal, timeout]) : timeout;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     // A group of its own, so that what a script has started ends with it.
@@ -63,9 +65,7 @@ export class DnsHookSolver implements Solver {
     child.once('error', (error) => reject(new Error(`the DNS hook cannot be started: ${error.message}`)));
     child.once('close', (status, signalName) => {
       if (status === 0) return resolve();
-      const how = timeout.aborted
-        ? `took more than ${HOOK_TIMEOUT_MS / 1_000} s`
-        : `ended with ${status ?? signalName}`;
+      const how = timeout.aborted ? `took more than ${timeoutMs / 1_000} s` : `ended with ${status ?? signalName}`;
       const tail = plain(said.toString().trim().slice(-OUTPUT_SHOWN_CHARS), OUTPUT_SHOWN_CHARS);
       reject(new Error(`the DNS hook ${how}${tail === '' ? '' : `: ${tail}`}`));
     });

@@ -2,7 +2,7 @@
 export type DomainCertificates = {
   /**
    * Orders a certificate and installs it; resolves when TLS handshakes for the name get it. A second call for the same name joins the first.
-   * @param domain in lower case, internationalized names as A-labels; not the preview domain or a name below it
+   * @param domain in lower case, internationalized names as A-labels; not the preview domain or a name below or above it
    * @throws InstaVMError: certificate_failed, with the certificate authority's own reason; invalid_argument when the name cannot have a certificate
    */
   issue(domain: string, signal: AbortSignal): Promise<void>;

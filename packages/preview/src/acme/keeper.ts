@@ -18,6 +18,8 @@ const ORDERS_AT_ONCE = 2;
 const ORDERS_WAITING = 64;
 /** After a failed order: whoever asks in a loop does not use up what the authority allows. */
 const PAUSE_AFTER_FAILURE_MS = 30_000;
+/** After an order that went well, should a certificate be due as soon as it is there: a clock is wrong, or lifetimes are minutes. */
+const PAUSE_AFTER_ISSUE_MS = 60_000;
 /** Node's timers end at 24.8 days, and clocks are set. */
 const LOOK_AGAIN_MS = 12 * 3_600_000;
 
@@ -66,7 +68,7 @@ export class CertificateKeeper implements DomainCertificates {
 
   /** @param wanted names that shall have one besides those that have */
   start(wanted: readonly string[]): void {
-    for (const name of new Set([...this.#installed.keys(), ...wanted])) this.#keep(name);
+    for (const name of new Set([...this.#installed.keys(), ...wanted])) this.#keep(name, 0);
   }
 
   installed(name: string): Installed | undefined {
@@ -171,7 +173,7 @@ export class CertificateKeeper implements DomainCertificates {
       await store.save(name, certificate);
       this.#install(name, certificate);
       this.#failed.delete(name);
-      this.#keep(name);
+      this.#keep(name, PAUSE_AFTER_ISSUE_MS);
       log.info({ domain: name, expiresAt: certificate.expiresAt }, 'certificate issued');
     } catch (error) {
       if (!signal.aborted) this.#noteFailure(name, String((error as Error).message), clock.now().getTime());
@@ -191,14 +193,16 @@ export class CertificateKeeper implements DomainCertificates {
     this.#failed.set(name, { at, reason });
   }
 
-  /** Orders now or when it is time, and ever again. */
-  #keep(name: string): void {
+  /** Orders when it is time, which is at once when there is none, and ever again. */
+  #keep(name: string, pauseMs: number): void {
     if (this.#isClosed) return;
     this.#plans.get(name)?.cancel();
     const plan: Plan = { cancel: () => {}, failures: 0, problem: '' };
     this.#plans.set(name, plan);
+    const earliest = this.#options.clock.now().getTime() + pauseMs;
     const installed = this.#installed.get(name);
-    this.#wait(name, plan, installed ? renewalOf(installed.certificate, Math.random()) : this.#options.clock.now());
+    const due = installed ? renewalOf(installed.certificate, Math.random()).getTime() : earliest;
+    this.#wait(name, plan, new Date(Math.max(due, earliest)));
   }
 
   #wait(name: string, plan: Plan, at: Date): void {

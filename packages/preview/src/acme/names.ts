@@ -7,7 +7,7 @@ const MAX_NAME_CHARS = 253;
 /**
  * What keeps a text from being a custom domain.
  * @returns the end of a sentence that starts with the name; undefined when it is a host name in lower case, internationalized labels as A-labels
- *   (RFC 5890), of two labels or more, and not under the preview domain
+ *   (RFC 5890), of two labels or more, and neither under the preview domain nor above it
  */
 export function domainNameProblem(domain: string, previewDomain: string): string | undefined {
   if (domain.length > MAX_NAME_CHARS) return `is longer than ${MAX_NAME_CHARS} characters`;
@@ -18,12 +18,18 @@ export function domainNameProblem(domain: string, previewDomain: string): string
   }
   if (labels.length < 2) return 'needs two labels or more';
   if (/^\d/.test(last)) return 'is an address or no host name; its last label starts with a digit';
-  if (labels.some(isDamagedLabel) || domainToASCII(domainToUnicode(domain)) !== domain) {
+  if (labels.some(isDamagedLabel)) {
     return 'has a label that is no internationalized name';
   }
   if (domain === previewDomain || domain.endsWith(`.${previewDomain}`)) return 'belongs to the preview domain';
+  if (previewDomain.endsWith(`.${domain}`))
+    return 'is above the preview domain, so its cookies would reach every share';
   return undefined;
 }
 
-/** Two hyphens in third and fourth place are kept for A-labels (RFC 5891 §4.2.3.1). */
-const isDamagedLabel = (label: string): boolean => label.slice(2, 4) === '--' && !label.startsWith('xn--');
+/** Two hyphens in third and fourth place are kept for A-labels (RFC 5891 §4.2.3.1); what cannot be decoded stays as it is. */
+function isDamagedLabel(label: string): boolean {
+  if (label.slice(2, 4) !== '--') return false;
+  const decoded = domainToUnicode(label);
+  return !label.startsWith('xn--') || decoded === label || domainToASCII(decoded) !== label;
+}
