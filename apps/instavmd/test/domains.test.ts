@@ -357,7 +357,7 @@ describe('custom domains over HTTP', () => {
     expect((await create(call, { dns_credentials: {} })).status).toBe('pending');
     const { status, body } = await call('POST', '', request({ dns_credentials: { TOKEN: 'very secret' } }));
     expect([status, body.code]).toEqual([403, 'not_available']);
-    expect(body.hint).toContain('yourself');
+    expect(body.detail).toContain('yourself');
     expect(JSON.stringify(body)).not.toContain('very secret');
   });
 

@@ -91,8 +91,10 @@ export const domainRoutes =
 /** @throws not_available */
 function refuseCredentials(credentials: object | null | undefined): void {
   if (Object.keys(credentials ?? {}).length === 0) return;
-  throw new InstaVMError('not_available', 'dns_credentials: this server keeps no credentials of DNS providers', {
-    hint: 'Leave them out and create the records in setup yourself; an operator who wants them made sets INSTAVM_ACME_DNS_HOOK.',
+  const message =
+    'dns_credentials: this server keeps no credentials of DNS providers; create the records in setup yourself';
+  throw new InstaVMError('not_available', message, {
+    hint: 'Leave the credentials out. An operator who wants certificates by DNS sets INSTAVM_ACME_DNS_HOOK.',
   });
 }
 
