@@ -1,10 +1,11 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
-import type { EgressJournal, EgressLog, SandboxService, Shares } from '@instavm/core';
+import type { DomainRecord, Domains, EgressJournal, EgressLog, SandboxService, Shares } from '@instavm/core';
 import type { Account, Accounts } from '@instavm/store';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import { authenticate } from './auth.ts';
+import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
@@ -13,6 +14,7 @@ import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
+import { domainRoutes } from './routes/domains.ts';
 import { egressRoutes } from './routes/egress.ts';
 import { egressLogRoutes } from './routes/egress-log.ts';
 import { executeRoutes } from './routes/execute.ts';
@@ -41,6 +43,8 @@ export type Services = {
   readonly shares: Shares;
   /** Undefined when this daemon serves none. */
   readonly previews: PreviewAddresses | undefined;
+  readonly domains: Domains;
+  readonly domainHealth: (record: DomainRecord) => Promise<DomainHealth>;
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
 };
@@ -99,6 +103,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(ptyRoutes(services));
   await app.register(snapshotRoutes(services));
   await app.register(shareRoutes(services));
+  await app.register(domainRoutes(services));
   await app.register(accountRoutes);
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));

@@ -41,6 +41,12 @@ const isServer = (text: string): boolean => {
   return isIP(ipv6 ?? ipv4 ?? text) !== 0;
 };
 
+/** DNS servers. */
+const Servers = Words.refine(
+  (servers) => servers.every(isServer),
+  'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
+);
+
 const HttpProxy = z.string().transform((text, context) => {
   const url = URL.parse(text);
   if (url?.protocol === 'http:' && url.hostname !== '') return url;
@@ -81,6 +87,8 @@ export const SETTINGS = {
   INSTAVM_ACME_HTTP_LISTEN: Listen.optional(),
   /** Program for DNS-01, run as `HOOK add|remove _acme-challenge.NAME VALUE`; with it the certificate of the preview domain is ordered, too. */
   INSTAVM_ACME_DNS_HOOK: z.string().startsWith('/', 'must be an absolute path').optional(),
+  /** DNS servers that are asked whose a custom domain is, `address[:port]`, separated by commas or spaces; default: the system's. */
+  INSTAVM_DOMAIN_DNS_SERVERS: Servers.prefault(''),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
   /** `auto` boots a probe guest to find out whether KVM works. */
@@ -106,10 +114,7 @@ export const SETTINGS = {
   /** Address ranges that no policy may reach, whatever it says. */
   INSTAVM_EGRESS_FORBIDDEN_CIDRS: Cidrs.prefault(''),
   /** DNS servers of the gateway, `address[:port]`, separated by commas or spaces; default: the system's. */
-  INSTAVM_EGRESS_DNS: Words.prefault('').refine(
-    (servers) => servers.every(isServer),
-    'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
-  ),
+  INSTAVM_EGRESS_DNS: Servers.prefault(''),
   /** The HTTP proxy through which the host itself reaches the outside. */
   INSTAVM_EGRESS_PROXY: HttpProxy.optional(),
   /** Open at once in one sandbox; the egress channel carries no more than 1,024. */

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import {
   CleanupStack,
   DEFAULT_SIZE,
+  Domains,
   EgressJournal,
   type GuestImages,
   SandboxService,
@@ -16,8 +17,10 @@ import {
   type Vmm,
 } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
+import { domainNameProblem } from '@instavm/preview';
 import {
   Accounts,
+  domainRecords,
   egressLog as egressLogIn,
   openDatabase,
   sandboxRecords,
@@ -31,6 +34,7 @@ import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
+import { domainCertificates, domainHealthOf, txtLookUp } from './domains.ts';
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
@@ -102,16 +106,26 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
-    const services = {
-      sandboxes,
-      accounts,
-      ptyTokens: new PtyTokens(),
-      health,
-      ...egress,
+    const domainsKept = domainRecords(database);
+    const previewParts = { shares, sandboxes, accounts, domains: domainsKept };
+    const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
+    cleanup.push(() => previews?.close());
+    const certificates = domainCertificates(previews, config.INSTAVM_PREVIEW_CERT);
+    const domains = new Domains({
+      domains: domainsKept,
       shares,
-      previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, accounts }, logger),
+      lookUpTxt: txtLookUp(config.INSTAVM_DOMAIN_DNS_SERVERS),
+      certificates,
+      problemOf: (name) => domainNameProblem(name, config.INSTAVM_PREVIEW_DOMAIN),
+      clock: systemClock,
+      log: logger,
+    });
+    cleanup.push(() => domains.close());
+    const domainHealth = domainHealthOf(previews, config.INSTAVM_PREVIEW_LISTEN, certificates);
+    const services = {
+      ...{ sandboxes, accounts, ptyTokens: new PtyTokens(), health, ...egress },
+      ...{ shares, previews, domains, domainHealth },
     };
-    cleanup.push(() => services.previews?.close());
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
     // Nothing of the fake outlives its daemon.
@@ -121,6 +135,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_UNUSED_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
     sandboxes.warmUp();
+    if (previews !== undefined) await domains.resume();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };
   } catch (error) {
     await cleanup.run().catch((cause: unknown) => logger.error({ err: cause }, 'clean-up after a failed start'));

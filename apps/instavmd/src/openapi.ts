@@ -16,6 +16,8 @@ const services: Services = {
   egressJournal: refusing as Services['egressJournal'],
   shares: refusing as Services['shares'],
   previews: undefined,
+  domains: refusing as Services['domains'],
+  domainHealth: nothing,
   health: nothing,
 };
 

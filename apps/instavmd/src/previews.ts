@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream';
 import {
   type AccountId,
+  type DomainRecords,
   type LifecycleLog,
   parseShareId,
   type SandboxId,
@@ -9,7 +10,7 @@ import {
   type Shares,
   type Wake,
 } from '@instavm/core';
-import { type AcmeOptions, PreviewProxy, type PreviewTargets } from '@instavm/preview';
+import { type AcmeOptions, PreviewProxy, type PreviewTarget, type PreviewTargets } from '@instavm/preview';
 import type { Accounts } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import { accountOf } from './auth.ts';
@@ -74,6 +75,7 @@ export type PreviewParts = {
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
   readonly accounts: Accounts;
+  readonly domains: Pick<DomainRecords, 'findHeld'>;
 };
 
 type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
@@ -82,7 +84,7 @@ type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
  * A connection holds its sandbox as used until it is closed. Revoking the share closes it, and so does making it private for one that was opened
  * while it was public.
  */
-export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): PreviewTargets {
+export function previewTargets({ shares, sandboxes, accounts, domains }: PreviewParts): PreviewTargets {
   /** From before they are dialled until they are closed. */
   const connections = new Map<ShareId, Set<Connection>>();
   shares.onWithdrawn((id, how) => {
@@ -101,43 +103,53 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
     return { cut: connection.cut.signal, forget };
   }
 
-  return {
-    async find(text) {
-      const shareId = parseShareId(text);
-      const share = shareId && (await shares.find(shareId));
-      if (share === undefined) return undefined;
-      const { id, accountId, sandboxId, port, isPublic } = share;
-      const connect = async (signal: AbortSignal): Promise<Duplex> => {
-        const { cut, forget } = track(id, isPublic);
-        const closing: (() => void)[] = [forget];
-        const close = (): void => {
-          for (const each of closing.splice(0)) each();
-        };
-        try {
-          // Withdrawn after `find`, before it was tracked.
-          const now = await shares.find(id);
-          if (now === undefined || (isPublic && !now.isPublic)) throw withdrawn();
-          const owner = await sandboxes.get(accountId, sandboxId);
-          closing.push(owner.hold());
-          const guest = await owner.guest('suspended');
-          const stream = await guest.connectPort(port, AbortSignal.any([signal, cut]));
-          stream.once('close', close);
-          cut.addEventListener('abort', () => stream.destroy(), { once: true });
-          if (cut.aborted) {
-            stream.destroy();
-            throw withdrawn();
-          }
-          if (stream.closed) close();
-          return stream;
-        } catch (error) {
-          close();
-          throw cut.aborted ? withdrawn() : error;
-        }
+  async function find(text: string): Promise<PreviewTarget | undefined> {
+    const shareId = parseShareId(text);
+    const share = shareId && (await shares.find(shareId));
+    if (share === undefined) return undefined;
+    const { id, accountId, sandboxId, port, isPublic } = share;
+    const connect = async (signal: AbortSignal): Promise<Duplex> => {
+      const { cut, forget } = track(id, isPublic);
+      const closing: (() => void)[] = [forget];
+      const close = (): void => {
+        for (const each of closing.splice(0)) each();
       };
-      return { shareId: id, sandboxId, port, isPublic, connect };
-    },
+      try {
+        // Withdrawn after `find`, before it was tracked.
+        const now = await shares.find(id);
+        if (now === undefined || (isPublic && !now.isPublic)) throw withdrawn();
+        const owner = await sandboxes.get(accountId, sandboxId);
+        closing.push(owner.hold());
+        const guest = await owner.guest('suspended');
+        const stream = await guest.connectPort(port, AbortSignal.any([signal, cut]));
+        stream.once('close', close);
+        cut.addEventListener('abort', () => stream.destroy(), { once: true });
+        if (cut.aborted) {
+          stream.destroy();
+          throw withdrawn();
+        }
+        if (stream.closed) close();
+        return stream;
+      } catch (error) {
+        close();
+        throw cut.aborted ? withdrawn() : error;
+      }
+    };
+    return { shareId: id, sandboxId, port, isPublic, connect };
+  }
 
-    findDomain: async () => undefined,
+  return {
+    find,
+
+    async findDomain(host) {
+      const domain = await domains.findHeld(host);
+      if (domain === undefined) return undefined;
+      const target = await find(domain.shareId);
+      // As the share's own address would: the host is the right one, and its share is gone.
+      if (target === undefined)
+        throw new InstaVMError('share_not_found', 'The share of this domain was revoked, or its sandbox is gone.');
+      return target;
+    },
 
     async mayOpen(apiKey, { shareId }) {
       const account = await accountOf(accounts, apiKey);

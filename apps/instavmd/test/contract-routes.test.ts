@@ -34,10 +34,6 @@ GET /v1/credits/rates
 GET /v1/credits/summary
 GET /v1/credits/usage/forecasting
 GET /v1/credits/usage/trends
-POST /v1/custom-domains
-GET DELETE /v1/custom-domains/1
-GET /v1/custom-domains/1/health
-POST /v1/custom-domains/1/verify
 GET DELETE /v1/recordings/{id}
 GET /v1/recordings/{id}/download
 POST /v1/sessions/{sid}/tape/start
@@ -81,7 +77,6 @@ const EMPTY_LISTS: [path: string, body: unknown][] = [
   ['/v1/audit/events?limit=5', { items: [], next_cursor: null }],
   ['/v1/browser/sessions/', { sessions: [] }],
   ['/v1/credits/usage', []],
-  ['/v1/custom-domains', { domains: [] }],
   ['/v1/recordings?limit=50&offset=0', []],
   ['/v1/tapes', []],
   ['/v1/templates', { templates: [] }],

@@ -59,7 +59,8 @@ describe('the egress log', () => {
       egressLog: log,
       egressJournal: journal,
       shares: {} as Services['shares'],
-      previews: undefined,
+      ...{ previews: undefined, domains: {} as Services['domains'] },
+      domainHealth: (() => {}) as unknown as Services['domainHealth'],
       health: () => ({}),
     };
     app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), ...own }, logger);

@@ -13,7 +13,15 @@ import {
   systemClock,
 } from '@instavm/core';
 import type { PreviewTargets } from '@instavm/preview';
-import { type Account, Accounts, type Database, openDatabase, sandboxRecords, shareRecords } from '@instavm/store';
+import {
+  type Account,
+  Accounts,
+  type Database,
+  domainRecords,
+  openDatabase,
+  sandboxRecords,
+  shareRecords,
+} from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
@@ -308,7 +316,7 @@ describe('shares as the preview proxy sees them', () => {
       },
     };
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
-    targets = previewTargets({ shares, sandboxes, accounts });
+    targets = previewTargets({ shares, sandboxes, accounts, domains: domainRecords(database) });
   });
 
   async function target(isPublic = true) {

@@ -16,7 +16,7 @@ export type PreviewTarget = {
 export type PreviewTargets = {
   /** @returns undefined: no such share, revoked, or its sandbox is gone for good */
   find(shareId: string): Promise<PreviewTarget | undefined>;
-  /** The share that a verified custom domain stands for. @param host in lower case, without a port. @returns undefined: nobody's domain, or as `find` */
+  /** The share that a verified custom domain stands for. @param host in lower case, without a port. @returns undefined: nobody's domain. @throws share_not_found where `find` has none */
   findDomain(host: string): Promise<PreviewTarget | undefined>;
   /** Whether an API key may open a private share. */
   mayOpen(apiKey: string, target: PreviewTarget): Promise<boolean>;

@@ -1,4 +1,5 @@
 /** The client: one server, one key, its sandboxes. */
+import { Domains } from './domains.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
@@ -43,6 +44,8 @@ export class InstaVM {
   readonly snapshots: Snapshots;
   /** Ports with an address, of all sandboxes. */
   readonly shares: Shares;
+  /** Host names of one's own for shares. */
+  readonly domains: Domains;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -59,6 +62,7 @@ export class InstaVM {
     this.sandboxes = new Sandboxes(this.#http);
     this.snapshots = new Snapshots(this.#http);
     this.shares = new Shares(this.#http);
+    this.domains = new Domains(this.#http);
   }
 
   /** Closes idle connections. */

@@ -153,4 +153,36 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.createIndex('shares_by_account').on('shares').columns(['account_id', 'created_at']).execute();
     },
   },
+  '0006_custom_domains': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('custom_domains')
+        // Numbers are not used again: a late writer, or a client with an old one, must not hit another domain.
+        .addColumn('id', 'integer', (column) => column.primaryKey().autoIncrement())
+        .addColumn('account_id', 'text', (column) => column.notNull().references('accounts.id'))
+        .addColumn('domain', 'text', (column) => column.notNull())
+        // No foreign key: records of shares go before their domains do.
+        .addColumn('share_id', 'text', (column) => column.notNull())
+        .addColumn('status', 'text', (column) => column.notNull())
+        .addColumn('failure', 'text')
+        .addColumn('verification_token', 'text', (column) => column.notNull())
+        .addColumn('dns_provider', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'text', (column) => column.notNull())
+        .addColumn('issued_at', 'text')
+        .execute();
+      await db.schema
+        .createIndex('custom_domains_held')
+        .on('custom_domains')
+        .column('domain')
+        .unique()
+        .where(sql.ref('status'), 'in', sql`('verified', 'issued')`)
+        .execute();
+      await db.schema
+        .createIndex('custom_domains_of_account')
+        .on('custom_domains')
+        .columns(['account_id', 'domain'])
+        .unique()
+        .execute();
+    },
+  },
 };

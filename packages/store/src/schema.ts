@@ -67,6 +67,20 @@ export type Tables = {
     created_at: string;
     revoked_at: string | null;
   };
+  /** One per account and domain, and one of all accounts that is verified or issued. */
+  custom_domains: {
+    id: Generated<number>;
+    account_id: string;
+    domain: string;
+    share_id: string;
+    status: string;
+    /** `{code, message}` of one that failed. */
+    failure: string | null;
+    verification_token: string;
+    dns_provider: string;
+    created_at: string;
+    issued_at: string | null;
+  };
   snapshots: {
     id: string;
     account_id: string;

@@ -45,11 +45,12 @@ export class Pebble {
   /** PEM file that the directory's own certificate is believed by. */
   readonly caPath: string;
   readonly directory: string;
+  /** Of the DNS server, `address:port`. */
+  readonly dns: string;
   readonly #dnsControl: string;
   readonly #management: string;
   readonly #children: ChildProcess[] = [];
   readonly #said: string[] = [];
-  readonly #dns: string;
 
   /** @throws with what they said when they do not start */
   static async start(options: PebbleOptions): Promise<Pebble> {
@@ -70,7 +71,7 @@ export class Pebble {
     this.directoryUrl = `https://localhost:${acme}/dir`;
     this.#management = `https://localhost:${management}`;
     this.#dnsControl = `http://127.0.0.1:${dnsControl}`;
-    this.#dns = `127.0.0.1:${dns}`;
+    this.dns = `127.0.0.1:${dns}`;
   }
 
   /** PEM of the root that its certificates lead to. */
@@ -82,6 +83,15 @@ export class Pebble {
   async resolve(name: string, address: string): Promise<void> {
     await this.#control('clear-a', { host: `${name}.` });
     await this.#control('add-a', { host: `${name}.`, addresses: [address] });
+  }
+
+  /** One of the TXT records of a name. */
+  async addTxt(name: string, value: string): Promise<void> {
+    await this.#control('set-txt', { host: `${name}.`, value });
+  }
+
+  async clearTxt(name: string): Promise<void> {
+    await this.#control('clear-txt', { host: `${name}.` });
   }
 
   async failLookups(name: string): Promise<void> {
@@ -140,14 +150,8 @@ if (status !== 200) throw new Error('status ' + status);
     await writeFile(configPath, JSON.stringify({ pebble: config }));
     const off = ['-doh', '', '-http01', '', '-https01', '', '-tlsalpn01', '', '-defaultIPv6', ''];
     const control = new URL(this.#dnsControl).host;
-    this.#spawn(join(found.directory, 'pebble-challtestsrv'), [
-      '-dnsserver',
-      this.#dns,
-      '-management',
-      control,
-      ...off,
-    ]);
-    this.#spawn(join(found.directory, 'pebble'), ['-config', configPath, '-dnsserver', this.#dns], {
+    this.#spawn(join(found.directory, 'pebble-challtestsrv'), ['-dnsserver', this.dns, '-management', control, ...off]);
+    this.#spawn(join(found.directory, 'pebble'), ['-config', configPath, '-dnsserver', this.dns], {
       PEBBLE_VA_NOSLEEP: '1',
       PEBBLE_AUTHZREUSE: '0',
       PEBBLE_WFE_NONCEREJECT: String(options.noncesRejected ?? 0),

@@ -8,6 +8,7 @@ from ._client import (
     SandboxInfo,
     SnapshotInfo,
 )
+from ._domains import AsyncDomains, DnsRecord, Domain, DomainHealth
 from ._egress import EgressAddress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
@@ -15,11 +16,12 @@ from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
 from ._shares import AsyncShares, Share, ShareLink
-from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._sync import Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
     "DEFAULT_BASE_URL",
+    "AsyncDomains",
     "AsyncExec",
     "AsyncFiles",
     "AsyncInstaVM",
@@ -29,6 +31,10 @@ __all__ = [
     "AsyncShares",
     "ChangeEvent",
     "Command",
+    "DnsRecord",
+    "Domain",
+    "DomainHealth",
+    "Domains",
     "EgressAddress",
     "EgressGap",
     "EgressLogEntry",

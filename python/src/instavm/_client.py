@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._domains import AsyncDomains
 from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
@@ -285,6 +286,8 @@ class AsyncInstaVM:
         self.snapshots = AsyncSnapshots(self._http)
         #: Ports with an address, of all sandboxes.
         self.shares = AsyncShares(self._http)
+        #: Host names of one's own for shares.
+        self.domains = AsyncDomains(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequenc
 from typing import Any, TypeVar
 
 from ._client import AsyncInstaVM, AsyncSandbox, RunResult, SandboxInfo, SnapshotInfo
+from ._domains import Domain, DomainHealth
 from ._egress import EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
@@ -381,6 +382,35 @@ class Shares:
         return self._loop.run(self._inner.link(share_id, ttl_seconds=ttl_seconds))
 
 
+class Domains:
+    """As `AsyncDomains`."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.domains
+
+    def create(self, domain: str, share_id: str, *, dns_provider: str | None = None) -> Domain:
+        return self._loop.run(self._inner.create(domain, share_id, dns_provider=dns_provider))
+
+    def list(self) -> Sequence[Domain]:
+        return self._loop.run(self._inner.list())
+
+    def get(self, domain_id: int) -> Domain:
+        return self._loop.run(self._inner.get(domain_id))
+
+    def verify(self, domain_id: int) -> Domain:
+        return self._loop.run(self._inner.verify(domain_id))
+
+    def wait_until_issued(self, domain_id: int, *, timeout_seconds: float = 600.0) -> Domain:
+        return self._loop.run(self._inner.wait_until_issued(domain_id, timeout_seconds=timeout_seconds))
+
+    def health(self, domain_id: int) -> DomainHealth:
+        return self._loop.run(self._inner.health(domain_id))
+
+    def delete(self, domain_id: int) -> None:
+        self._loop.run(self._inner.delete(domain_id))
+
+
 class InstaVM:
     """One server, one key. Close it, or use it as a context manager."""
 
@@ -391,6 +421,7 @@ class InstaVM:
         self.sandboxes = Sandboxes(self._loop, self._inner)
         self.snapshots = Snapshots(self._loop, self._inner)
         self.shares = Shares(self._loop, self._inner)
+        self.domains = Domains(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

@@ -130,7 +130,7 @@ function linkSeconds({ expiresAt, ttlSeconds }: SandboxRecord): number {
 }
 
 /** @throws not_available */
-function previewsOf({ previews }: Services): PreviewAddresses {
+export function previewsOf({ previews }: Services): PreviewAddresses {
   if (previews === undefined)
     throw new InstaVMError('not_available', 'this server serves no previews', {
       hint: 'Set INSTAVM_PREVIEW_LISTEN to a host:port, such as 127.0.0.1:8443, and start the server again.',
@@ -139,7 +139,7 @@ function previewsOf({ previews }: Services): PreviewAddresses {
 }
 
 /** @throws share_not_found */
-function shareIdOf(text: string): ShareId {
+export function shareIdOf(text: string): ShareId {
   const id = parseShareId(text);
   if (id === undefined) throw new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
   return id;

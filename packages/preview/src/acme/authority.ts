@@ -68,7 +68,7 @@ export class Authority {
     const refusals: Refusal[] = [];
     let left = solvers;
     while (true) {
-      const client = await this.#client();
+      const client = await this.#client(conversation);
       const order = await client.createOrder({ identifiers: [{ type: 'dns', value: name }] });
       const authorization = await authorizationOf(client, order);
       if (authorization.status !== 'valid') {
@@ -89,26 +89,36 @@ export class Authority {
   }
 
   /** Registered once a process; an authority that knows the key says which account it is. */
-  #client(): Promise<Client> {
-    this.#account ??= this.#register().catch((error: unknown) => {
+  #client(conversation: Conversation): Promise<Client> {
+    this.#account ??= this.#register(conversation).catch((error: unknown) => {
       this.#account = undefined;
       throw error;
     });
     return this.#account;
   }
 
-  async #register(): Promise<Client> {
+  async #register(conversation: Conversation): Promise<Client> {
     const { directoryUrl, email, externalAccount } = this.#options;
     const client = new Client({
       directoryUrl,
       accountKey: this.#accountKey,
       ...(externalAccount === undefined ? {} : { externalAccountBinding: externalAccount }),
     });
-    await client.createAccount({
-      termsOfServiceAgreed: true,
-      ...(email === undefined ? {} : { contact: [`mailto:${email}`] }),
-    });
+    const agreed = { termsOfServiceAgreed: true };
+    if (email !== undefined) await client.createAccount({ ...agreed, contact: [`mailto:${email}`] });
+    // The client follows up on an account that is there with an update, which authorities refuse when it changes nothing.
+    else if (!(await isRegistered(client, conversation))) await client.createAccount(agreed);
     return client;
+  }
+}
+
+async function isRegistered(client: Client, conversation: Conversation): Promise<boolean> {
+  try {
+    await client.createAccount({ onlyReturnExisting: true });
+    return true;
+  } catch (error) {
+    if (kindOf(conversation.problem) === 'accountDoesNotExist') return false;
+    throw error;
   }
 }
 
