@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +49,9 @@ def test_the_blocking_client_has_all_of_it(daemon: Daemon) -> None:
         assert client.shares.list(sandbox.id) == [share] == [client.shares.get(share.id)]
         assert not client.shares.update(share.id, is_public=False).is_public
         assert client.shares.link(share.id, ttl_seconds=5).url.startswith(share.url)
+        authority = client.shares.authority()
+        assert f"{share.id}.{authority.domain}" == urlsplit(share.url).hostname
+        assert ssl.create_default_context(cadata=authority.certificate).get_ca_certs()
         client.shares.revoke(share.id)
         assert client.shares.list(sandbox.id) == []
 

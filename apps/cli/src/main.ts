@@ -1,6 +1,7 @@
 /** The program: its commands, and how every failure ends. */
 import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
+import { caCommand } from './commands/ca/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
 import { lsCommand } from './commands/ls.ts';
@@ -25,6 +26,7 @@ for (const command of [
   ptysCommand,
   egressCommand,
   shareCommand,
+  caCommand,
 ])
   program.addCommand(command);
 

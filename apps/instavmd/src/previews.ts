@@ -29,7 +29,7 @@ export async function listenForPreviews(
   try {
     const proxy = await PreviewProxy.listen({ ...own, ...certificate });
     parts.shares.onWithdrawn((id) => proxy.drop(id));
-    log.info({ url: proxy.urlOf('<share>'), ca: proxy.caPath }, 'previews');
+    log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath }, 'previews');
     return proxy;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -41,8 +41,10 @@ export async function listenForPreviews(
   }
 }
 
-/** Where shares are, and links that open private ones. */
+/** Where shares are, links that open private ones, and what visitors have to trust. */
 export type PreviewAddresses = {
+  /** Undefined with a certificate of the operator's own. */
+  readonly authority: { readonly domain: string; readonly certPem: string } | undefined;
   urlOf(shareId: string): string;
   signedUrlOf(shareId: string, expiresAt: Date): string;
 };

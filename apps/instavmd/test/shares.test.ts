@@ -23,6 +23,7 @@ import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src
 import { PtyTokens } from '../src/pty-tokens.ts';
 
 const ADDRESSES: PreviewAddresses = {
+  authority: { domain: 'preview.test', certPem: 'PEM' },
   urlOf: (id) => `https://${id}.preview.test:8443`,
   signedUrlOf: (id, expiresAt) => `https://${id}.preview.test:8443/?until=${expiresAt.toISOString()}`,
 };
@@ -225,6 +226,13 @@ describe('shares over HTTP', () => {
     expect((await call('GET', `/v1/shares/${share_id}`)).status).toBe(404);
   });
 
+  it("have a certificate authority that clients can ask for, unless the certificate is the operator's own", async () => {
+    const asked = (await (await serve())('GET', '/v2/previews/ca')).body;
+    expect(asked).toEqual({ domain: 'preview.test', certificate: 'PEM' });
+    const own = await serve({ ...ADDRESSES, authority: undefined });
+    expect(await own('GET', '/v2/previews/ca')).toMatchObject({ status: 403, body: { code: 'not_available' } });
+  });
+
   it('belong to their account', async () => {
     const call = await serve();
     const { id, incarnationId } = await sandbox();
@@ -277,7 +285,7 @@ describe('shares over HTTP', () => {
     const { id } = await sandbox();
     const { share_id } = (await (await serve())('POST', '/v1/shares', { port: 1, session_id: id })).body;
     const off = await serve(null);
-    const paths = [`/v1/shares`, `/v1/shares/${share_id}`, `/v1/sessions/app-url/${id}`];
+    const paths = ['/v2/previews/ca', `/v1/shares`, `/v1/shares/${share_id}`, `/v1/sessions/app-url/${id}`];
     const answers = await Promise.all(paths.map((path) => off('GET', path)));
     answers.push(await off('POST', '/v1/shares', { port: 1, session_id: id }));
     for (const { status, body } of answers) {

@@ -22,7 +22,7 @@ import { type Incoming, isGone, isHttp2, type Outgoing, sendPage } from './excha
 import { type Forwarding, forward } from './forward.ts';
 import { takeToken } from './headers.ts';
 import { isPreviewDomain } from './hosts.ts';
-import { createLocalCa } from './local-ca.ts';
+import { createLocalCa, type LocalCa } from './local-ca.ts';
 import { errorPage, type Page, privatePage, redirect } from './pages.ts';
 import { type Parsed, parseRequest } from './requests.ts';
 import { Shares } from './shares.ts';
@@ -75,7 +75,7 @@ export type PreviewProxyOptions = {
 
 export class PreviewProxy {
   /** What visitors must trust; undefined with a certificate of the operator's own. */
-  readonly caPath: string | undefined;
+  readonly authority: LocalCa | undefined;
   readonly #options: PreviewProxyOptions;
   readonly #limits: PreviewLimits;
   readonly #server: Http2SecureServer;
@@ -94,13 +94,7 @@ export class PreviewProxy {
     const source = certificate
       ? ownCertificate(certificate)
       : localCertificate(ca as NonNullable<typeof ca>, options.clock ?? systemClock);
-    const proxy = new PreviewProxy(
-      options,
-      await TokenSigner.open(directory),
-      source,
-      await source.next(),
-      ca?.certPath,
-    );
+    const proxy = new PreviewProxy(options, await TokenSigner.open(directory), source, await source.next(), ca);
     proxy.#server.listen(port, host);
     await once(proxy.#server, 'listening');
     proxy.#port = (proxy.#server.address() as AddressInfo).port;
@@ -112,12 +106,12 @@ export class PreviewProxy {
     signer: TokenSigner,
     source: CertificateSource,
     pair: { cert: string; key: string } | undefined,
-    caPath: string | undefined,
+    authority: LocalCa | undefined,
   ) {
     this.#options = options;
     this.#limits = { ...LIMITS, ...options.limits };
     this.#signer = signer;
-    this.caPath = caPath;
+    this.authority = authority;
     this.#access = new AccessRules(signer, options.targets, options.clock ?? systemClock);
     this.#shares = new Shares(this.#limits.exchangesPerShare, this.#limits.connectTimeoutMs, options.log);
     this.#server = this.#createServer(pair ?? {});

@@ -53,7 +53,7 @@ export class Stand {
         mayOpen: async (key, target) => key === KEY && target.sandboxId === 'box',
       },
     });
-    const ca = await readFile(proxy.caPath ?? '', 'utf8');
+    const ca = await readFile(proxy.authority?.certPath ?? '', 'utf8');
     box.stand = new Stand(proxy, directory, ca, targets, warnings);
     return box.stand;
   }

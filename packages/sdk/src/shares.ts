@@ -15,6 +15,12 @@ export type ShareInfo = {
 /** Opens a share for whoever has it, until it expires or the share is revoked. */
 export type ShareLink = { readonly url: string; readonly expiresAt: Date };
 
+export type PreviewAuthority = {
+  readonly domain: string;
+  /** PEM */
+  readonly certificate: string;
+};
+
 /** Those of the account. */
 export class Shares {
   readonly #http: HttpClient;
@@ -46,6 +52,14 @@ export class Shares {
   /** At once, for good, with what is open; success when it is so already. @throws InstaVMError `share_not_found` */
   async revoke(id: string): Promise<void> {
     await this.#http.json({ method: 'DELETE', path: pathOf(id) });
+  }
+
+  /**
+   * What clients of the addresses have to trust when the server has no certificate of its own: it can speak for names under `domain` alone.
+   * @throws InstaVMError `not_available` when there is none
+   */
+  async authority(): Promise<PreviewAuthority> {
+    return this.#http.json({ method: 'GET', path: '/v2/previews/ca' });
   }
 
   /**

@@ -51,6 +51,11 @@ export const ShareToken = z.object({
   expires_at: z.string(),
 });
 
+export const PreviewAuthority = z.object({
+  domain: z.string().describe('It can speak for names under this one, and for nothing else.'),
+  certificate: z.string().describe('PEM'),
+});
+
 export const AppUrlQuery = z.object({ port: z.coerce.number().pipe(Port).default(80) });
 export const AppUrl = z.object({
   direct_url: z.string().describe('Opens without a credential: for a private share it is a link that expires.'),

@@ -29,6 +29,14 @@ class ShareLink:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class PreviewAuthority:
+    #: It can speak for names under this one, and for nothing else.
+    domain: str
+    #: PEM
+    certificate: str
+
+
 class AsyncShares:
     """The account's shares. `AsyncSandbox.share` makes them."""
 
@@ -50,6 +58,11 @@ class AsyncShares:
     async def revoke(self, share_id: str) -> None:
         """At once, for good, with what is open; success when it is so already."""
         await self._http.json("DELETE", _path(share_id))
+
+    async def authority(self) -> PreviewAuthority:
+        """What clients of the addresses have to trust; `not_available` when the server has a certificate of its own."""
+        answer = await self._http.json("GET", "/v2/previews/ca")
+        return PreviewAuthority(answer["domain"], answer["certificate"])
 
     async def link(self, share_id: str, *, ttl_seconds: int | None = None) -> ShareLink:
         """A link to a private share for a browser; `ttl_seconds` is 1 to 604800, by default 3600."""

@@ -14,7 +14,7 @@ from ._files import ChangeEvent, FileInfo
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
-from ._shares import Share, ShareLink
+from ._shares import PreviewAuthority, Share, ShareLink
 from .errors import InstaVMError
 
 T = TypeVar("T")
@@ -376,6 +376,9 @@ class Shares:
 
     def revoke(self, share_id: str) -> None:
         self._loop.run(self._inner.revoke(share_id))
+
+    def authority(self) -> PreviewAuthority:
+        return self._loop.run(self._inner.authority())
 
     def link(self, share_id: str, *, ttl_seconds: int | None = None) -> ShareLink:
         return self._loop.run(self._inner.link(share_id, ttl_seconds=ttl_seconds))

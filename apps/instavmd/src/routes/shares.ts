@@ -1,10 +1,11 @@
-/** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links and DELETE as our additions. */
+/** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links, DELETE and the certificate authority as our additions. */
 import { type AccountId, parseShareId, type SandboxRecord, type ShareId, type ShareRecord } from '@instavm/core';
 import {
   AppUrl,
   AppUrlQuery,
   CreateShareRequest,
   InstaVMError,
+  PreviewAuthority,
   Share,
   ShareRevoked,
   Shares,
@@ -91,6 +92,23 @@ export const shareRoutes =
       const { ttl_seconds } = body ?? ShareTokenRequest.parse({});
       const expiresAt = new Date(Date.now() + ttl_seconds * 1000);
       return { url: previews.signedUrlOf(id, expiresAt), expires_at: expiresAt.toISOString() };
+    });
+
+    const trusted = {
+      summary: 'The certificate authority of previews, for clients that shall trust it',
+      response: { 200: PreviewAuthority },
+    };
+    app.get('/v2/previews/ca', { schema: trusted }, async () => {
+      const { authority } = previewsOf(services);
+      if (authority === undefined)
+        throw new InstaVMError(
+          'not_available',
+          'previews have a certificate of their own here, not of a local authority',
+          {
+            hint: 'Trust whoever issued the file in INSTAVM_PREVIEW_CERT; with a public one there is nothing to do.',
+          },
+        );
+      return { domain: authority.domain, certificate: authority.certPem };
     });
 
     const appUrl = {
