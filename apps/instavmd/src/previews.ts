@@ -1,14 +1,6 @@
 /** What the preview proxy is given: shares found by id, who may open them, and a connection to the port, for which the sandbox is woken. */
 import type { Duplex } from 'node:stream';
-import {
-  type AccountId,
-  type LifecycleLog,
-  parseShareId,
-  type SandboxId,
-  type ShareId,
-  type Shares,
-  type Wake,
-} from '@instavm/core';
+import { type AccountId, type LifecycleLog, parseShareId, type SandboxId, type Shares, type Wake } from '@instavm/core';
 import { PreviewProxy, type PreviewTargets } from '@instavm/preview';
 import type { Accounts } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
@@ -28,7 +20,7 @@ export async function listenForPreviews(
   const own = { ...listen, domain: config.INSTAVM_PREVIEW_DOMAIN, directory, targets: previewTargets(parts), log };
   try {
     const proxy = await PreviewProxy.listen({ ...own, ...certificate });
-    parts.shares.onWithdrawn((id) => proxy.drop(id));
+    parts.shares.onWithdrawn((id, what) => proxy.withdraw(id, what));
     log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath }, 'previews');
     return proxy;
   } catch (error) {
@@ -61,31 +53,8 @@ export type PreviewParts = {
   readonly accounts: Accounts;
 };
 
-type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
-
-/**
- * A connection holds its sandbox as used until it is closed. Revoking the share closes it, and so does making it private for one that was opened
- * while it was public.
- */
+/** A connection holds its sandbox as used until it is closed. */
 export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): PreviewTargets {
-  /** From before they are dialled until they are closed. */
-  const connections = new Map<ShareId, Set<Connection>>();
-  shares.onWithdrawn((id, how) => {
-    for (const { isPublic, cut } of connections.get(id) ?? []) if (how === 'revoked' || isPublic) cut.abort();
-  });
-
-  function track(id: ShareId, isPublic: boolean): { cut: AbortSignal; forget: () => void } {
-    const ofShare = connections.get(id) ?? new Set();
-    connections.set(id, ofShare);
-    const connection = { isPublic, cut: new AbortController() };
-    ofShare.add(connection);
-    const forget = (): void => {
-      ofShare.delete(connection);
-      if (ofShare.size === 0 && connections.get(id) === ofShare) connections.delete(id);
-    };
-    return { cut: connection.cut.signal, forget };
-  }
-
   return {
     async find(text) {
       const shareId = parseShareId(text);
@@ -93,30 +62,17 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
       if (share === undefined) return undefined;
       const { id, accountId, sandboxId, port, isPublic } = share;
       const connect = async (signal: AbortSignal): Promise<Duplex> => {
-        const { cut, forget } = track(id, isPublic);
-        const closing: (() => void)[] = [forget];
-        const close = (): void => {
-          for (const each of closing.splice(0)) each();
-        };
+        const owner = await sandboxes.get(accountId, sandboxId);
+        const release = owner.hold();
         try {
-          // Withdrawn after `find`, before it was tracked.
-          const now = await shares.find(id);
-          if (now === undefined || (isPublic && !now.isPublic)) throw withdrawn();
-          const owner = await sandboxes.get(accountId, sandboxId);
-          closing.push(owner.hold());
           const guest = await owner.guest('suspended');
-          const stream = await guest.connectPort(port, AbortSignal.any([signal, cut]));
-          stream.once('close', close);
-          cut.addEventListener('abort', () => stream.destroy(), { once: true });
-          if (cut.aborted) {
-            stream.destroy();
-            throw withdrawn();
-          }
-          if (stream.closed) close();
+          const stream = await guest.connectPort(port, signal);
+          if (stream.closed) release();
+          else stream.once('close', release);
           return stream;
         } catch (error) {
-          close();
-          throw cut.aborted ? withdrawn() : error;
+          release();
+          throw error;
         }
       };
       return { shareId: id, sandboxId, port, isPublic, connect };
@@ -130,5 +86,3 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
     },
   };
 }
-
-const withdrawn = (): InstaVMError => new InstaVMError('share_not_found', 'the share was revoked or made private');

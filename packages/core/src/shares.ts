@@ -17,8 +17,9 @@ export type SharePorts = {
   readonly clock: Clock;
 };
 
-export type Withdrawal = 'revoked' | 'private';
-export type WithdrawalListener = (id: ShareId, how: Withdrawal) => void;
+/** What a share gives no longer: anything, or entry to who has no right of their own. */
+export type Withdrawal = 'share' | 'public';
+export type WithdrawalListener = (id: ShareId, what: Withdrawal) => void;
 
 export class Shares {
   readonly #ports: SharePorts;
@@ -72,7 +73,7 @@ export class Shares {
   async revoke(accountId: AccountId, id: ShareId): Promise<void> {
     const share = await this.#ports.shares.find(id);
     if (share?.accountId !== accountId) throw noShare(id);
-    if (await this.#ports.shares.update(id, { revokedAt: this.#ports.clock.now() })) this.#tell(id, 'revoked');
+    if (await this.#ports.shares.update(id, { revokedAt: this.#ports.clock.now() })) this.#tell(id, 'share');
   }
 
   /** `listener` is told when a share is revoked and when a public one becomes private: who came in may have lost the right to it. */
@@ -83,12 +84,12 @@ export class Shares {
   async #change(id: ShareId, isPublic: boolean): Promise<ShareRecord> {
     const before = await this.#ports.shares.update(id, { isPublic });
     if (before === undefined) throw noShare(id);
-    if (before.isPublic && !isPublic) this.#tell(id, 'private');
+    if (before.isPublic && !isPublic) this.#tell(id, 'public');
     return { ...before, isPublic };
   }
 
-  #tell(id: ShareId, how: Withdrawal): void {
-    for (const listener of this.#listeners) listener(id, how);
+  #tell(id: ShareId, what: Withdrawal): void {
+    for (const listener of this.#listeners) listener(id, what);
   }
 }
 

@@ -22,8 +22,11 @@ export type Asked = {
   readonly isWebSocket: boolean;
 };
 
+/** Why somebody is let in; when that ends, so does what they have under way. */
+export type Admission = 'public' | 'link' | 'key';
+
 export type Access =
-  | { readonly kind: 'allowed' }
+  | { readonly kind: 'allowed'; readonly by: Admission }
   /** To the same address without the token. */
   | { readonly kind: 'enter'; readonly setCookie: string }
   | { readonly kind: 'denied'; readonly reason: 'private' | 'link_expired' };
@@ -47,9 +50,9 @@ export class AccessRules {
       if (!expiresAt && !target.isPublic) return { kind: 'denied', reason: 'link_expired' };
       const isVisit = !asked.isWebSocket && (asked.method === 'GET' || asked.method === 'HEAD');
       if (expiresAt && isVisit) return { kind: 'enter', setCookie: this.#cookie(shareId, expiresAt, now) };
-      if (expiresAt) return { kind: 'allowed' };
+      if (expiresAt) return { kind: 'allowed', by: 'link' };
     }
-    if (target.isPublic) return { kind: 'allowed' };
+    if (target.isPublic) return { kind: 'allowed', by: 'public' };
 
     const byToken = valuesOf(asked.fields, TOKEN_HEADER).some((token) =>
       this.#signer.verify('link', shareId, token, now),
@@ -59,10 +62,10 @@ export class AccessRules {
       ourCookies(valuesOf(asked.fields, 'cookie')).some((cookie) =>
         this.#signer.verify('cookie', shareId, cookie, now),
       );
-    if (byToken || byCookie) return { kind: 'allowed' };
+    if (byToken || byCookie) return { kind: 'allowed', by: 'link' };
 
     for (const key of apiKeysOf(asked.fields)) {
-      if (await this.#targets.mayOpen(key, target)) return { kind: 'allowed' };
+      if (await this.#targets.mayOpen(key, target)) return { kind: 'allowed', by: 'key' };
     }
     return { kind: 'denied', reason: 'private' };
   }

@@ -7,9 +7,9 @@ import type { IncomingMessage } from 'node:http';
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type Clock, type LifecycleLog, systemClock } from '@instavm/core';
+import { type Clock, type LifecycleLog, systemClock, type Withdrawal } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import { type Access, AccessRules, PRIVATE_PAGE } from './access.ts';
+import { type Access, AccessRules, type Admission, PRIVATE_PAGE } from './access.ts';
 import {
   type CertificateFiles,
   type CertificateSource,
@@ -131,9 +131,9 @@ export class PreviewProxy {
     return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, expiresAt)}`;
   }
 
-  /** Ends everything that is under way to a share: it was revoked, or made private. */
-  drop(shareId: string): void {
-    this.#shares.drop(shareId);
+  /** Ends what is under way to a share and rests on what was withdrawn. */
+  withdraw(shareId: string, what: Withdrawal): void {
+    this.#shares.withdraw(shareId, what);
   }
 
   /** Ends everything under way. A second call changes nothing. */
@@ -207,16 +207,18 @@ export class PreviewProxy {
     response.on('error', () => {}); // the visitor is gone; 'close' follows and ends the exchange
     try {
       const parsed = parseRequest(request, this.#options.domain);
-      const target = await this.#options.targets.find(parsed.shareId);
-      if (!target) throw notFound();
       const { target: path, token } = takeToken(parsed.target);
       const isWebSocket = line !== undefined || parsed.isExtendedConnect;
       const method = request.method ?? '';
-      const access = await this.#access.judge(target, { ...parsed, method, token, isWebSocket });
+      const { target, access } = await this.#shares.judged(parsed.shareId, async () => {
+        const found = await this.#options.targets.find(parsed.shareId);
+        if (!found) throw notFound();
+        return { target: found, access: await this.#access.judge(found, { ...parsed, method, token, isWebSocket }) };
+      });
       if (isGone(response)) return;
-      const page = ownPage(parsed, path, target, access, request.headers.accept);
-      if (page) sendPage(request, response, page);
-      else await this.#pass(target, { request, response, path, parsed, line, isWebSocket });
+      const next = ownPage(parsed, path, target, access, request.headers.accept);
+      if (typeof next !== 'string') sendPage(request, response, next);
+      else await this.#pass(target, next, { request, response, path, parsed, line, isWebSocket });
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
       const known =
@@ -227,8 +229,12 @@ export class PreviewProxy {
     }
   }
 
-  async #pass(target: PreviewTarget, { request, response, path, parsed, line, isWebSocket }: Passing): Promise<void> {
-    const share = this.#shares.enter(target, () =>
+  async #pass(
+    target: PreviewTarget,
+    by: Admission,
+    { request, response, path, parsed, line, isWebSocket }: Passing,
+  ): Promise<void> {
+    const share = this.#shares.enter(target, by, () =>
       (line?.socket ?? (isHttp2(response) ? response.stream : response)).destroy(),
     );
     const forwarding: Forwarding = {
@@ -260,14 +266,14 @@ type Passing = {
 const notFound = (): InstaVMError =>
   new InstaVMError('share_not_found', 'No share has this address: it was revoked, or its sandbox is gone.');
 
-/** The answer that is ours to give; undefined when the request goes to the service. */
+/** The answer that is ours to give, or why the request may go to the service. */
 function ownPage(
   parsed: Parsed,
   path: string,
   target: PreviewTarget,
   access: Access,
   accept: string | undefined,
-): Page | undefined {
+): Page | Admission {
   const here = `https://${parsed.authority}`;
   const [pathname = '', query = ''] = path.split('?', 2);
   if (pathname === PRIVATE_PAGE) {
@@ -279,7 +285,7 @@ function ownPage(
     const why = access.reason === 'link_expired' ? '?link_expired' : '';
     return redirect(`${here}${PRIVATE_PAGE}${why}`, 'share_private');
   }
-  if (!pathname.startsWith('/.instavm/')) return undefined;
+  if (!pathname.startsWith('/.instavm/')) return access.by;
   return errorPage(
     new InstaVMError('route_not_found', 'Paths under /.instavm/ are not passed to the service.'),
     accept,
