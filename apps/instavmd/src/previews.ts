@@ -1,6 +1,14 @@
 /** What the preview proxy is given: shares found by id, who may open them, and a connection to the port, for which the sandbox is woken. */
 import type { Duplex } from 'node:stream';
-import { type AccountId, type LifecycleLog, parseShareId, type SandboxId, type Shares, type Wake } from '@instavm/core';
+import {
+  type AccountId,
+  type LifecycleLog,
+  type LinkId,
+  parseShareId,
+  type SandboxId,
+  type Shares,
+  type Wake,
+} from '@instavm/core';
 import { PreviewProxy, type PreviewTargets } from '@instavm/preview';
 import type { Accounts } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
@@ -38,7 +46,7 @@ export type PreviewAddresses = {
   /** Undefined with a certificate of the operator's own. */
   readonly authority: { readonly domain: string; readonly certPem: string } | undefined;
   urlOf(shareId: string): string;
-  signedUrlOf(shareId: string, expiresAt: Date): string;
+  signedUrlOf(shareId: string, linkId: LinkId, expiresAt: Date): string;
 };
 
 /** The part of a sandbox that a preview needs. */
@@ -76,6 +84,11 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
         }
       };
       return { shareId: id, sandboxId, port, isPublic, connect };
+    },
+
+    async isLinkRevoked(shareId, linkId) {
+      const id = parseShareId(shareId);
+      return id === undefined || shares.isLinkRevoked(id, linkId);
     },
 
     async mayOpen(apiKey, { shareId }) {

@@ -7,7 +7,7 @@ import type { IncomingMessage } from 'node:http';
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type Clock, type LifecycleLog, systemClock, type Withdrawal } from '@instavm/core';
+import { type Clock, type LifecycleLog, type LinkId, systemClock, type Withdrawal } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { type Access, AccessRules, type Admission, PRIVATE_PAGE } from './access.ts';
 import {
@@ -127,8 +127,8 @@ export class PreviewProxy {
   }
 
   /** An address that opens a private share until `expiresAt`; what it is opened with becomes a cookie. */
-  signedUrlOf(shareId: string, expiresAt: Date): string {
-    return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, expiresAt)}`;
+  signedUrlOf(shareId: string, linkId: LinkId, expiresAt: Date): string {
+    return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, { linkId, expiresAt })}`;
   }
 
   /** Ends what is under way to a share and rests on what was withdrawn. */

@@ -1,5 +1,6 @@
 /** What the proxy asks of the daemon: which share a host name stands for, who may open it, and a connection to its port. */
 import type { Duplex } from 'node:stream';
+import type { LinkId } from '@instavm/core';
 
 export type PreviewTarget = {
   readonly shareId: string;
@@ -16,6 +17,7 @@ export type PreviewTarget = {
 export type PreviewTargets = {
   /** @returns undefined: no such share, revoked, or its sandbox is gone for good */
   find(shareId: string): Promise<PreviewTarget | undefined>;
+  isLinkRevoked(shareId: string, linkId: LinkId): Promise<boolean>;
   /** Whether an API key may open a private share. */
   mayOpen(apiKey: string, target: PreviewTarget): Promise<boolean>;
 };

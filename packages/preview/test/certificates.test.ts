@@ -103,7 +103,7 @@ describe('the listener', () => {
       port: 0,
       domain: 'preview.localhost',
       directory,
-      targets: { find: async () => undefined, mayOpen: async () => false },
+      targets: { find: async () => undefined, isLinkRevoked: async () => false, mayOpen: async () => false },
       log: { info: () => {}, warn: (_fields, message) => warnings.push(message) },
       ...extra,
     });

@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { PassThrough } from 'node:stream';
+import { type LinkId, newLinkId } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import WebSocket, { WebSocketServer } from 'ws';
 import { KEY, Stand, shareId } from './stand.ts';
@@ -74,6 +75,25 @@ describe('a share that is made private', () => {
     const answer = await stand.ask(id, '/');
     find.mockRestore();
     expect(answer).toMatchObject({ status: 302, headers: { 'instavm-preview': 'share_private' } });
+  });
+});
+
+describe('a link that is taken back', () => {
+  it('ends what is under way through it, and nothing else', async () => {
+    const id = await endless(false);
+    const by = async (link: LinkId) => {
+      const url = stand.proxy.signedUrlOf(id, link, new Date(stand.now + 60_000));
+      const token = new URL(url).searchParams.get('instavm_token') ?? '';
+      return stand.open(id, '/', { headers: { 'x-instavm-token': token } });
+    };
+    const [link, other] = [newLinkId(), newLinkId()];
+    const answers = [await by(link), await by(link), await by(other), await stand.open(id, '/', OWNER)] as const;
+    const ended = Promise.all(answers.slice(0, 2).map(isCut));
+    stand.revoked.add(link);
+    stand.proxy.withdraw(id, link);
+    await ended;
+    expect([answers[2].destroyed, answers[3].destroyed]).toEqual([false, false]);
+    for (const answer of answers) answer.destroy();
   });
 });
 
