@@ -11,10 +11,10 @@ import { Exec, Files, Lifecycle, Pty } from './gen/agent_pb.js';
 import { synchronize } from './handshake.ts';
 import { openTunnel, type TunnelOptions } from './tunnel.ts';
 
-/** A stalled stream holds at most this much. */
-const STREAM_WINDOW_BYTES = 1024 * 1024;
-/** The largest there is (RFC 9113 §6.9.1): however many streams stall, one that moves never waits for them. */
-const CONNECTION_WINDOW_BYTES = 2 ** 31 - 1;
+/** A stalled stream holds at most this much, and what somebody types comes behind as much of every bulk transfer at worst. */
+const STREAM_WINDOW_BYTES = 128 * 1024;
+/** Bounds what is on its way. Node gives it back as data comes, read or not, so that streams that stall take nothing from the rest. */
+const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
 const MAX_FRAME_BYTES = 256 * 1024;
 /** The largest single message that a guest may send; contents come in chunks far below. */
 const READ_MAX_BYTES = 4 * 1024 * 1024;
