@@ -1,6 +1,7 @@
 /** The program: its commands, and how every failure ends. */
 import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
+import { caCommand } from './commands/ca/index.ts';
 import { domainCommand } from './commands/domain/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
@@ -26,6 +27,7 @@ for (const command of [
   ptysCommand,
   egressCommand,
   shareCommand,
+  caCommand,
   domainCommand,
 ])
   program.addCommand(command);

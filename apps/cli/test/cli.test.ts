@@ -287,6 +287,10 @@ describe('instavm, in pipes', () => {
     expect(JSON.parse((await run(['share', 'ls', id, '--json'])).stdout)).toMatchObject([{ id: share, port: 8000 }]);
     const link = await run(['share', 'link', share, '--ttl', '2h']);
     expect(link.stdout).toMatch(new RegExp(`^https://${share}\\.\\S+\\?\\S+\n$`));
+    expect((await run(['share', 'link', share, '--revoke', link.stdout.trim()])).stdout).toMatch(
+      /^lnk[a-z2-7]{16} revoked\n$/,
+    );
+    expect(link.stderr).toMatch(new RegExp(`share link ${share} --revoke lnk[a-z2-7]{16}\n`));
     const { expiresAt } = JSON.parse((await run(['share', 'link', share, '--ttl', '90', '--json'])).stdout);
     expect(Date.parse(expiresAt) - Date.now()).toBeLessThanOrEqual(90_000);
     expect((await run(['share', 'rm', share])).stdout).toBe(`${share} revoked\n`);
@@ -311,6 +315,7 @@ describe('instavm, in pipes', () => {
       [['share', '00000000-0000-4000-8000-000000000000', '80'], {}, /there is no session/],
       [['share', 'rm', 'nowhere'], {}, /there is no share nowhere/],
       [['share', 'link', 'nowhere', '--ttl', '8d'], {}, /up to 7d/],
+      [['share', 'link', 'nowhere', '--revoke', 'x'], {}, /x is the id of no link/],
       [['ls'], { INSTAVM_API_KEY: 'wrong' }, /API key/],
       [['ls'], { INSTAVM_API_KEY: '' }, /no API key/],
       [['ls'], { INSTAVM_BASE_URL: 'http://127.0.0.1:9' }, /npm start/],

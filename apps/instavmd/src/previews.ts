@@ -4,9 +4,9 @@ import {
   type AccountId,
   type DomainRecords,
   type LifecycleLog,
+  type LinkId,
   parseShareId,
   type SandboxId,
-  type ShareId,
   type Shares,
   type Wake,
 } from '@instavm/core';
@@ -30,8 +30,8 @@ export async function listenForPreviews(
   const own = { ...listen, domain: config.INSTAVM_PREVIEW_DOMAIN, directory, targets: previewTargets(parts), log };
   try {
     const proxy = await PreviewProxy.listen({ ...own, ...certificate, ...(acme ? { acme } : {}) });
-    parts.shares.onWithdrawn((id) => proxy.drop(id));
-    log.info({ url: proxy.urlOf('<share>'), ca: proxy.caPath, acme: acme?.directoryUrl }, 'previews');
+    parts.shares.onWithdrawn((id, what) => proxy.withdraw(id, what));
+    log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath, acme: acme?.directoryUrl }, 'previews');
     return proxy;
   } catch (error) {
     const { code, syscall, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
@@ -59,10 +59,12 @@ function acmeOptions(config: Config): AcmeOptions | undefined {
   };
 }
 
-/** Where shares are, and links that open private ones. */
+/** Where shares are, links that open private ones, and what visitors have to trust. */
 export type PreviewAddresses = {
+  /** Undefined with a certificate of the operator's own. */
+  readonly authority: { readonly domain: string; readonly certPem: string } | undefined;
   urlOf(shareId: string): string;
-  signedUrlOf(shareId: string, expiresAt: Date): string;
+  signedUrlOf(shareId: string, linkId: LinkId, expiresAt: Date): string;
 };
 
 /** The part of a sandbox that a preview needs. */
@@ -78,61 +80,25 @@ export type PreviewParts = {
   readonly domains: Pick<DomainRecords, 'findHeld'>;
 };
 
-type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
-
-/**
- * A connection holds its sandbox as used until it is closed. Revoking the share closes it, and so does making it private for one that was opened
- * while it was public.
- */
+/** A connection holds its sandbox as used until it is closed. */
 export function previewTargets({ shares, sandboxes, accounts, domains }: PreviewParts): PreviewTargets {
-  /** From before they are dialled until they are closed. */
-  const connections = new Map<ShareId, Set<Connection>>();
-  shares.onWithdrawn((id, how) => {
-    for (const { isPublic, cut } of connections.get(id) ?? []) if (how === 'revoked' || isPublic) cut.abort();
-  });
-
-  function track(id: ShareId, isPublic: boolean): { cut: AbortSignal; forget: () => void } {
-    const ofShare = connections.get(id) ?? new Set();
-    connections.set(id, ofShare);
-    const connection = { isPublic, cut: new AbortController() };
-    ofShare.add(connection);
-    const forget = (): void => {
-      ofShare.delete(connection);
-      if (ofShare.size === 0 && connections.get(id) === ofShare) connections.delete(id);
-    };
-    return { cut: connection.cut.signal, forget };
-  }
-
   async function find(text: string): Promise<PreviewTarget | undefined> {
     const shareId = parseShareId(text);
     const share = shareId && (await shares.find(shareId));
     if (share === undefined) return undefined;
     const { id, accountId, sandboxId, port, isPublic } = share;
     const connect = async (signal: AbortSignal): Promise<Duplex> => {
-      const { cut, forget } = track(id, isPublic);
-      const closing: (() => void)[] = [forget];
-      const close = (): void => {
-        for (const each of closing.splice(0)) each();
-      };
+      const owner = await sandboxes.get(accountId, sandboxId);
+      const release = owner.hold();
       try {
-        // Withdrawn after `find`, before it was tracked.
-        const now = await shares.find(id);
-        if (now === undefined || (isPublic && !now.isPublic)) throw withdrawn();
-        const owner = await sandboxes.get(accountId, sandboxId);
-        closing.push(owner.hold());
         const guest = await owner.guest('suspended');
-        const stream = await guest.connectPort(port, AbortSignal.any([signal, cut]));
-        stream.once('close', close);
-        cut.addEventListener('abort', () => stream.destroy(), { once: true });
-        if (cut.aborted) {
-          stream.destroy();
-          throw withdrawn();
-        }
-        if (stream.closed) close();
+        const stream = await guest.connectPort(port, signal);
+        if (stream.closed) release();
+        else stream.once('close', release);
         return stream;
       } catch (error) {
-        close();
-        throw cut.aborted ? withdrawn() : error;
+        release();
+        throw error;
       }
     };
     return { shareId: id, sandboxId, port, isPublic, connect };
@@ -151,6 +117,11 @@ export function previewTargets({ shares, sandboxes, accounts, domains }: Preview
       return target;
     },
 
+    async isLinkRevoked(shareId, linkId) {
+      const id = parseShareId(shareId);
+      return id === undefined || shares.isLinkRevoked(id, linkId);
+    },
+
     async mayOpen(apiKey, { shareId }) {
       const account = await accountOf(accounts, apiKey);
       const id = parseShareId(shareId);
@@ -159,5 +130,3 @@ export function previewTargets({ shares, sandboxes, accounts, domains }: Preview
     },
   };
 }
-
-const withdrawn = (): InstaVMError => new InstaVMError('share_not_found', 'the share was revoked or made private');

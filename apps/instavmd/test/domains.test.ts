@@ -18,6 +18,7 @@ import { PtyTokens } from '../src/pty-tokens.ts';
 import { DomainWorld } from './domain-world.ts';
 
 const addresses = (port: string): PreviewAddresses => ({
+  authority: undefined,
   urlOf: (id) => `https://${id}.preview.test${port}`,
   signedUrlOf: () => '',
 });

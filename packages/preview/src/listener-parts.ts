@@ -8,7 +8,7 @@ import {
   localCertificate,
   ownCertificate,
 } from './certificates.ts';
-import { createLocalCa } from './local-ca.ts';
+import { createLocalCa, type LocalCa } from './local-ca.ts';
 import type { PreviewProxyOptions } from './proxy.ts';
 import { TokenSigner } from './tokens.ts';
 
@@ -17,7 +17,8 @@ export type ListenerParts = {
   readonly source: CertificateSource;
   /** The first of the source. */
   readonly pair: KeyPair | undefined;
-  readonly caPath: string | undefined;
+  /** Whom visitors must trust: the local CA, where its certificates are the ones shown. */
+  readonly authority: LocalCa | undefined;
   readonly acme: Acme | undefined;
 };
 
@@ -26,8 +27,8 @@ export async function openListenerParts(options: PreviewProxyOptions, httpsPort:
   const signer = await TokenSigner.open(options.directory);
   const acme = await openAcme(options, httpsPort);
   try {
-    const { source, caPath } = await openSource(options, acme);
-    return { signer, source, pair: await source.next(), caPath, acme };
+    const { source, authority } = await openSource(options, acme);
+    return { signer, source, pair: await source.next(), authority, acme };
   } catch (error) {
     await acme?.close();
     throw error;
@@ -36,14 +37,14 @@ export async function openListenerParts(options: PreviewProxyOptions, httpsPort:
 
 async function openSource(options: PreviewProxyOptions, acme: Acme | undefined) {
   const { certificate, directory, domain, log, clock = systemClock } = options;
-  if (certificate) return { source: ownCertificate(certificate), caPath: undefined };
+  if (certificate) return { source: ownCertificate(certificate), authority: undefined };
   const ca = await createLocalCa(directory, domain);
   const local = localCertificate(ca, clock);
-  if (!acme || !ordersOwn(options)) return { source: local, caPath: ca.certPath };
+  if (!acme || !ordersOwn(options)) return { source: local, authority: ca };
   if (!acme.own()) {
     log.info({ ca: ca.certPath }, 'previews show a certificate of the local CA until the first one by ACME is issued');
   }
-  return { source: issuedCertificate(acme.own, local), caPath: undefined };
+  return { source: issuedCertificate(acme.own, local), authority: undefined };
 }
 
 async function openAcme(options: PreviewProxyOptions, httpsPort: () => number): Promise<Acme | undefined> {

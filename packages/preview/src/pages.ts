@@ -72,7 +72,7 @@ export function privatePage(reason: 'private' | 'link_expired', accept: string |
   const expired = reason === 'link_expired';
   const title = expired ? 'This link has expired' : 'This preview is private';
   const message = expired
-    ? 'The link that you opened is not valid any more, or was not made for this preview.'
+    ? 'The link that you opened has ended or was taken back, or it was not made for this preview.'
     : 'Only people with a link from its owner can see it.';
   const hint = `Ask the owner for a ${expired ? 'new ' : ''}link. Programs send an API key, or the token of a link in the X-Instavm-Token header.`;
   const headers = { ...COMMON_HEADERS, [CODE_HEADER]: expired ? 'link_expired' : 'share_private' };

@@ -7,9 +7,9 @@ import type { IncomingMessage } from 'node:http';
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type Clock, type LifecycleLog, systemClock } from '@instavm/core';
+import { type Clock, type LifecycleLog, type LinkId, systemClock, type Withdrawal } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import { type Access, AccessRules, PRIVATE_PAGE } from './access.ts';
+import { type Access, AccessRules, type Admission, PRIVATE_PAGE } from './access.ts';
 import type { Acme } from './acme/acme.ts';
 import type { DomainCertificates } from './acme/domain-certificates.ts';
 import type { AcmeOptions } from './acme/options.ts';
@@ -20,6 +20,7 @@ import { type Forwarding, forward } from './forward.ts';
 import { takeToken } from './headers.ts';
 import { isPreviewDomain } from './hosts.ts';
 import { type ListenerParts, openListenerParts } from './listener-parts.ts';
+import type { LocalCa } from './local-ca.ts';
 import { errorPage, type Page, privatePage, redirect } from './pages.ts';
 import { misdirected, type Parsed, parseRequest } from './requests.ts';
 import { Shares } from './shares.ts';
@@ -74,7 +75,7 @@ export type PreviewProxyOptions = {
 
 export class PreviewProxy {
   /** What visitors must trust; undefined with a certificate of the operator's own. */
-  readonly caPath: string | undefined;
+  readonly authority: LocalCa | undefined;
   /** Undefined when no ACME directory is configured. */
   readonly certificates: DomainCertificates | undefined;
   readonly #options: PreviewProxyOptions;
@@ -107,12 +108,12 @@ export class PreviewProxy {
     return proxy;
   }
 
-  private constructor(options: PreviewProxyOptions, { signer, source, pair, caPath, acme }: ListenerParts) {
+  private constructor(options: PreviewProxyOptions, { signer, source, pair, authority, acme }: ListenerParts) {
     this.#options = options;
     this.#limits = { ...LIMITS, ...options.limits };
     this.#signer = signer;
     this.#acme = acme;
-    this.caPath = caPath;
+    this.authority = authority;
     this.certificates = acme?.certificates;
     this.#access = new AccessRules(signer, options.targets, options.clock ?? systemClock);
     this.#shares = new Shares(this.#limits.exchangesPerShare, this.#limits.connectTimeoutMs, options.log);
@@ -130,13 +131,13 @@ export class PreviewProxy {
   }
 
   /** An address that opens a private share until `expiresAt`; what it is opened with becomes a cookie. */
-  signedUrlOf(shareId: string, expiresAt: Date): string {
-    return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, expiresAt)}`;
+  signedUrlOf(shareId: string, linkId: LinkId, expiresAt: Date): string {
+    return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, { linkId, expiresAt })}`;
   }
 
-  /** Ends everything that is under way to a share: it was revoked, or made private. */
-  drop(shareId: string): void {
-    this.#shares.drop(shareId);
+  /** Ends what is under way to a share and rests on what was withdrawn. */
+  withdraw(shareId: string, what: Withdrawal): void {
+    this.#shares.withdraw(shareId, what);
   }
 
   /** Ends everything under way. A second call changes nothing. */
@@ -211,15 +212,18 @@ export class PreviewProxy {
     response.on('error', () => {}); // the visitor is gone; 'close' follows and ends the exchange
     try {
       const parsed = parseRequest(request, this.#options.domain);
-      const target = await this.#find(parsed);
       const { target: path, token } = takeToken(parsed.target);
       const isWebSocket = line !== undefined || parsed.isExtendedConnect;
       const method = request.method ?? '';
-      const access = await this.#access.judge(target, { ...parsed, method, token, isWebSocket });
+      const shareId = parsed.place.kind === 'share' ? parsed.place.shareId : undefined;
+      const { target, access } = await this.#shares.judged(shareId, async () => {
+        const found = await this.#find(parsed);
+        return { target: found, access: await this.#access.judge(found, { ...parsed, method, token, isWebSocket }) };
+      });
       if (isGone(response)) return;
-      const page = ownPage(parsed, path, target, access, request.headers.accept);
-      if (page) sendPage(request, response, page);
-      else await this.#pass(target, { request, response, path, parsed, line, isWebSocket });
+      const next = ownPage(parsed, path, target, access, request.headers.accept);
+      if (typeof next !== 'string') sendPage(request, response, next);
+      else await this.#pass(target, next, { request, response, path, parsed, line, isWebSocket });
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
       const known =
@@ -238,8 +242,12 @@ export class PreviewProxy {
     throw place.kind === 'share' ? notFound() : misdirected();
   }
 
-  async #pass(target: PreviewTarget, { request, response, path, parsed, line, isWebSocket }: Passing): Promise<void> {
-    const share = this.#shares.enter(target, () =>
+  async #pass(
+    target: PreviewTarget,
+    by: Admission,
+    { request, response, path, parsed, line, isWebSocket }: Passing,
+  ): Promise<void> {
+    const share = this.#shares.enter(target, by, () =>
       (line?.socket ?? (isHttp2(response) ? response.stream : response)).destroy(),
     );
     const forwarding: Forwarding = {
@@ -271,14 +279,14 @@ type Passing = {
 const notFound = (): InstaVMError =>
   new InstaVMError('share_not_found', 'No share has this address: it was revoked, or its sandbox is gone.');
 
-/** The answer that is ours to give; undefined when the request goes to the service. */
+/** The answer that is ours to give, or why the request may go to the service. */
 function ownPage(
   parsed: Parsed,
   path: string,
   target: PreviewTarget,
   access: Access,
   accept: string | undefined,
-): Page | undefined {
+): Page | Admission {
   const here = `https://${parsed.authority}`;
   const [pathname = '', query = ''] = path.split('?', 2);
   if (pathname === PRIVATE_PAGE) {
@@ -290,7 +298,7 @@ function ownPage(
     const why = access.reason === 'link_expired' ? '?link_expired' : '';
     return redirect(`${here}${PRIVATE_PAGE}${why}`, 'share_private');
   }
-  if (!pathname.startsWith('/.instavm/')) return undefined;
+  if (!pathname.startsWith('/.instavm/')) return access.by;
   return errorPage(
     new InstaVMError('route_not_found', 'Paths under /.instavm/ are not passed to the service.'),
     accept,

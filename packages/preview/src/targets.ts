@@ -1,5 +1,6 @@
 /** What the proxy asks of the daemon: which share a host name stands for, who may open it, and a connection to its port. */
 import type { Duplex } from 'node:stream';
+import type { LinkId } from '@instavm/core';
 
 export type PreviewTarget = {
   readonly shareId: string;
@@ -18,6 +19,7 @@ export type PreviewTargets = {
   find(shareId: string): Promise<PreviewTarget | undefined>;
   /** The share that a verified custom domain stands for. @param host in lower case, without a port. @returns undefined: nobody's domain. @throws share_not_found where `find` has none */
   findDomain(host: string): Promise<PreviewTarget | undefined>;
+  isLinkRevoked(shareId: string, linkId: LinkId): Promise<boolean>;
   /** Whether an API key may open a private share. */
   mayOpen(apiKey: string, target: PreviewTarget): Promise<boolean>;
 };

@@ -124,6 +124,7 @@ export class AcmeStand {
       targets: {
         find: async (id) => [...this.domains.values()].find((target) => target.shareId === id),
         findDomain: async (host) => this.domains.get(host),
+        isLinkRevoked: async () => false,
         mayOpen: async () => false,
       },
       ...(this.#acme ? { acme: this.#acme } : {}),

@@ -1,5 +1,6 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { newLinkId } from '@instavm/core';
 import { whyNoPebble } from '@instavm/testing/pebble';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { AcmeStand, type AcmeStandOptions } from './acme-stand.ts';
@@ -106,7 +107,7 @@ describe.skipIf(whyNoPebble() !== undefined)('ACME', () => {
       const here = `https://${domain}:${stand().port}`;
       expect((await stand().get(domain)).headers.location).toBe(`${here}/.instavm/private`);
 
-      const link = new URL(stand().proxy.signedUrlOf(id, new Date(Date.now() + 60_000)));
+      const link = new URL(stand().proxy.signedUrlOf(id, newLinkId(), new Date(Date.now() + 60_000)));
       const entered = await stand().get(domain, `/page${link.search}`);
       expect([entered.status, entered.headers.location]).toEqual([302, `${here}/page`]);
       const [cookie = ''] = entered.headers['set-cookie'] ?? [];

@@ -202,10 +202,10 @@ it('speaks TLS 1.2 at least', async () => {
   expect(error.message).toMatch(/protocol/i);
 });
 
-it('ends what is under way to a share that is dropped, and lets go of every connection when it closes', async () => {
+it('ends what is under way to a share that is revoked, and lets go of every connection when it closes', async () => {
   const answers = [stand.ask(id, '/wait'), stand.ask(id, '/wait')];
   await vi.waitFor(() => expect(seen.filter((url) => url === '/wait')).toHaveLength(5));
-  stand.proxy.drop(id);
+  stand.proxy.withdraw(id, 'share');
   for (const answer of answers) await expect(answer).rejects.toThrow();
   await stand.proxy.close();
   await vi.waitFor(() => expect(stand.connections.size).toBe(0));

@@ -12,8 +12,17 @@ export type ShareInfo = {
   readonly createdAt: Date;
 };
 
-/** Opens a share for whoever has it, until it expires or the share is revoked. */
-export type ShareLink = { readonly url: string; readonly expiresAt: Date };
+/** Opens a share for whoever has it, until it expires, or it or the share is revoked. */
+export type ShareLink = { readonly id: string; readonly url: string; readonly expiresAt: Date };
+
+export type PreviewAuthority = {
+  readonly domain: string;
+  /** PEM */
+  readonly certificate: string;
+};
+
+/** The server lets no account have more, and gives no longer page. */
+const MOST_OPEN = 1_000;
 
 /** Those of the account. */
 export class Shares {
@@ -25,9 +34,13 @@ export class Shares {
     this.#sandboxId = sandboxId;
   }
 
-  /** Open ones of sandboxes that have not ended, newest first. */
-  async list(): Promise<ShareInfo[]> {
-    const query = { session_id: this.#sandboxId };
+  /**
+   * Open ones of sandboxes that have not ended, newest first.
+   * @param page.limit 1 to 1000; by default all that an account can have
+   * @param page.before the id of a share: those that come after it
+   */
+  async list(page: { readonly limit?: number; readonly before?: string } = {}): Promise<ShareInfo[]> {
+    const query = { session_id: this.#sandboxId, limit: page.limit ?? MOST_OPEN, before: page.before };
     const { shares } = await this.#http.json<{ shares: WireShare[] }>({ method: 'GET', path: '/v1/shares', query });
     return shares.map(shareInfo);
   }
@@ -49,6 +62,14 @@ export class Shares {
   }
 
   /**
+   * What clients of the addresses have to trust when the server has no certificate of its own: it can speak for names under `domain` alone.
+   * @throws InstaVMError `not_available` when there is none
+   */
+  async authority(): Promise<PreviewAuthority> {
+    return this.#http.json({ method: 'GET', path: '/v2/previews/ca' });
+  }
+
+  /**
    * A link to a private share for a browser.
    * @param options.ttlSeconds 1 to 604800; default 3600
    * @throws InstaVMError `share_not_found`
@@ -56,8 +77,14 @@ export class Shares {
   async link(id: string, options: { readonly ttlSeconds?: number | undefined } = {}): Promise<ShareLink> {
     const json = { ttl_seconds: options.ttlSeconds };
     const request = { method: 'POST', path: `${pathOf(id)}/token`, json } as const;
-    const { url, expires_at } = await this.#http.json<{ url: string; expires_at: string }>(request);
-    return { url, expiresAt: new Date(expires_at) };
+    type Answer = { link_id: string; url: string; expires_at: string };
+    const { link_id, url, expires_at } = await this.#http.json<Answer>(request);
+    return { id: link_id, url, expiresAt: new Date(expires_at) };
+  }
+
+  /** One link, the cookies that it became and whoever is in through it; success when it is so already. @throws InstaVMError `share_not_found` */
+  async revokeLink(id: string, linkId: string): Promise<void> {
+    await this.#http.json({ method: 'DELETE', path: `${pathOf(id)}/links/${encodeURIComponent(linkId)}` });
   }
 }
 

@@ -185,4 +185,16 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0007_revoked_links': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('revoked_links')
+        .addColumn('share_id', 'text', (column) => column.notNull())
+        .addColumn('link_id', 'text', (column) => column.notNull())
+        .addColumn('revoked_at', 'text', (column) => column.notNull())
+        .addPrimaryKeyConstraint('revoked_links_key', ['share_id', 'link_id'])
+        .modifyEnd(sql`without rowid`)
+        .execute();
+    },
+  },
 };

@@ -81,6 +81,8 @@ export type Tables = {
     created_at: string;
     issued_at: string | null;
   };
+  /** Links to shares that were taken back, for as long as one is good. */
+  revoked_links: { share_id: string; link_id: string; revoked_at: string };
   snapshots: {
     id: string;
     account_id: string;

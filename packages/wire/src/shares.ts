@@ -40,15 +40,27 @@ export const UpdateShareRequest = z
     message: 'give is_public, or revoke: true',
   });
 
-export const SharesQuery = z.object({ session_id: z.string().optional() });
+export const SharesQuery = z.object({
+  session_id: z.string().optional(),
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  before: z.string().optional().describe('A share_id: those that come after it in the list.'),
+});
 
-const MAX_LINK_SECONDS = 7 * 86_400;
+export const MAX_LINK_SECONDS = 7 * 86_400;
 export const ShareTokenRequest = z.strictObject({
   ttl_seconds: z.number().int().min(1).max(MAX_LINK_SECONDS).default(3_600),
 });
 export const ShareToken = z.object({
+  link_id: z.string().describe('By which it can be taken back.'),
   url: z.string().describe('Opens the share for whoever has it, until then.'),
   expires_at: z.string(),
+});
+
+export const LinkRevoked = z.object({ link_id: z.string(), revoked: z.literal(true) });
+
+export const PreviewAuthority = z.object({
+  domain: z.string().describe('It can speak for names under this one, and for nothing else.'),
+  certificate: z.string().describe('PEM'),
 });
 
 export const AppUrlQuery = z.object({ port: z.coerce.number().pipe(Port).default(80) });

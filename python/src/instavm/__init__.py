@@ -15,7 +15,7 @@ from ._files import AsyncFiles, ChangeEvent, FileInfo
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
-from ._shares import AsyncShares, Share, ShareLink
+from ._shares import AsyncShares, PreviewAuthority, Share, ShareLink
 from ._sync import Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
@@ -47,6 +47,7 @@ __all__ = [
     "InstaVM",
     "InstaVMError",
     "Output",
+    "PreviewAuthority",
     "Pty",
     "PtyExit",
     "PtyInfo",

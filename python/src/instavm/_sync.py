@@ -15,7 +15,7 @@ from ._files import ChangeEvent, FileInfo
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
-from ._shares import Share, ShareLink
+from ._shares import MOST_OPEN, PreviewAuthority, Share, ShareLink
 from .errors import InstaVMError
 
 T = TypeVar("T")
@@ -366,8 +366,10 @@ class Shares:
         self._loop = loop
         self._inner = client.shares
 
-    def list(self, sandbox_id: str | None = None) -> Sequence[Share]:
-        return self._loop.run(self._inner.list(sandbox_id))
+    def list(
+        self, sandbox_id: str | None = None, *, limit: int = MOST_OPEN, before: str | None = None
+    ) -> Sequence[Share]:
+        return self._loop.run(self._inner.list(sandbox_id, limit=limit, before=before))
 
     def get(self, share_id: str) -> Share:
         return self._loop.run(self._inner.get(share_id))
@@ -378,8 +380,14 @@ class Shares:
     def revoke(self, share_id: str) -> None:
         self._loop.run(self._inner.revoke(share_id))
 
+    def authority(self) -> PreviewAuthority:
+        return self._loop.run(self._inner.authority())
+
     def link(self, share_id: str, *, ttl_seconds: int | None = None) -> ShareLink:
         return self._loop.run(self._inner.link(share_id, ttl_seconds=ttl_seconds))
+
+    def revoke_link(self, share_id: str, link_id: str) -> None:
+        self._loop.run(self._inner.revoke_link(share_id, link_id))
 
 
 class Domains:

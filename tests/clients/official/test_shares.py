@@ -9,17 +9,21 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
+
+import pytest
+from daemon import Daemon
 
 from instavm import InstaVM
 
 
 class Connection(http.client.HTTPSConnection):
-    """Finds names under `localhost` on this machine, as browsers do. Trust in the certificate is tested elsewhere."""
+    """Finds names under `localhost` on this machine, as browsers do, and verifies certificates."""
 
     def connect(self) -> None:
         plain = socket.create_connection(("127.0.0.1", self.port), 30)
-        self.sock = ssl._create_unverified_context().wrap_socket(plain, server_hostname=self.host)
+        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
 
 
 class Handler(urllib.request.HTTPSHandler):
@@ -35,6 +39,15 @@ def visit(url: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+@pytest.fixture(autouse=True)
+def trusted(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `instavm ca path --print-env` says it to programs."""
+    request = urllib.request.Request(f"{daemon.base_url}/v2/previews/ca", headers={"X-API-Key": daemon.api_key})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (tmp_path / "ca.pem").write_text(json.load(answer)["certificate"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
 
 def test_a_share_is_public_private_and_revoked(client: InstaVM) -> None:

@@ -1,10 +1,20 @@
-/** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links and DELETE as our additions. */
-import { type AccountId, parseShareId, type SandboxRecord, type ShareId, type ShareRecord } from '@instavm/core';
+/** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links, DELETE and the certificate authority as our additions. */
+import {
+  type AccountId,
+  newLinkId,
+  parseLinkId,
+  parseShareId,
+  type SandboxRecord,
+  type ShareId,
+  type ShareRecord,
+} from '@instavm/core';
 import {
   AppUrl,
   AppUrlQuery,
   CreateShareRequest,
   InstaVMError,
+  LinkRevoked,
+  PreviewAuthority,
   Share,
   ShareRevoked,
   Shares,
@@ -19,8 +29,8 @@ import type { Services } from '../app.ts';
 import type { PreviewAddresses } from '../previews.ts';
 import { ownerOf, ownerOfVm, vmStatus } from './views.ts';
 
-const LIST_LIMIT = 1000;
 const Params = z.object({ id: z.string() });
+const LinkParams = z.object({ id: z.string(), link: z.string() });
 const SessionParams = z.object({ sid: z.string() });
 
 export const shareRoutes =
@@ -49,7 +59,8 @@ export const shareRoutes =
     app.get('/v1/shares', { schema: listed }, async ({ account, query }) => {
       const previews = previewsOf(services);
       const sandboxId = query.session_id && (await ownerOf(services, account.id, query.session_id)).record.id;
-      const records = await shares.list(account.id, LIST_LIMIT, sandboxId || undefined);
+      const before = query.before === undefined ? undefined : shareIdOf(query.before);
+      const records = await shares.list(account.id, { limit: query.limit, sandboxId: sandboxId || undefined, before });
       return { shares: records.map((record) => shareView(previews, record)) };
     });
 
@@ -90,7 +101,41 @@ export const shareRoutes =
       const { id } = await shares.get(account.id, shareIdOf(params.id));
       const { ttl_seconds } = body ?? ShareTokenRequest.parse({});
       const expiresAt = new Date(Date.now() + ttl_seconds * 1000);
-      return { url: previews.signedUrlOf(id, expiresAt), expires_at: expiresAt.toISOString() };
+      const linkId = newLinkId();
+      const url = previews.signedUrlOf(id, linkId, expiresAt);
+      return { link_id: linkId, url, expires_at: expiresAt.toISOString() };
+    });
+
+    const linkRevoked = {
+      summary: 'Take back one link, with the cookies that it became and whoever is in through it',
+      params: LinkParams,
+      response: { 200: LinkRevoked },
+    };
+    app.delete('/v1/shares/:id/links/:link', { schema: linkRevoked }, async ({ account, params }) => {
+      const linkId = parseLinkId(params.link);
+      if (linkId === undefined)
+        throw new InstaVMError('invalid_argument', `${params.link.slice(0, 80)} is the id of no link`, {
+          hint: 'It is link_id of POST /v1/shares/{id}/token, and what the token in the link begins with: lnk…',
+        });
+      await shares.revokeLink(account.id, shareIdOf(params.id), linkId);
+      return { link_id: linkId, revoked: true as const };
+    });
+
+    const trusted = {
+      summary: 'The certificate authority of previews, for clients that shall trust it',
+      response: { 200: PreviewAuthority },
+    };
+    app.get('/v2/previews/ca', { schema: trusted }, async () => {
+      const { authority } = previewsOf(services);
+      if (authority === undefined)
+        throw new InstaVMError(
+          'not_available',
+          'previews have a certificate of their own here, not of a local authority',
+          {
+            hint: 'Trust whoever issued the file in INSTAVM_PREVIEW_CERT; with a public one there is nothing to do.',
+          },
+        );
+      return { domain: authority.domain, certificate: authority.certPem };
     });
 
     const appUrl = {
@@ -107,7 +152,7 @@ export const shareRoutes =
       // Asking for an address makes nothing public that was not.
       const url = share.isPublic
         ? previews.urlOf(share.id)
-        : previews.signedUrlOf(share.id, new Date(Date.now() + seconds * 1000));
+        : previews.signedUrlOf(share.id, newLinkId(), new Date(Date.now() + seconds * 1000));
       return {
         direct_url: url,
         url,
