@@ -86,7 +86,7 @@ export function previewTargets({ shares, sandboxes, accounts, domains }: Preview
     const shareId = parseShareId(text);
     const share = shareId && (await shares.find(shareId));
     if (share === undefined) return undefined;
-    const { id, accountId, sandboxId, port, isPublic } = share;
+    const { id, accountId, sandboxId, port, isPublic, rewriteHost } = share;
     const connect = async (signal: AbortSignal): Promise<Duplex> => {
       const owner = await sandboxes.get(accountId, sandboxId);
       const release = owner.hold();
@@ -101,7 +101,8 @@ export function previewTargets({ shares, sandboxes, accounts, domains }: Preview
         throw error;
       }
     };
-    return { shareId: id, sandboxId, port, isPublic, connect };
+    const serviceAuthority = rewriteHost ? `localhost:${port}` : undefined;
+    return { shareId: id, sandboxId, port, isPublic, serviceAuthority, connect };
   }
 
   return {

@@ -470,7 +470,7 @@ describe('custom domains as the preview proxy sees them', () => {
     await call('POST', `/${made.id}/verify`);
     await settled(call, made.id);
     expect(await findDomain(NAME)).toMatchObject({ shareId: share.id, port: 8000, isPublic: false });
-    await world.shares.setPublic(owner.id, share.id as ShareId, true);
+    await world.shares.change(owner.id, share.id as ShareId, { isPublic: true });
     expect((await findDomain(NAME))?.isPublic).toBe(true);
     for (const other of [`x.${NAME}`, 'example.com', NAME.toUpperCase(), ''])
       expect(await findDomain(other)).toBeUndefined();

@@ -118,6 +118,7 @@ describe('shares over HTTP', () => {
         url: `https://${body.share_id}.preview.test:8443`,
         port: 8000,
         is_public: false,
+        rewrite_host: false,
         session_id: id,
         created_at: expect.any(String),
       },
@@ -143,6 +144,21 @@ describe('shares over HTTP', () => {
     expect(await visibility({})).toBe(true);
     expect(await visibility({ is_public: null })).toBe(true);
     expect(await visibility({ is_public: false })).toBe(false);
+  });
+
+  it('tell the program the name of visitors, or its own when that is asked for', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const share = async (fields: object) =>
+      (await call('POST', '/v1/shares', { port: 80, session_id: id, ...fields })).body;
+    const { share_id, rewrite_host } = await share({ is_public: true });
+    expect(rewrite_host).toBe(false);
+    expect(await share({ rewrite_host: true })).toMatchObject({ is_public: true, rewrite_host: true });
+    expect(await share({})).toMatchObject({ rewrite_host: true });
+    const patch = (body: object) => call('PATCH', `/v1/shares/${share_id}`, body);
+    expect((await patch({ is_public: false })).body).toMatchObject({ is_public: false, rewrite_host: true });
+    expect((await patch({ rewrite_host: false })).body).toMatchObject({ is_public: false, rewrite_host: false });
+    expect((await patch({ rewrite_host: null })).body.code).toBe('invalid_argument');
   });
 
   it('are read, listed, made public and private', async () => {
@@ -380,9 +396,17 @@ describe('shares as the preview proxy sees them', () => {
     targets = previewTargets({ shares, sandboxes, accounts, domains: domainRecords(database) });
   });
 
+  it('tell the program its own name when that is asked for', async () => {
+    const record = await sandbox();
+    const share = await shares.open(record, 8000);
+    expect((await targets.find(share.id))?.serviceAuthority).toBeUndefined();
+    await shares.change(account.id, share.id, { rewriteHost: true });
+    expect((await targets.find(share.id))?.serviceAuthority).toBe('localhost:8000');
+  });
+
   async function target(isPublic = true) {
     const record = await sandbox();
-    const { id } = await shares.open(record, 8000, isPublic);
+    const { id } = await shares.open(record, 8000, { isPublic });
     return { record, id, target: (await targets.find(id)) as NonNullable<Awaited<ReturnType<typeof targets.find>>> };
   }
   const closed = (stream: Duplex) => new Promise<void>((done) => stream.once('close', () => done()));
@@ -460,13 +484,13 @@ describe('shares as the preview proxy sees them', () => {
     shares.onWithdrawn((_, what) => told.push(what));
     const record = await sandbox();
     const { id } = await shares.open(record, 8000);
-    await shares.open(record, 8000, false);
-    await shares.setPublic(account.id, id, false);
-    await shares.open(record, 8000, true);
-    await shares.setPublic(account.id, id, true);
+    await shares.open(record, 8000, { isPublic: false });
+    await shares.change(account.id, id, { isPublic: false });
+    await shares.open(record, 8000, { isPublic: true });
+    await shares.change(account.id, id, { isPublic: true });
     expect(told).toEqual([]);
-    await shares.open(record, 8000, false);
-    await shares.open(record, 8000, false);
+    await shares.open(record, 8000, { isPublic: false });
+    await shares.open(record, 8000, { isPublic: false });
     await shares.revoke(account.id, id);
     await shares.revoke(account.id, id);
     expect(told).toEqual(['public', 'share']);

@@ -157,6 +157,53 @@ describe('a WebSocket', () => {
   });
 });
 
+it('and events are quiet for long, and live on when connections without either have ended', async () => {
+  const other = await Stand.start({ connectionIdleMs: 200, headerTimeoutMs: 200, answerTimeoutMs: 200 });
+  try {
+    const echo = other.share('echo', (server.address() as AddressInfo).port);
+    let tell = (): void => {};
+    const events = await other.service('events', (_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
+      tell = () => response.write('data: at last\n\n');
+    });
+
+    const idle = await other.rawSocket(events);
+    idle.on('error', () => {}).resume();
+    idle.write(`HEAD /.instavm/private HTTP/1.1\r\nHost: ${other.authorityOf(events)}\r\n\r\n`);
+    const idleSession = other.http2(events);
+    const ends = Promise.all([once(idle, 'close'), once(idleSession, 'close')]);
+
+    const socket = open(echo, '/', other);
+    await messageOf(socket);
+    const session = other.http2(echo);
+    await once(session, 'remoteSettings');
+    const stream = session.request({
+      ':method': 'CONNECT',
+      ':protocol': 'websocket',
+      ':scheme': 'https',
+      ':path': '/',
+      ':authority': other.authorityOf(echo),
+      'sec-websocket-version': '13',
+    });
+    await once(stream, 'data');
+    const answer = await other.open(events, '/');
+
+    await ends;
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    socket.send('still here');
+    expect((await messageOf(socket)).toString()).toBe('still here');
+    stream.write(Buffer.from([0x81, 0x82, 0, 0, 0, 0, 0x68, 0x69]));
+    expect((await once(stream, 'data'))[0]).toEqual(Buffer.from([0x81, 0x02, 0x68, 0x69]));
+    tell();
+    expect(String((await once(answer, 'data'))[0])).toBe('data: at last\n\n');
+    socket.terminate();
+    session.destroy();
+    answer.destroy();
+  } finally {
+    await other.close();
+  }
+});
+
 it('other upgrades, and upgrades with a body, are ordinary requests without the upgrade', async () => {
   const plain = await stand.service('ordinary', (request, response) => {
     request.resume();

@@ -12,5 +12,5 @@ export {
   type SandboxState,
   type SandboxStats,
 } from './sandbox.ts';
-export type { PreviewAuthority, SandboxShares, ShareInfo, ShareLink, Shares } from './shares.ts';
+export type { PreviewAuthority, SandboxShares, ShareChange, ShareInfo, ShareLink, Shares } from './shares.ts';
 export type { SnapshotInfo, Snapshots } from './snapshots.ts';

@@ -197,4 +197,12 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0007_share_hosts': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('shares')
+        .addColumn('rewrite_host', 'integer', (column) => column.notNull().defaultTo(0))
+        .execute();
+    },
+  },
 };

@@ -64,6 +64,7 @@ export type Tables = {
     sandbox_id: string;
     port: number;
     is_public: number;
+    rewrite_host: number;
     created_at: string;
     revoked_at: string | null;
   };
