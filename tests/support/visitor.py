@@ -1,4 +1,4 @@
-"""A visitor of previews that finds names under `localhost` on this machine, as browsers do, and verifies certificates."""
+"""A visitor of previews: finds names under `localhost` on this machine, as browsers do, and verifies certificates."""
 
 from __future__ import annotations
 
