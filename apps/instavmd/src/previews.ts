@@ -11,9 +11,9 @@ import {
 } from '@instavm/core';
 import { PreviewProxy, type PreviewTargets } from '@instavm/preview';
 import type { Accounts } from '@instavm/store';
-import { InstaVMError } from '@instavm/wire';
 import { accountOf } from './auth.ts';
 import type { Config } from './config.ts';
+import { listening } from './listening.ts';
 
 /** @returns undefined when they are off. @throws conflict when the address is taken */
 export async function listenForPreviews(
@@ -26,19 +26,12 @@ export async function listenForPreviews(
   if (listen === undefined) return undefined;
   const certificate = certPath !== undefined && keyPath !== undefined ? { certificate: { certPath, keyPath } } : {};
   const own = { ...listen, domain: config.INSTAVM_PREVIEW_DOMAIN, directory, targets: previewTargets(parts), log };
-  try {
-    const proxy = await PreviewProxy.listen({ ...own, ...certificate });
-    parts.shares.onWithdrawn((id, what) => proxy.withdraw(id, what));
-    log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath }, 'previews');
-    return proxy;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
-    throw new InstaVMError('conflict', `cannot serve previews on ${listen.host}:${listen.port} (${code})`, {
-      cause: error,
-      hint: 'Stop what listens there, or set INSTAVM_PREVIEW_LISTEN to another host:port, or to off.',
-    });
-  }
+  const setting = 'INSTAVM_PREVIEW_LISTEN to another host:port, or to off';
+  const started = PreviewProxy.listen({ ...own, ...certificate });
+  const proxy = await listening(started, { what: 'serve previews', ...listen, setting });
+  parts.shares.onWithdrawn((id, what) => proxy.withdraw(id, what));
+  log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath }, 'previews');
+  return proxy;
 }
 
 /** Where shares are, links that open private ones, and what visitors have to trust. */
