@@ -3,9 +3,9 @@ import { spawn as spawnPiped } from 'node:child_process';
 import { once } from 'node:events';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { EgressEntry, SandboxId } from '@instavm/core';
+import type { SandboxId } from '@instavm/core';
 import { egressLog, openDatabase } from '@instavm/store';
-import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { egressEntry, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { type IPty, spawn } from '@lydell/node-pty';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -236,11 +236,7 @@ describe('instavm, in pipes', () => {
   it('shows what a sandbox tried to reach, and follows it', async () => {
     const { id } = await client.sandboxes.create();
     const database = await openDatabase(join(daemon.dataDirectory, 'instavm.db'));
-    const entry: EgressEntry = {
-      ...{ at: new Date('2026-01-01T00:00:00Z'), kind: 'connect', host: 'a.test', port: 443, address: '192.0.2.1' },
-      ...{ allowed: true, rule: 'allow_https', outcome: 'closed', reason: null },
-      ...{ bytesSent: 120, bytesReceived: 3_500_000, durationMs: 42, repeated: 1 },
-    };
+    const entry = egressEntry({ host: 'a.test', bytesSent: 120, bytesReceived: 3_500_000, durationMs: 42 });
     const denied = {
       ...entry,
       allowed: false,

@@ -28,7 +28,6 @@ import {
   snapshotRecords,
 } from '@instavm/store';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
-import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
@@ -38,6 +37,7 @@ import { domainCertificates, domainHealthOf, txtLookUp } from './domains.ts';
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
+import { listening } from './listening.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { snapshotFiles } from './snapshot-files.ts';
@@ -177,17 +177,9 @@ const crashingAt =
     if (step === fatal) process.kill(process.pid, 'SIGKILL');
   };
 
-async function listen(app: FastifyInstance, { host, port }: Config['INSTAVM_LISTEN']): Promise<string> {
-  try {
-    await app.listen({ host, port });
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
-    throw new InstaVMError('conflict', `cannot listen on ${host}:${port} (${code})`, {
-      cause: error,
-      hint: 'Stop what listens there, or set INSTAVM_LISTEN to another host:port.',
-    });
-  }
+async function listen(app: FastifyInstance, at: Config['INSTAVM_LISTEN']): Promise<string> {
+  const setting = 'INSTAVM_LISTEN to another host:port';
+  await listening(app.listen(at), 'listen', { ...at, setting });
   const address = app.server.address() as AddressInfo;
   return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
 }

@@ -15,6 +15,7 @@ import type { Accounts } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import { accountOf } from './auth.ts';
 import type { Config } from './config.ts';
+import { listening } from './listening.ts';
 
 /** @returns undefined when they are off. @throws conflict when the address is taken */
 export async function listenForPreviews(
@@ -28,22 +29,14 @@ export async function listenForPreviews(
   const certificate = certPath !== undefined && keyPath !== undefined ? { certificate: { certPath, keyPath } } : {};
   const acme = acmeOptions(config);
   const own = { ...listen, domain: config.INSTAVM_PREVIEW_DOMAIN, directory, targets: previewTargets(parts), log };
-  try {
-    const proxy = await PreviewProxy.listen({ ...own, ...certificate, ...(acme ? { acme } : {}) });
-    parts.shares.onWithdrawn((id, what) => proxy.withdraw(id, what));
-    log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath, acme: acme?.directoryUrl }, 'previews');
-    return proxy;
-  } catch (error) {
-    const { code, syscall, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
-    if (syscall !== 'listen') throw error;
-    const isHttp = port === acme?.httpListen?.port && port !== listen.port;
-    throw new InstaVMError('conflict', `cannot serve previews on ${address}:${port} (${code})`, {
-      cause: error,
-      hint: isHttp
-        ? 'Stop what listens there, or set INSTAVM_ACME_HTTP_LISTEN to another host:port, or not at all.'
-        : 'Stop what listens there, or set INSTAVM_PREVIEW_LISTEN to another host:port, or to off.',
-    });
-  }
+  const started = PreviewProxy.listen({ ...own, ...certificate, ...(acme ? { acme } : {}) });
+  const setting = 'INSTAVM_PREVIEW_LISTEN to another host:port, or to off';
+  const httpSetting = 'INSTAVM_ACME_HTTP_LISTEN to another host:port, or not at all';
+  const forHttp = acme?.httpListen ? [{ ...acme.httpListen, setting: httpSetting }] : [];
+  const proxy = await listening(started, 'serve previews', { ...listen, setting }, ...forHttp);
+  parts.shares.onWithdrawn((id, what) => proxy.withdraw(id, what));
+  log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath, acme: acme?.directoryUrl }, 'previews');
+  return proxy;
 }
 
 function acmeOptions(config: Config): AcmeOptions | undefined {
