@@ -1,10 +1,11 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
 import type { EgressJournal, EgressLog, SandboxService, Shares } from '@instavm/core';
 import type { Account, Accounts } from '@instavm/store';
+import type { SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
-import { authenticate } from './auth.ts';
+import { callerOf } from './auth.ts';
 import type { EgressRules } from './egress.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
@@ -12,6 +13,8 @@ import type { Guest } from './guest/guest.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
+import { cliAuthRoutes } from './routes/cli-auth.ts';
+import { dashboardRoutes } from './routes/dashboard.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
 import { egressRoutes } from './routes/egress.ts';
 import { egressLogRoutes } from './routes/egress-log.ts';
@@ -24,16 +27,31 @@ import { sandboxSnapshotRoutes } from './routes/sandbox-snapshots.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { sessionRoutes } from './routes/sessions.ts';
 import { shareRoutes } from './routes/shares.ts';
+import { signInRoutes } from './routes/sign-in.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { transferRoutes } from './routes/transfer.ts';
 import { uploadRoutes } from './routes/uploads.ts';
 import { vmRoutes } from './routes/vms.ts';
 import { watchRoutes } from './routes/watch.ts';
+import type { Attempts } from './sign-in/attempts.ts';
+import type { Pairings } from './sign-in/pairings.ts';
+import type { SignIns } from './sign-in/sign-ins.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
+
+/** For browsers and command lines that sign in. */
+export type PeopleServices = {
+  readonly signIns: SignIns;
+  readonly signUpMode: SignUpMode;
+  readonly attempts: Attempts;
+  readonly pairings: Pairings;
+  /** Where browsers reach this server; undefined: at this machine. */
+  readonly publicUrl: URL | undefined;
+};
 
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly people: PeopleServices;
   readonly ptyTokens: PtyTokens;
   readonly egress: EgressRules;
   readonly egressLog: EgressLog;
@@ -51,7 +69,7 @@ declare module 'fastify' {
     account: Account;
   }
   interface FastifyContextConfig {
-    /** True: no key is asked for. */
+    /** True: nobody asks who it is. */
     isPublic?: boolean;
   }
 }
@@ -87,7 +105,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   const executions = new Executions();
   app.addHook('onRequest', async (request: FastifyRequest) => {
     if (request.routeOptions.config.isPublic || request.is404) return;
-    request.account = await authenticate(services.accounts, request.headers['x-api-key']);
+    request.account = await callerOf(services, request);
   });
   await openApi(app);
   await app.register(healthRoutes(services));
@@ -100,6 +118,9 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(snapshotRoutes(services));
   await app.register(shareRoutes(services));
   await app.register(accountRoutes);
+  await app.register(signInRoutes(services));
+  await app.register(cliAuthRoutes(services));
+  await app.register(dashboardRoutes);
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));
   await app.register(sandboxRoutes(services));

@@ -48,6 +48,13 @@ const HttpProxy = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
+const PublicUrl = z.string().transform((text, context) => {
+  const url = URL.parse(text);
+  if ((url?.protocol === 'https:' || url?.protocol === 'http:') && `${url.origin}/` === url.href) return url;
+  context.addIssue({ code: 'custom', message: 'must be a URL without a path, like https://instavm.example.com' });
+  return z.NEVER;
+});
+
 export const SETTINGS = {
   INSTAVM_DATA_DIR: z
     .string()
@@ -65,6 +72,10 @@ export const SETTINGS = {
   /** A certificate for `*.<domain>` and its key, PEM, read again when they change; without them, those of a local CA. */
   INSTAVM_PREVIEW_CERT: z.string().min(1).optional(),
   INSTAVM_PREVIEW_KEY: z.string().min(1).optional(),
+  /** Where browsers reach this server, when that is neither an address of the host nor `localhost`. */
+  INSTAVM_PUBLIC_URL: PublicUrl.optional(),
+  /** Who may make an account. */
+  INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
   /** `auto` boots a probe guest to find out whether KVM works. */

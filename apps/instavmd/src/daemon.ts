@@ -30,12 +30,15 @@ import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
-import { createAdministrator, openDataDirectory } from './data-directory.ts';
+import { createAdministrator, openDataDirectory, signInSecret } from './data-directory.ts';
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
+import { Attempts } from './sign-in/attempts.ts';
+import { Pairings } from './sign-in/pairings.ts';
+import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
@@ -102,9 +105,17 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
+    const publicUrl = config.INSTAVM_PUBLIC_URL;
     const services = {
       sandboxes,
       accounts,
+      people: {
+        signIns: new SignIns(accounts, { database, secret: signInSecret(data.signInSecretPath), publicUrl }),
+        signUpMode: config.INSTAVM_SIGN_UP,
+        attempts: new Attempts(),
+        pairings: new Pairings(),
+        publicUrl,
+      },
       ptyTokens: new PtyTokens(),
       health,
       ...egress,

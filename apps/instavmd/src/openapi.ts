@@ -10,6 +10,7 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
+  people: {} as Services['people'],
   ptyTokens: new PtyTokens(),
   egress: refusing as Services['egress'],
   egressLog: refusing as Services['egressLog'],

@@ -58,6 +58,7 @@ describe('the egress log', () => {
       egress: egressRules(createGateway(parseConfig({}), () => {}, logger)),
       egressLog: log,
       egressJournal: journal,
+      people: {} as Services['people'],
       shares: {} as Services['shares'],
       previews: undefined,
       health: () => ({}),

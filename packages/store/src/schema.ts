@@ -1,8 +1,20 @@
 /** The tables, as Kysely sees them. Instants are ISO-8601 UTC text, objects are JSON text. */
 import type { Generated } from 'kysely';
+import type { SignInTables } from './sign-in-tables.ts';
 
-export type Tables = {
-  accounts: { id: string; email: string; name: string; created_at: string };
+export type Tables = SignInTables & {
+  accounts: {
+    id: string;
+    email: string;
+    name: string;
+    created_at: string;
+    updated_at: string | null;
+    /** Invites others and may mint links that sign in. */
+    is_administrator: Generated<number>;
+    email_verified: Generated<number>;
+    /** For pictures of sign-in providers; unused until there is one. */
+    image: string | null;
+  };
   api_keys: {
     id: Generated<number>;
     account_id: string;

@@ -7,6 +7,6 @@ export const accountRoutes: FastifyPluginAsyncZod = async (app) => {
     id: account.id,
     email: account.email,
     name: account.name,
-    is_verified: true,
+    is_verified: account.isVerified,
   }));
 };

@@ -44,8 +44,6 @@ const UNAVAILABLE: readonly string[] = [
   '/v1/vms/:vm/volumes/*',
   '/v1/volumes/*',
   '/v1/webhooks/*',
-  '/api/cli-auth/start',
-  '/api/cli-auth/exchange',
 ];
 
 const METHODS = ['DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH', 'POST', 'PUT'] as const;
@@ -69,7 +67,6 @@ export const notYetRoutes: FastifyPluginAsync = async (app) => {
       method: [...METHODS],
       url,
       schema: hide,
-      config: { isPublic: url.startsWith('/api/cli-auth/') },
       handler: refuse,
     });
   }
