@@ -1,6 +1,7 @@
 /** Everything that a clone needs before it can run microVMs. Idempotent: finished steps are recognised and skipped. */
 import { join } from 'node:path';
 import { defaultCacheDirectory, ensureGuestImages, GUEST_AGENT_PATH, guestImagesNeedDownload } from '@instavm/images';
+import { buildDashboard } from './dashboard.ts';
 import { installDebianPackages } from './debian-packages.ts';
 import { buildGuestAgent } from './guest-agent.ts';
 import { withLock } from './lock.ts';
@@ -29,6 +30,7 @@ export async function setup(options: SetupOptions): Promise<void> {
         installDebianPackages(progress, await guestImagesNeedDownload(location), signal),
       );
       await reporter.step('guest agent', (progress) => buildGuestAgent(progress, signal));
+      await reporter.step('dashboard', (progress) => buildDashboard(progress, signal));
       await reporter.step('guest images', async (progress) => {
         await ensureGuestImages(location, progress, signal);
         return 'ready';

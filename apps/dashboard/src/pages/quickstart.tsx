@@ -1,0 +1,1 @@
+export const QuickstartPage = () => <h1>Quickstart</h1>;

@@ -1,0 +1,2 @@
+import type { ViewProps } from './index.tsx';
+export const EgressView = ({ sandbox }: ViewProps) => <p>{sandbox.id}</p>;

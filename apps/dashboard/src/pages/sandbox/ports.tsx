@@ -1,0 +1,2 @@
+import type { ViewProps } from './index.tsx';
+export const PortsView = ({ sandbox }: ViewProps) => <p>{sandbox.id}</p>;

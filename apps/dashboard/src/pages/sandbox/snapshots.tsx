@@ -1,0 +1,2 @@
+import type { ViewProps } from './index.tsx';
+export const SnapshotsView = ({ sandbox }: ViewProps) => <p>{sandbox.id}</p>;
