@@ -4,8 +4,10 @@ import { FitAddon } from '@xterm/addon-fit';
 import { Terminal } from '@xterm/xterm';
 import { useEffect, useRef, useState } from 'react';
 import { currentTheme } from '../../../components/theme.tsx';
-import { documentWithoutInlineStyles } from './adopted-styles.ts';
+import { allowStylesOfTerminals } from './adopted-styles.ts';
 import { type ConnectionState, TerminalConnection } from './connection.ts';
+
+allowStylesOfTerminals();
 
 const THEMES = {
   dark: { background: '#0b0d12', foreground: '#e6e8ee', cursor: '#e6e8ee', selectionBackground: '#3b4768' },
@@ -38,7 +40,6 @@ export function Screen({ sandboxId, ptyId, onTitle }: Props) {
     const element = place.current;
     if (element === null) return;
     const terminal = new Terminal({
-      documentOverride: documentWithoutInlineStyles(),
       fontFamily: 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace',
       fontSize: 13,
       scrollback: 10_000,
