@@ -35,7 +35,7 @@ export const ChangePasswordRequest = z.strictObject({ present: Password, next: P
 export const Done = z.object({ success: z.literal(true) });
 
 export const InvitationRequest = z.strictObject({
-  ttl_seconds: z.number().int().min(60).max(2_592_000).default(604_800),
+  ttl_seconds: z.number().int().min(60).max(2_592_000).optional().describe('Seven days when it is left out.'),
 });
 export const OneTimeLink = z.object({ url: z.string(), expires_at: z.string() });
 

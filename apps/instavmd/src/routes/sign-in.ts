@@ -21,6 +21,8 @@ import { ownOrigin, requireOwnPage } from '../sign-in/same-origin.ts';
 import type { SignedIn } from '../sign-in/sign-ins.ts';
 import { DASHBOARD } from './dashboard.ts';
 
+const INVITED_SECONDS = 7 * 86_400;
+
 export const signInRoutes =
   (services: Services): FastifyPluginAsync =>
   async (app) => {
@@ -100,7 +102,7 @@ const browserRoutes =
   };
 
 const linkRoutes =
-  ({ signIns, publicUrl }: PeopleServices): FastifyPluginAsyncZod =>
+  ({ signIns, signUpMode, publicUrl }: PeopleServices): FastifyPluginAsyncZod =>
   async (app) => {
     /** Where the one who asks finds the dashboard. */
     const dashboardUrl = ({ headers }: FastifyRequest, path: string, fields: Record<string, string>): string => {
@@ -122,12 +124,20 @@ const linkRoutes =
 
     const invited = {
       summary: 'An invitation to make an account, once',
-      body: InvitationRequest.prefault({}),
+      body: InvitationRequest.nullish(),
       response: { 201: OneTimeLink },
     };
     app.post('/api/auth/invitations', { schema: invited }, async (request, reply) => {
       requireAdministrator(request.account);
-      const { token, expiresAt } = await signIns.createInvitation(request.account.id, request.body.ttl_seconds * 1000);
+      if (signUpMode === 'closed')
+        throw new InstaVMError('sign_up_closed', 'nobody can sign up on this server', {
+          hint: 'Start the daemon with INSTAVM_SIGN_UP=invitation.',
+        });
+
+      const { token, expiresAt } = await signIns.createInvitation(
+        request.account.id,
+        (request.body?.ttl_seconds ?? INVITED_SECONDS) * 1000,
+      );
       const url = dashboardUrl(request, '/sign-up', { invitation: token });
       return reply.code(201).send({ url, expires_at: expiresAt.toISOString() });
     });
