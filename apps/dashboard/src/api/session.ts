@@ -1,31 +1,39 @@
 /** Who is signed in, in this browser. */
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { type QueryClient, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useMemo } from 'react';
 import { request } from './http.ts';
-import type { Account, SignInState } from './types.ts';
+import type { SignInState } from './types.ts';
 
-const KEY = ['session'];
+const SESSION = {
+  queryKey: ['session'],
+  queryFn: () => request<SignInState>('GET', '/api/auth/session'),
+  staleTime: 60_000,
+};
 
-export const useSession = () =>
-  useQuery({ queryKey: KEY, queryFn: () => request<SignInState>('GET', '/api/auth/session'), staleTime: 60_000 });
+export const useSession = () => useQuery(SESSION);
 
 type Entrance = 'sign-in' | 'sign-up' | 'link';
 
 /** What the page does to change who is signed in. Everything that was known of another account is forgotten. */
 export function useEntrance() {
   const client = useQueryClient();
+  return useMemo(() => entranceOf(client), [client]);
+}
+
+function entranceOf(client: QueryClient) {
   const forget = async (): Promise<void> => {
     client.clear();
-    await client.invalidateQueries({ queryKey: KEY });
+    await client.fetchQuery(SESSION);
   };
   return {
-    async enter(how: Entrance, json: unknown): Promise<Account> {
-      const { account } = await request<{ account: Account }>('POST', `/api/auth/${how}`, { json });
+    async enter(how: Entrance, json: unknown): Promise<void> {
+      await request('POST', `/api/auth/${how}`, { json });
       await forget();
-      return account;
     },
     async leave(): Promise<void> {
       await request('POST', '/api/auth/sign-out');
-      await forget();
+      // A new page: nothing of the account stays in memory.
+      location.assign('/dashboard/sign-in');
     },
   };
 }

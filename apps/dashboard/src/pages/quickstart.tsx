@@ -1,1 +1,103 @@
-export const QuickstartPage = () => <h1>Quickstart</h1>;
+/** The announcement's example, with this server's address and, when one was just made, the person's key. */
+import { useState } from 'react';
+import { Link } from 'wouter';
+import { keyJustCreated } from '../api/keys.ts';
+import { Code } from '../components/copy.tsx';
+
+const TYPESCRIPT = `import { run } from '@openai/agents';
+import { file, Manifest, SandboxAgent } from '@openai/agents/sandbox';
+import { InstaVMSandboxClient } from 'instavm/openai-agents';
+
+const agent = new SandboxAgent({
+  name: 'Data analyst',
+  model: 'gpt-4.1',
+  instructions: 'Inspect sales.csv and summarize the outliers.',
+  defaultManifest: new Manifest({
+    entries: { 'sales.csv': file({ content: 'region,revenue\\nus,120\\nin,980\\nuk,140\\n' }) },
+  }),
+});
+
+// The address and the key of the service come from INSTAVM_BASE_URL and INSTAVM_API_KEY.
+const result = await run(agent, 'Analyze the dataset and explain what stands out.', {
+  sandbox: { client: new InstaVMSandboxClient() },
+});
+console.log(result.finalOutput);
+`;
+
+const PYTHON = `import asyncio
+
+from agents import Runner
+from agents.run import RunConfig
+from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
+from agents.sandbox.entries import File
+
+from instavm.integrations.openai_agents import InstaVMSandboxClient
+
+
+async def main():
+    agent = SandboxAgent(
+        name="Data analyst",
+        model="gpt-4.1",
+        instructions="Inspect sales.csv and summarize the outliers.",
+        default_manifest=Manifest(entries={"sales.csv": File(content=b"region,revenue\\nus,120\\nin,980\\nuk,140\\n")}),
+    )
+
+    result = await Runner.run(
+        agent,
+        "Analyze the dataset and explain what stands out.",
+        run_config=RunConfig(
+            # The address and the key come from INSTAVM_BASE_URL and INSTAVM_API_KEY.
+            sandbox=SandboxRunConfig(client=InstaVMSandboxClient()),
+        ),
+    )
+    print(result.final_output)
+
+
+asyncio.run(main())
+`;
+
+const LANGUAGES = [
+  ['TypeScript', TYPESCRIPT, 'analyst.ts'],
+  ['Python', PYTHON, 'analyst.py'],
+] as const;
+
+export function QuickstartPage() {
+  const [language, setLanguage] = useState<string>('TypeScript');
+  const [, source, fileName] = LANGUAGES.find(([name]) => name === language) ?? LANGUAGES[0];
+  const key = keyJustCreated();
+  const environment = [
+    `export INSTAVM_BASE_URL=${location.origin}`,
+    `export INSTAVM_API_KEY=${key ?? '<your key>'}`,
+    'export OPENAI_API_KEY=<your key of OpenAI>',
+  ];
+  return (
+    <>
+      <div className="heading">
+        <h1>Quickstart</h1>
+      </div>
+      <p>An agent looks for outliers in a file that lives in a computer of its own.</p>
+      <h2>1. Say where, and who you are</h2>
+      {key === undefined && (
+        <p>
+          <Link href="/keys">Make a key</Link>: it is filled in here as long as this page is open.
+        </p>
+      )}
+      <Code label="Shell" text={environment.join('\n')} />
+      <h2>2. Run the agent</h2>
+      <fieldset className="choice">
+        <legend className="visually-hidden">Language</legend>
+        {LANGUAGES.map(([name]) => (
+          <label key={name}>
+            <input type="radio" name="language" checked={name === language} onChange={() => setLanguage(name)} /> {name}
+          </label>
+        ))}
+      </fieldset>
+      <Code label={fileName} text={source} />
+      <h2>3. Watch it</h2>
+      <p>
+        Its sandbox appears under <Link href="/sandboxes">Sandboxes</Link>: open a terminal in it, look at its files,
+        see what it tries to reach.
+      </p>
+    </>
+  );
+}

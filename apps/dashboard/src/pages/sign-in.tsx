@@ -7,25 +7,29 @@ import { Field } from '../components/field.tsx';
 import { Failure, Loading } from '../components/notes.tsx';
 import { Entrance, safeNext, takeFragment } from './entrance.tsx';
 
-/** Taken when the page is loaded: React may run effects twice, and the link works once. */
-const link = location.pathname.endsWith('/sign-in') ? takeFragment('link') : undefined;
-let isUsed = false;
-
 export function SignInPage() {
   const [, go] = useLocation();
   const next = safeNext(useSearch());
   const session = useSession();
   const { enter } = useEntrance();
   const [error, setError] = useState<Error>();
-  const [isBusy, setBusy] = useState(link !== undefined && !isUsed);
+  const [isBusy, setBusy] = useState(false);
+  const [isEntering, setEntering] = useState(() => location.hash.includes('link='));
 
   useEffect(() => {
-    if (link === undefined || isUsed) return;
-    isUsed = true;
-    enter('link', { token: link })
-      .then(() => go(next, { replace: true }))
-      .catch(setError)
-      .finally(() => setBusy(false));
+    const follow = (): void => {
+      const token = takeFragment('link');
+      if (token === undefined) return;
+      setEntering(true);
+      enter('link', { token })
+        .then(() => go(next, { replace: true }))
+        .catch(setError)
+        .finally(() => setEntering(false));
+    };
+    follow();
+    // A second link opened in the same tab changes no more than what is behind "#".
+    addEventListener('hashchange', follow);
+    return () => removeEventListener('hashchange', follow);
   }, [enter, go, next]);
 
   const submit = async (event: FormEvent<HTMLFormElement>): Promise<void> => {
@@ -42,7 +46,7 @@ export function SignInPage() {
     }
   };
 
-  if (isBusy && link !== undefined && error === undefined) return <Loading />;
+  if (isEntering) return <Loading />;
   return (
     <Entrance title="Sign in">
       {error && <Failure error={error} />}

@@ -7,12 +7,12 @@ import { Field } from '../components/field.tsx';
 import { Empty, Failure, Loading } from '../components/notes.tsx';
 import { Entrance, takeFragment } from './entrance.tsx';
 
-const PASSWORD_LEAST = 10;
-const invitation = location.pathname.endsWith('/sign-up') ? takeFragment('invitation') : undefined;
+export const PASSWORD_LEAST = 10;
 
 export function SignUpPage() {
   const [, go] = useLocation();
   const session = useSession();
+  const [invitation] = useState(() => takeFragment('invitation'));
   const { enter } = useEntrance();
   const [error, setError] = useState<Error>();
   const [isBusy, setBusy] = useState(false);

@@ -1,0 +1,51 @@
+/** API keys of the account (contract §12). */
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { request } from './http.ts';
+
+export type KeyScope = 'full' | 'run' | 'read';
+
+export type ApiKey = {
+  readonly id: number | string;
+  readonly description: string;
+  /** Its first characters. */
+  readonly prefix: string;
+  readonly scope: KeyScope;
+  readonly created_at: string;
+  readonly last_used_at: string | null;
+  readonly expires_at: string | null;
+};
+
+/** The one time that it is shown. */
+export type NewKey = ApiKey & { readonly api_key: string };
+
+const KEY = ['keys'];
+const path = (id: ApiKey['id'], rest = ''): string => `/v1/api-keys/${encodeURIComponent(id)}${rest}`;
+
+export const useKeys = () =>
+  useQuery({ queryKey: KEY, queryFn: () => request<ApiKey[]>('GET', '/v1/api-keys/'), refetchInterval: 10_000 });
+
+function useKeyChange<Wanted, Answer>(change: (wanted: Wanted) => Promise<Answer>) {
+  const client = useQueryClient();
+  return useMutation({ mutationFn: change, onSettled: () => client.invalidateQueries({ queryKey: KEY }) });
+}
+
+export type WantedKey = {
+  readonly description: string;
+  readonly scope: KeyScope;
+  readonly expires_at: string | undefined;
+};
+
+/** The quickstart shows it while the page is open; nothing keeps it. */
+let justCreated: string | undefined;
+export const keyJustCreated = (): string | undefined => justCreated;
+
+export const useCreateKey = () =>
+  useKeyChange(async (json: WantedKey) => {
+    const key = await request<NewKey>('POST', '/v1/api-keys/', { json });
+    justCreated = key.api_key;
+    return key;
+  });
+
+export const useRotateKey = () => useKeyChange((id: ApiKey['id']) => request<NewKey>('POST', path(id, '/rotate')));
+
+export const useRevokeKey = () => useKeyChange((id: ApiKey['id']) => request('DELETE', path(id)));
