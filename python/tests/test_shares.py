@@ -23,6 +23,9 @@ async def test_shares_are_made_found_changed_and_revoked(client: AsyncInstaVM, s
     assert await sandbox.share(8000) == await client.shares.get(share.id) == share
     assert (await client.shares.update(share.id, is_public=True)).is_public
     assert (await sandbox.share(8000)).is_public
+    assert (await sandbox.share(8000, rewrite_host=True)).rewrite_host
+    changed = await client.shares.update(share.id, rewrite_host=False)
+    assert changed.is_public and not changed.rewrite_host
     other = await sandbox.share(8001, is_public=True)
     assert await client.shares.list(sandbox.id) == [other, await client.shares.get(share.id)]
     assert other in await client.shares.list()

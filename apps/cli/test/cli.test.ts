@@ -284,6 +284,9 @@ describe('instavm, in pipes', () => {
     expect(listed).toMatch(header);
     expect(listed).toMatch(new RegExp(`\n${share}  ${id}  8000  public +\\d+ s  https://${share}\\.`));
     expect((await run(['share', id, '8000', '--private', '--json'])).stdout).toContain('"isPublic":false');
+    expect((await run(['share', id, '8000', '--rewrite-host', '--json'])).stdout).toContain('"rewriteHost":true');
+    expect((await run(['share', id, '8000', '--json'])).stdout).toContain('"rewriteHost":true');
+    expect((await run(['share', id, '8000', '--no-rewrite-host', '--json'])).stdout).toContain('"rewriteHost":false');
     expect(JSON.parse((await run(['share', 'ls', id, '--json'])).stdout)).toMatchObject([{ id: share, port: 8000 }]);
     const link = await run(['share', 'link', share, '--ttl', '2h']);
     expect(link.stdout).toMatch(new RegExp(`^https://${share}\\.\\S+\\?\\S+\n$`));

@@ -89,7 +89,7 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
       const shareId = parseShareId(text);
       const share = shareId && (await shares.find(shareId));
       if (share === undefined) return undefined;
-      const { id, accountId, sandboxId, port, isPublic } = share;
+      const { id, accountId, sandboxId, port, isPublic, rewriteHost } = share;
       const connect = async (signal: AbortSignal): Promise<Duplex> => {
         const { cut, forget } = track(id, isPublic);
         const closing: (() => void)[] = [forget];
@@ -117,7 +117,8 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
           throw cut.aborted ? withdrawn() : error;
         }
       };
-      return { shareId: id, sandboxId, port, isPublic, connect };
+      const serviceAuthority = rewriteHost ? `localhost:${port}` : undefined;
+      return { shareId: id, sandboxId, port, isPublic, serviceAuthority, connect };
     },
 
     async mayOpen(apiKey, { shareId }) {

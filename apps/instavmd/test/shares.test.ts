@@ -104,6 +104,7 @@ describe('shares over HTTP', () => {
         url: `https://${body.share_id}.preview.test:8443`,
         port: 8000,
         is_public: false,
+        rewrite_host: false,
         session_id: id,
         created_at: expect.any(String),
       },
@@ -129,6 +130,21 @@ describe('shares over HTTP', () => {
     expect(await visibility({})).toBe(true);
     expect(await visibility({ is_public: null })).toBe(true);
     expect(await visibility({ is_public: false })).toBe(false);
+  });
+
+  it('tell the program the name of visitors, or its own when that is asked for', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const share = async (fields: object) =>
+      (await call('POST', '/v1/shares', { port: 80, session_id: id, ...fields })).body;
+    const { share_id, rewrite_host } = await share({ is_public: true });
+    expect(rewrite_host).toBe(false);
+    expect(await share({ rewrite_host: true })).toMatchObject({ is_public: true, rewrite_host: true });
+    expect(await share({})).toMatchObject({ rewrite_host: true });
+    const patch = (body: object) => call('PATCH', `/v1/shares/${share_id}`, body);
+    expect((await patch({ is_public: false })).body).toMatchObject({ is_public: false, rewrite_host: true });
+    expect((await patch({ rewrite_host: false })).body).toMatchObject({ is_public: false, rewrite_host: false });
+    expect((await patch({ rewrite_host: null })).body.code).toBe('invalid_argument');
   });
 
   it('are read, listed, made public and private', async () => {
@@ -311,9 +327,17 @@ describe('shares as the preview proxy sees them', () => {
     targets = previewTargets({ shares, sandboxes, accounts });
   });
 
+  it('tell the program its own name when that is asked for', async () => {
+    const record = await sandbox();
+    const share = await shares.open(record, 8000);
+    expect((await targets.find(share.id))?.serviceAuthority).toBeUndefined();
+    await shares.change(account.id, share.id, { rewriteHost: true });
+    expect((await targets.find(share.id))?.serviceAuthority).toBe('localhost:8000');
+  });
+
   async function target(isPublic = true) {
     const record = await sandbox();
-    const { id } = await shares.open(record, 8000, isPublic);
+    const { id } = await shares.open(record, 8000, { isPublic });
     return { record, id, target: (await targets.find(id)) as NonNullable<Awaited<ReturnType<typeof targets.find>>> };
   }
   const closed = (stream: Duplex) => new Promise<void>((done) => stream.once('close', () => done()));
@@ -389,10 +413,10 @@ describe('shares as the preview proxy sees them', () => {
   it('close what is open when they are revoked, and made private what came in while they were public', async () => {
     const { id, target: found } = await target();
     const stranger = await found.connect(never);
-    await shares.setPublic(account.id, id, false);
+    await shares.change(account.id, id, { isPublic: false });
     await closed(stranger);
     const owners = await (await targets.find(id))?.connect(never);
-    await shares.setPublic(account.id, id, false);
+    await shares.change(account.id, id, { isPublic: false });
     expect(owners?.destroyed).toBe(false);
     await shares.revoke(account.id, id);
     await closed(owners as Duplex);
@@ -404,13 +428,13 @@ describe('shares as the preview proxy sees them', () => {
     shares.onWithdrawn((_, how) => told.push(how));
     const record = await sandbox();
     const { id } = await shares.open(record, 8000);
-    await shares.open(record, 8000, false);
-    await shares.setPublic(account.id, id, false);
-    await shares.open(record, 8000, true);
-    await shares.setPublic(account.id, id, true);
+    await shares.open(record, 8000, { isPublic: false });
+    await shares.change(account.id, id, { isPublic: false });
+    await shares.open(record, 8000, { isPublic: true });
+    await shares.change(account.id, id, { isPublic: true });
     expect(told).toEqual([]);
-    await shares.open(record, 8000, false);
-    await shares.open(record, 8000, false);
+    await shares.open(record, 8000, { isPublic: false });
+    await shares.open(record, 8000, { isPublic: false });
     await shares.revoke(account.id, id);
     await shares.revoke(account.id, id);
     expect(told).toEqual(['private', 'revoked']);
@@ -420,7 +444,7 @@ describe('shares as the preview proxy sees them', () => {
     const { id, target: found } = await target();
     let stream = new PassThrough();
     connectPort = async () => {
-      await shares.setPublic(account.id, id, false);
+      await shares.change(account.id, id, { isPublic: false });
       return stream;
     };
     await expect(found.connect(never)).rejects.toMatchObject({ code: 'share_not_found' });

@@ -31,9 +31,11 @@ export function openTunnel(
   const isLost = (): boolean => session.destroyed || session.closed;
   if (isLost()) return Promise.reject(new AgentError('channel_lost', 'the channel to the guest is closed'));
   if (signal?.aborted === true) return Promise.reject(new AgentError('cancelled', 'the attempt was given up'));
-  const stream = withoutFalseEnds(
-    session,
-    session.request({ ':method': 'CONNECT', ':authority': `localhost:${port}` }, { endStream: false }),
+  const stream = withoutEmptyWrites(
+    withoutFalseEnds(
+      session,
+      session.request({ ':method': 'CONNECT', ':authority': `localhost:${port}` }, { endStream: false }),
+    ),
   );
   return new Promise((resolve, reject) => {
     const settle = (): void => {
@@ -92,6 +94,21 @@ function withoutFalseEnds(session: ClientHttp2Session, stream: ClientHttp2Stream
     destroy(seen ?? new AgentError('cancelled', 'the tunnel was given up'), () => callback(seen));
   };
   stream.on('error', () => {});
+  return stream;
+}
+
+/**
+ * Node frees what a batch of writes holds when it comes to an empty one at the end, before the bytes ahead of it are sent: the guest would be sent whatever
+ * that memory holds by then (seen in 20.20 and 24.21). Node's HTTP client ends each request with an empty write.
+ */
+function withoutEmptyWrites(stream: ClientHttp2Stream): ClientHttp2Stream {
+  const writev = stream._writev?.bind(stream);
+  if (writev === undefined) return stream;
+  stream._writev = (chunks, callback) => {
+    const filled = chunks.filter(({ chunk }) => (chunk as string | Uint8Array).length > 0);
+    if (filled.length === 0) callback();
+    else writev(filled, callback);
+  };
   return stream;
 }
 

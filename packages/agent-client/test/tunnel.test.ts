@@ -119,6 +119,27 @@ describe('a tunnel', () => {
     if (!stream.aborted) await once(stream, 'aborted');
   });
 
+  it('carries what is written together with empty writes, as Node’s HTTP client does at the end of each request', async () => {
+    const other = await guest(grant);
+    const tunnel = await open(other);
+    const heard = text(await other.next());
+    const written: string[] = [];
+    tunnel.cork();
+    tunnel.write('', 'latin1');
+    tunnel.write('POST / HTTP/1.1\r\n', 'latin1', () => written.push('head'));
+    tunnel.write(Buffer.from('{}'));
+    tunnel.write('', 'latin1', () => written.push('end'));
+    tunnel.uncork();
+    await new Promise((resolve) => setImmediate(resolve));
+    tunnel.cork();
+    tunnel.write('');
+    tunnel.write('');
+    tunnel.uncork();
+    tunnel.end();
+    expect(await heard).toBe('POST / HTTP/1.1\r\n{}');
+    expect(written).toEqual(['head', 'end']);
+  });
+
   it('is not ended by the signal of the attempt that opened it', async () => {
     const other = await guest(grant);
     const giveUp = new AbortController();

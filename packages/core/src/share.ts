@@ -1,13 +1,20 @@
 /** A share, the address of one port of a sandbox, as a record, and the port that keeps it. Implemented by `@instavm/store`. */
 import type { AccountId, SandboxId, ShareId } from './ids.ts';
 
-export type ShareRecord = {
+export type ShareSettings = {
+  /** Whether anyone who knows the address may use it. */
+  readonly isPublic: boolean;
+  /** Whether the program is told that it is `localhost:<port>`, and not the name that visitors use. */
+  readonly rewriteHost: boolean;
+};
+/** What is left out stays as it is. */
+export type ShareChange = { readonly [Name in keyof ShareSettings]?: ShareSettings[Name] | undefined };
+
+export type ShareRecord = ShareSettings & {
   readonly id: ShareId;
   readonly accountId: AccountId;
   readonly sandboxId: SandboxId;
   readonly port: number;
-  /** Whether anyone who knows the address may use it. */
-  readonly isPublic: boolean;
   readonly createdAt: Date;
   /** Null while it is open. A revoked one never opens again: its port gets another. */
   readonly revokedAt: Date | null;
@@ -22,8 +29,5 @@ export interface ShareRecords {
   /** Open ones of sandboxes that have not ended, newest first. */
   list(accountId: AccountId, limit: number, sandboxId?: SandboxId): Promise<ShareRecord[]>;
   /** @returns what it was before; undefined when it was not open, and nothing was changed */
-  update(
-    id: ShareId,
-    change: { readonly isPublic: boolean } | { readonly revokedAt: Date },
-  ): Promise<ShareRecord | undefined>;
+  update(id: ShareId, change: ShareChange | { readonly revokedAt: Date }): Promise<ShareRecord | undefined>;
 }

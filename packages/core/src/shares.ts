@@ -8,7 +8,7 @@ import { type AccountId, newShareId, type SandboxId, type ShareId } from './ids.
 import { absence } from './parts.ts';
 import type { SandboxRecords } from './records.ts';
 import type { SandboxRecord } from './sandbox.ts';
-import type { ShareRecord, ShareRecords } from './share.ts';
+import type { ShareChange, ShareRecord, ShareRecords } from './share.ts';
 import { ENDED_STATES } from './states.ts';
 
 export type SharePorts = {
@@ -30,16 +30,20 @@ export class Shares {
 
   /**
    * The share of a port, the same one each time until it is revoked.
-   * @param isPublic left out, a new one is private and one that is there stays as it is
+   * @param wanted what is left out is false of a new one, and stays as it is of one that is there
    * @throws lease_expired, invalid_state for a sandbox that has ended; share_not_found when it is revoked meanwhile
    */
-  async open(sandbox: SandboxRecord, port: number, isPublic?: boolean): Promise<ShareRecord> {
+  async open(sandbox: SandboxRecord, port: number, wanted: ShareChange = {}): Promise<ShareRecord> {
     if (ENDED_STATES.includes(sandbox.state)) throw absence(sandbox);
     const { id: sandboxId, accountId } = sandbox;
     const createdAt = this.#ports.clock.now();
-    const wanted = { id: newShareId(), accountId, sandboxId, port, isPublic: isPublic ?? false, createdAt };
-    const share = await this.#ports.shares.open({ ...wanted, revokedAt: null });
-    return isPublic === undefined || share.isPublic === isPublic ? share : this.#change(share.id, isPublic);
+    const { isPublic = false, rewriteHost = false } = wanted;
+    const made = { id: newShareId(), accountId, sandboxId, port, isPublic, rewriteHost, createdAt, revokedAt: null };
+    const share = await this.#ports.shares.open(made);
+    const isSo =
+      (wanted.isPublic ?? share.isPublic) === share.isPublic &&
+      (wanted.rewriteHost ?? share.rewriteHost) === share.rewriteHost;
+    return isSo ? share : this.#change(share.id, wanted);
   }
 
   /** For who only has the address. @returns undefined when there is no such share, it is revoked, or its sandbox has ended */
@@ -63,9 +67,9 @@ export class Shares {
   }
 
   /** @throws share_not_found */
-  async setPublic(accountId: AccountId, id: ShareId, isPublic: boolean): Promise<ShareRecord> {
+  async change(accountId: AccountId, id: ShareId, change: ShareChange): Promise<ShareRecord> {
     await this.get(accountId, id);
-    return this.#change(id, isPublic);
+    return this.#change(id, change);
   }
 
   /** Success when it is revoked already, and when its sandbox has ended. @throws share_not_found, also for another account's */
@@ -80,11 +84,12 @@ export class Shares {
     this.#listeners.add(listener);
   }
 
-  async #change(id: ShareId, isPublic: boolean): Promise<ShareRecord> {
-    const before = await this.#ports.shares.update(id, { isPublic });
+  async #change(id: ShareId, change: ShareChange): Promise<ShareRecord> {
+    const before = await this.#ports.shares.update(id, change);
     if (before === undefined) throw noShare(id);
+    const { isPublic = before.isPublic, rewriteHost = before.rewriteHost } = change;
     if (before.isPublic && !isPublic) this.#tell(id, 'private');
-    return { ...before, isPublic };
+    return { ...before, isPublic, rewriteHost };
   }
 
   #tell(id: ShareId, how: Withdrawal): void {

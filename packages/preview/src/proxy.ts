@@ -241,8 +241,13 @@ export class PreviewProxy {
       request,
       response,
       path,
-      visit: { clientAddress: parsed.clientAddress, authority: parsed.authority, httpVersion: request.httpVersion },
-      hostName: parsed.hostName,
+      visit: {
+        clientAddress: parsed.clientAddress,
+        authority: parsed.authority,
+        hostName: parsed.hostName,
+        serviceAuthority: target.serviceAuthority,
+        httpVersion: request.httpVersion,
+      },
       pool: share.pool,
       timeouts: { answerMs: this.#limits.answerTimeoutMs, idleMs: this.#limits.idleTimeoutMs },
     };

@@ -6,6 +6,8 @@ export type PreviewTarget = {
   readonly sandboxId: string;
   readonly port: number;
   readonly isPublic: boolean;
+  /** Host and port that the service is told it is, for one that answers to no other name; undefined: what the visitor wrote. */
+  readonly serviceAuthority?: string | undefined;
   /**
    * Wakes the sandbox if need be and connects to the port.
    * @throws InstaVMError: port_not_listening, sandbox_suspended, invalid_state, lease_expired, guest_lost, …

@@ -31,7 +31,7 @@ describe('a page', () => {
   });
 });
 
-const visit = { clientAddress: '2001:db8::1', authority: 'a.b', httpVersion: '1.1' };
+const visit = { clientAddress: '2001:db8::1', authority: 'a.b', hostName: 'a.b', httpVersion: '1.1' };
 
 describe('header fields', () => {
   it('that a visitor may not write are gone however they are spelled', () => {
@@ -52,6 +52,7 @@ describe('header fields', () => {
       visit,
     );
     expect(fields).toEqual([
+      ['Host', 'a.b'],
       ['X-C', '3'],
       ['Cookie', 'a=1; b=2'],
       ['X-Forwarded-For', '2001:db8::1'],
@@ -62,9 +63,32 @@ describe('header fields', () => {
     ]);
   });
 
+  it('name the service as it wants to be named, in both directions, and nobody else', () => {
+    const renamed = { ...visit, authority: 'A.b:8443', serviceAuthority: 'localhost:3000' };
+    const sent = (origin: string) => requestFields([['Origin', origin]], renamed).slice(0, 2);
+    expect(sent('https://a.B:8443')).toEqual([
+      ['Host', 'localhost:3000'],
+      ['Origin', 'http://localhost:3000'],
+    ]);
+    for (const origin of ['https://evil.example', 'http://a.b:8443', 'https://a.b', 'null'])
+      expect(sent(origin)[1]).toEqual(['Origin', origin]);
+    const led = (location: string) => responseFields([['Location', location]], renamed)[0]?.[1];
+    expect(led('http://localhost:3000/x?y#z')).toBe('https://A.b:8443/x?y#z');
+    expect(led('https://LOCALHOST:3000')).toBe('https://A.b:8443');
+    for (const location of [
+      '/x',
+      'http://localhost:30001/x',
+      'http://localhost:3000@evil.example/',
+      'https://a.b/',
+      '',
+    ])
+      expect(led(location)).toBe(location);
+    expect(responseFields([['Location', 'http://localhost:3000/']], visit)[0]?.[1]).toBe('http://localhost:3000/');
+  });
+
   it('keep a cookie on the host of its share', () => {
     const cookies = (value: string): string[] =>
-      responseFields([['Set-Cookie', value]], 'x.preview.localhost').map(([, kept]) => kept);
+      responseFields([['Set-Cookie', value]], { ...visit, hostName: 'x.preview.localhost' }).map(([, kept]) => kept);
     expect(cookies('a=1; Domain=x.preview.localhost; Secure')).toEqual(['a=1; Domain=x.preview.localhost; Secure']);
     expect(cookies('a=1; domain=.preview.localhost; Secure')).toEqual(['a=1; Secure']);
     expect(cookies('a=1;DOMAIN = preview.localhost')).toEqual(['a=1']);

@@ -11,5 +11,5 @@ export {
   type SandboxState,
   type SandboxStats,
 } from './sandbox.ts';
-export type { SandboxShares, ShareInfo, ShareLink, Shares } from './shares.ts';
+export type { SandboxShares, ShareChange, ShareInfo, ShareLink, Shares } from './shares.ts';
 export type { SnapshotInfo, Snapshots } from './snapshots.ts';

@@ -8,9 +8,14 @@ export type ShareInfo = {
   readonly port: number;
   /** Whether anyone who knows the address may use it; else it takes a link, or an API key of the account. */
   readonly isPublic: boolean;
+  /** Whether the program sees `localhost:<port>` as Host, and not the name that visitors use. */
+  readonly rewriteHost: boolean;
   readonly sandboxId: string;
   readonly createdAt: Date;
 };
+
+/** What is left out stays as it is; of a new share it is false. */
+export type ShareChange = { readonly isPublic?: boolean | undefined; readonly rewriteHost?: boolean | undefined };
 
 /** Opens a share for whoever has it, until it expires or the share is revoked. */
 export type ShareLink = { readonly url: string; readonly expiresAt: Date };
@@ -38,8 +43,8 @@ export class Shares {
   }
 
   /** Made private, whoever came in while it was public is cut off. @throws InstaVMError `share_not_found` */
-  async update(id: string, change: { readonly isPublic: boolean }): Promise<ShareInfo> {
-    const json = { is_public: change.isPublic };
+  async update(id: string, change: ShareChange): Promise<ShareInfo> {
+    const json = { is_public: change.isPublic, rewrite_host: change.rewriteHost };
     return shareInfo(await this.#http.json({ method: 'PATCH', path: pathOf(id), json }));
   }
 
@@ -74,11 +79,10 @@ export class SandboxShares extends Shares {
 
   /**
    * The address of a port, the same one each time until it is revoked. Nothing need listen there yet.
-   * @param wanted.isPublic left out, a new share is private, and one that is there stays as it is
    * @throws InstaVMError `not_available` when the server serves no previews; `lease_expired`, `invalid_state`
    */
-  async create(wanted: { readonly port: number; readonly isPublic?: boolean | undefined }): Promise<ShareInfo> {
-    const json = { port: wanted.port, is_public: wanted.isPublic, session_id: this.#sandboxId };
+  async create({ port, isPublic, rewriteHost }: ShareChange & { readonly port: number }): Promise<ShareInfo> {
+    const json = { port, is_public: isPublic, rewrite_host: rewriteHost, session_id: this.#sandboxId };
     return shareInfo(await this.#http.json({ method: 'POST', path: '/v1/shares', json }));
   }
 }
@@ -90,6 +94,7 @@ type WireShare = {
   url: string;
   port: number;
   is_public: boolean;
+  rewrite_host: boolean;
   session_id: string;
   created_at: string;
 };
@@ -99,6 +104,7 @@ const shareInfo = (wire: WireShare): ShareInfo => ({
   url: wire.url,
   port: wire.port,
   isPublic: wire.is_public,
+  rewriteHost: wire.rewrite_host,
   sandboxId: wire.session_id,
   createdAt: new Date(wire.created_at),
 });

@@ -28,6 +28,11 @@ describe('shares', () => {
     expect(await client.shares.get(share.id)).toEqual(share);
     expect(await client.shares.update(share.id, { isPublic: true })).toEqual({ ...share, isPublic: true });
     expect((await sandbox.shares.create({ port: 8000 })).isPublic).toBe(true);
+    expect(await client.shares.update(share.id, { rewriteHost: true })).toMatchObject({
+      isPublic: true,
+      rewriteHost: true,
+    });
+    expect((await sandbox.shares.create({ port: 8000, rewriteHost: false })).rewriteHost).toBe(false);
     await client.shares.revoke(share.id);
     await client.shares.revoke(share.id);
     await expect(client.shares.get(share.id)).rejects.toMatchObject({ code: 'share_not_found', status: 404 });

@@ -154,5 +154,13 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.createIndex('shares_by_account').on('shares').columns(['account_id', 'created_at']).execute();
     },
   },
+  '0006_share_hosts': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('shares')
+        .addColumn('rewrite_host', 'integer', (column) => column.notNull().defaultTo(0))
+        .execute();
+    },
+  },
   '0010_sign_in': signInTables,
 };

@@ -76,6 +76,7 @@ export type Tables = SignInTables & {
     sandbox_id: string;
     port: number;
     is_public: number;
+    rewrite_host: number;
     created_at: string;
     revoked_at: string | null;
   };

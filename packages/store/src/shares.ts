@@ -3,11 +3,12 @@ import {
   type AccountId,
   ENDED_STATES,
   type SandboxId,
+  type ShareChange,
   type ShareId,
   type ShareRecord,
   type ShareRecords,
 } from '@instavm/core';
-import type { Selectable } from 'kysely';
+import type { Selectable, Updateable } from 'kysely';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
 
@@ -20,6 +21,7 @@ export function shareRecords(database: Database): ShareRecords {
         sandbox_id: record.sandboxId,
         port: record.port,
         is_public: Number(record.isPublic),
+        rewrite_host: Number(record.rewriteHost),
         created_at: record.createdAt.toISOString(),
         revoked_at: null,
       };
@@ -65,13 +67,18 @@ export function shareRecords(database: Database): ShareRecords {
           .where('revoked_at', 'is', null)
           .executeTakeFirst();
         if (before === undefined) return undefined;
-        const columns =
-          'revokedAt' in change
-            ? { revoked_at: change.revokedAt.toISOString() }
-            : { is_public: Number(change.isPublic) };
-        await transaction.updateTable('shares').set(columns).where('id', '=', id).execute();
+        await transaction.updateTable('shares').set(columnsOf(change)).where('id', '=', id).execute();
         return toRecord(before);
       }),
+  };
+}
+
+function columnsOf(change: ShareChange | { readonly revokedAt: Date }): Updateable<Tables['shares']> {
+  if ('revokedAt' in change) return { revoked_at: change.revokedAt.toISOString() };
+  const { isPublic, rewriteHost } = change;
+  return {
+    ...(isPublic === undefined ? {} : { is_public: Number(isPublic) }),
+    ...(rewriteHost === undefined ? {} : { rewrite_host: Number(rewriteHost) }),
   };
 }
 
@@ -81,6 +88,7 @@ const toRecord = (row: Selectable<Tables['shares']>): ShareRecord => ({
   sandboxId: row.sandbox_id as SandboxId,
   port: row.port,
   isPublic: row.is_public === 1,
+  rewriteHost: row.rewrite_host === 1,
   createdAt: new Date(row.created_at),
   revokedAt: row.revoked_at === null ? null : new Date(row.revoked_at),
 });

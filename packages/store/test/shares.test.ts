@@ -31,6 +31,7 @@ describe('shares', () => {
     sandboxId,
     port: 8000,
     isPublic: false,
+    rewriteHost: false,
     createdAt: new Date(Date.UTC(2026, 0, 1) + 1000 * made++),
     revokedAt: null,
     ...fields,
@@ -60,6 +61,8 @@ describe('shares', () => {
     expect(await shares.update(made.id, { isPublic: true })).toEqual(made);
     expect(await shares.open(share({ isPublic: false }))).toEqual({ ...made, isPublic: true });
     expect(await shares.update(made.id, { isPublic: true })).toEqual({ ...made, isPublic: true });
+    await shares.update(made.id, { rewriteHost: true });
+    expect(await shares.find(made.id)).toEqual({ ...made, isPublic: true, rewriteHost: true });
   });
 
   it('cannot be changed when they are revoked, nor come back', async () => {

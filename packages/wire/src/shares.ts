@@ -11,6 +11,12 @@ export const CreateShareRequest = z
       .boolean()
       .nullish()
       .describe('Left out, a new share is private, and one that is there stays as it is.'),
+    rewrite_host: z
+      .boolean()
+      .nullish()
+      .describe(
+        'Ours. The program sees `localhost:<port>` as Host; else what the visitor wrote. Left out as is_public.',
+      ),
     session_id: z.string().nullish(),
     vm_id: z.string().nullish(),
   })
@@ -25,6 +31,7 @@ export const Share = z
     url: z.string().describe('The same as long as the share is open; no other share has the same host.'),
     port: z.number(),
     is_public: z.boolean(),
+    rewrite_host: z.boolean(),
     session_id: z.string(),
     created_at: z.string(),
   })
@@ -34,10 +41,14 @@ export const ShareRevoked = z.object({ share_id: z.string(), revoked: z.literal(
 
 /** `revoke: true` wins. */
 export const UpdateShareRequest = z
-  .strictObject({ is_public: z.boolean().nullish(), revoke: z.boolean().nullish() })
-  .refine(({ is_public, revoke }) => revoke === true || typeof is_public === 'boolean', {
+  .strictObject({
+    is_public: z.boolean().nullish(),
+    rewrite_host: z.boolean().nullish(),
+    revoke: z.boolean().nullish(),
+  })
+  .refine(({ revoke, ...settings }) => revoke === true || Object.values(settings).some((value) => value != null), {
     path: ['is_public'],
-    message: 'give is_public, or revoke: true',
+    message: 'give is_public, rewrite_host, or revoke: true',
   });
 
 export const SharesQuery = z.object({ session_id: z.string().optional() });

@@ -17,6 +17,8 @@ class Share:
     port: int
     #: Whether anyone who knows the address may use it; else it takes a link, or an API key of the account.
     is_public: bool
+    #: Whether the program sees `localhost:<port>` as Host, and not the name that visitors use.
+    rewrite_host: bool
     sandbox_id: str
     created_at: datetime
 
@@ -43,9 +45,9 @@ class AsyncShares:
     async def get(self, share_id: str) -> Share:
         return _share(await self._http.json("GET", _path(share_id)))
 
-    async def update(self, share_id: str, *, is_public: bool) -> Share:
-        """Made private, whoever came in while it was public is cut off."""
-        return _share(await self._http.json("PATCH", _path(share_id), json={"is_public": is_public}))
+    async def update(self, share_id: str, *, is_public: bool | None = None, rewrite_host: bool | None = None) -> Share:
+        """What is left out stays as it is. Made private, whoever came in while it was public is cut off."""
+        return _share(await self._http.json("PATCH", _path(share_id), json=_settings(is_public, rewrite_host)))
 
     async def revoke(self, share_id: str) -> None:
         """At once, for good, with what is open; success when it is so already."""
@@ -58,11 +60,16 @@ class AsyncShares:
         return ShareLink(answer["url"], instant(answer["expires_at"]))
 
 
-async def open_share(http: AsyncHttp, sandbox_id: str, port: int, is_public: bool | None) -> Share:
-    body: dict[str, Any] = {"session_id": sandbox_id, "port": port}
-    if is_public is not None:
-        body["is_public"] = is_public
+async def open_share(
+    http: AsyncHttp, sandbox_id: str, port: int, is_public: bool | None, rewrite_host: bool | None
+) -> Share:
+    body = {"session_id": sandbox_id, "port": port, **_settings(is_public, rewrite_host)}
     return _share(await http.json("POST", "/v1/shares", json=body))
+
+
+def _settings(is_public: bool | None, rewrite_host: bool | None) -> dict[str, Any]:
+    settings = {"is_public": is_public, "rewrite_host": rewrite_host}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _path(share_id: str) -> str:
@@ -75,6 +82,7 @@ def _share(share: dict[str, Any]) -> Share:
         url=share["url"],
         port=share["port"],
         is_public=share["is_public"],
+        rewrite_host=share["rewrite_host"],
         sandbox_id=share["session_id"],
         created_at=instant(share["created_at"]),
     )

@@ -277,9 +277,9 @@ class Sandbox:
     def stats(self) -> dict[str, int]:
         return self._loop.run(self._inner.stats())
 
-    def share(self, port: int, *, is_public: bool | None = None) -> Share:
+    def share(self, port: int, *, is_public: bool | None = None, rewrite_host: bool | None = None) -> Share:
         """As `AsyncSandbox.share`."""
-        return self._loop.run(self._inner.share(port, is_public=is_public))
+        return self._loop.run(self._inner.share(port, is_public=is_public, rewrite_host=rewrite_host))
 
     def set_egress_policy(self, policy: EgressPolicy) -> None:
         self._loop.run(self._inner.set_egress_policy(policy))
@@ -371,8 +371,8 @@ class Shares:
     def get(self, share_id: str) -> Share:
         return self._loop.run(self._inner.get(share_id))
 
-    def update(self, share_id: str, *, is_public: bool) -> Share:
-        return self._loop.run(self._inner.update(share_id, is_public=is_public))
+    def update(self, share_id: str, *, is_public: bool | None = None, rewrite_host: bool | None = None) -> Share:
+        return self._loop.run(self._inner.update(share_id, is_public=is_public, rewrite_host=rewrite_host))
 
     def revoke(self, share_id: str) -> None:
         self._loop.run(self._inner.revoke(share_id))

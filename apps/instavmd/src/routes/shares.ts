@@ -1,5 +1,12 @@
 /** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links and DELETE as our additions. */
-import { type AccountId, parseShareId, type SandboxRecord, type ShareId, type ShareRecord } from '@instavm/core';
+import {
+  type AccountId,
+  parseShareId,
+  type SandboxRecord,
+  type ShareChange,
+  type ShareId,
+  type ShareRecord,
+} from '@instavm/core';
 import {
   AppUrl,
   AppUrlQuery,
@@ -34,11 +41,11 @@ export const shareRoutes =
     };
     app.post('/v1/shares', { schema: created }, async ({ account, body }) => {
       const previews = previewsOf(services);
-      const { vm_id, session_id, port, is_public } = body;
+      const { vm_id, session_id, port } = body;
       const owner = vm_id
         ? await ownerOfVm(services, account.id, vm_id)
         : await ownerOf(services, account.id, session_id ?? '');
-      return shareView(previews, await shares.open(owner.record, port, is_public ?? undefined));
+      return shareView(previews, await shares.open(owner.record, port, settingsOf(body)));
     });
 
     const listed = {
@@ -64,7 +71,7 @@ export const shareRoutes =
       return { share_id: id, revoked: true as const };
     };
     const changed = {
-      summary: 'Make a share public or private, or revoke it',
+      summary: 'Make a share public or private, change what Host its program sees, or revoke it',
       params: Params,
       body: UpdateShareRequest,
       response: { 200: z.union([Share, ShareRevoked]) },
@@ -72,7 +79,7 @@ export const shareRoutes =
     app.patch('/v1/shares/:id', { schema: changed }, async ({ account, params, body }) => {
       const id = shareIdOf(params.id);
       if (body.revoke) return revoke(account.id, id);
-      return shareView(previewsOf(services), await shares.setPublic(account.id, id, body.is_public ?? false));
+      return shareView(previewsOf(services), await shares.change(account.id, id, settingsOf(body)));
     });
     const revoked = { summary: 'Revoke a share', params: Params, response: { 200: ShareRevoked } };
     app.delete('/v1/shares/:id', { schema: revoked }, async ({ account, params }) =>
@@ -145,11 +152,21 @@ function shareIdOf(text: string): ShareId {
   return id;
 }
 
+type WireSettings = {
+  readonly is_public?: boolean | null | undefined;
+  readonly rewrite_host?: boolean | null | undefined;
+};
+const settingsOf = ({ is_public, rewrite_host }: WireSettings): ShareChange => ({
+  isPublic: is_public ?? undefined,
+  rewriteHost: rewrite_host ?? undefined,
+});
+
 const shareView = (previews: PreviewAddresses, record: ShareRecord) => ({
   share_id: record.id,
   url: previews.urlOf(record.id),
   port: record.port,
   is_public: record.isPublic,
+  rewrite_host: record.rewriteHost,
   session_id: record.sandboxId,
   created_at: record.createdAt.toISOString(),
 });
