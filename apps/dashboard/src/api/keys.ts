@@ -6,7 +6,7 @@ export type KeyScope = 'full' | 'run' | 'read';
 
 export type ApiKey = {
   readonly id: number | string;
-  readonly description: string;
+  readonly name: string;
   /** Its first characters. */
   readonly prefix: string;
   readonly scope: KeyScope;
@@ -30,7 +30,7 @@ function useKeyChange<Wanted, Answer>(change: (wanted: Wanted) => Promise<Answer
 }
 
 export type WantedKey = {
-  readonly description: string;
+  readonly name: string;
   readonly scope: KeyScope;
   readonly expires_at: string | undefined;
 };
@@ -46,6 +46,7 @@ export const useCreateKey = () =>
     return key;
   });
 
-export const useRotateKey = () => useKeyChange((id: ApiKey['id']) => request<NewKey>('POST', path(id, '/rotate')));
+export const useRotateKey = () =>
+  useKeyChange((id: ApiKey['id']) => request<NewKey>('POST', path(id, '/rotate'), { json: {} }));
 
 export const useRevokeKey = () => useKeyChange((id: ApiKey['id']) => request('DELETE', path(id)));

@@ -1,5 +1,5 @@
-/** Buttons. One that cannot be used now says why: it stays reachable by keyboard, and its reason is its description. */
-import { type MouseEvent, type ReactNode, useId } from 'react';
+/** Buttons. One that cannot be used now says why: it stays reachable by keyboard, its reason is its description, and pressing it shows that. */
+import { type MouseEvent, type ReactNode, useId, useState } from 'react';
 
 type Props = {
   readonly children: ReactNode;
@@ -14,6 +14,7 @@ type Props = {
 
 export function Button({ children, onClick, kind = 'plain', type = 'button', reason, isBusy = false, label }: Props) {
   const reasonId = useId();
+  const [isAsked, setAsked] = useState(false);
   const isOff = reason !== undefined || isBusy;
   return (
     <span className="button-place">
@@ -25,6 +26,7 @@ export function Button({ children, onClick, kind = 'plain', type = 'button', rea
         aria-describedby={reason === undefined ? undefined : reasonId}
         title={reason}
         onClick={(event) => {
+          setAsked(reason !== undefined);
           if (isOff) event.preventDefault();
           else onClick?.(event);
         }}
@@ -32,7 +34,7 @@ export function Button({ children, onClick, kind = 'plain', type = 'button', rea
         {children}
       </button>
       {reason !== undefined && (
-        <span id={reasonId} className="visually-hidden">
+        <span id={reasonId} className={isAsked ? 'reason' : 'visually-hidden'}>
           {reason}
         </span>
       )}

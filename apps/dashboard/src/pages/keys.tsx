@@ -45,7 +45,7 @@ export function KeysPage() {
       {shown && (
         <div className="note" role="status">
           <h2>Copy it now: it is not shown again</h2>
-          <Code label={shown.description} text={shown.api_key} />
+          <Code label={shown.name} text={shown.api_key} />
           <p>
             The <Link href="/quickstart">quickstart</Link> has it filled in, as long as this page is open.
           </p>
@@ -98,7 +98,7 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
           {keys.map((key) => (
             <tr key={key.id}>
               <td data-label="Name">
-                <span className="name">{key.description}</span>
+                <span className="name">{key.name}</span>
                 <code className="muted id">{key.prefix}…</code>
               </td>
               <td data-label="Scope">{key.scope}</td>
@@ -110,13 +110,13 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
               <td className="row-actions">
                 <div className="actions">
                   <Button
-                    label={`Rotate ${key.description}`}
+                    label={`Rotate ${key.name}`}
                     isBusy={rotate.isPending}
                     onClick={() => rotate.mutate(key.id, { onSuccess: onRotated })}
                   >
                     Rotate
                   </Button>
-                  <Button kind="danger" label={`Revoke ${key.description}`} onClick={() => setDoomed(key)}>
+                  <Button kind="danger" label={`Revoke ${key.name}`} onClick={() => setDoomed(key)}>
                     Revoke
                   </Button>
                 </div>
@@ -126,7 +126,7 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
         </tbody>
       </table>
       {doomed && (
-        <Dialog title={`Revoke ${doomed.description}?`} onClose={() => setDoomed(undefined)}>
+        <Dialog title={`Revoke ${doomed.name}?`} onClose={() => setDoomed(undefined)}>
           <p>Whatever uses it is refused from now on. This cannot be undone.</p>
           <div className="actions">
             <Button
@@ -148,13 +148,13 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
 
 function CreateKey({ onClose, onCreated }: { onClose: () => void; onCreated: (key: NewKey) => void }) {
   const create = useCreateKey();
-  const [description, setDescription] = useState('');
+  const [name, setName] = useState('');
   const [scope, setScope] = useState<KeyScope>('full');
   const [days, setDays] = useState('');
   const submit = (event: FormEvent): void => {
     event.preventDefault();
     const expires_at = days === '' ? undefined : new Date(Date.now() + Number(days) * DAY_MS).toISOString();
-    create.mutate({ description, scope, expires_at }, { onSuccess: onCreated });
+    create.mutate({ name, scope, expires_at }, { onSuccess: onCreated });
   };
   return (
     <Dialog title="New API key" onClose={onClose}>
@@ -162,10 +162,10 @@ function CreateKey({ onClose, onCreated }: { onClose: () => void; onCreated: (ke
         <Field
           label="Name"
           hint="What it is for, so that you know which one to revoke."
-          value={description}
+          value={name}
           required
           maxLength={100}
-          onChange={({ target }) => setDescription(target.value)}
+          onChange={({ target }) => setName(target.value)}
         />
         <label className="field">
           <span>It may do</span>

@@ -3,10 +3,10 @@
  * connection is lost it attaches again there, so nothing is missed or shown twice.
  */
 import type { Terminal } from '@xterm/xterm';
-import { request } from '../../../api/http.ts';
+import { ApiError, request } from '../../../api/http.ts';
 
 export type ConnectionState =
-  | { readonly kind: 'connecting' | 'attached' }
+  | { readonly kind: 'connecting' | 'attached' | 'gone' }
   | { readonly kind: 'waiting'; readonly reason: string }
   | { readonly kind: 'exited'; readonly exitCode: number | null; readonly signal: string | null };
 
@@ -68,7 +68,8 @@ export class TerminalConnection {
       socket.onmessage = ({ data }) => this.#take(data);
       socket.onclose = ({ reason }) => this.#lost(ptyId, reason || 'The connection was lost.');
     } catch (error) {
-      this.#lost(ptyId, (error as Error).message);
+      if (error instanceof ApiError && error.status === 404) this.#end({ kind: 'gone' });
+      else this.#lost(ptyId, (error as Error).message);
     }
   }
 

@@ -46,7 +46,9 @@ export default function TerminalView({ sandbox }: ViewProps) {
   });
   const close = useMutation({
     mutationFn: (ptyId: string) => request('DELETE', `${base}/${encodeURIComponent(ptyId)}`),
-    onSuccess: refresh,
+    // At once, so that its screen does not come back to what is ending.
+    onMutate: (ptyId) => client.setQueryData<Pty[]>(key, (before) => before?.filter((pty) => pty.id !== ptyId)),
+    onSettled: refresh,
   });
   const tabs = ptys.data ?? [];
   const current = tabs.find((pty) => pty.id === chosen) ?? tabs[0];

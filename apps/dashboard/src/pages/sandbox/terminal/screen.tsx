@@ -72,6 +72,7 @@ export function Screen({ sandboxId, ptyId, onTitle }: Props) {
       <p className={`screen-state ${state.kind}`} role="status">
         {state.kind === 'connecting' && 'Connecting …'}
         {state.kind === 'waiting' && `${state.reason} Trying again …`}
+        {state.kind === 'gone' && 'The terminal has ended.'}
         {state.kind === 'exited' && `The program has ended (${state.signal ?? state.exitCode}).`}
       </p>
     </div>
