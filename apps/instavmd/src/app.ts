@@ -1,14 +1,16 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
 import type { EgressJournal, EgressLog, SandboxService, Shares } from '@instavm/core';
-import type { Account, Accounts } from '@instavm/store';
+import type { Accounts, ApiKeys } from '@instavm/store';
+import type { KeyScope } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
-import { authenticate } from './auth.ts';
+import { authenticate, type Caller, requireScope } from './auth.ts';
 import type { EgressRules } from './egress.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
+import type { KeyConnections } from './key-connections.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
@@ -18,6 +20,7 @@ import { egressLogRoutes } from './routes/egress-log.ts';
 import { executeRoutes } from './routes/execute.ts';
 import { fileRoutes } from './routes/files.ts';
 import { healthRoutes } from './routes/health.ts';
+import { keyRoutes } from './routes/keys.ts';
 import { notYetRoutes } from './routes/not-yet.ts';
 import { ptyRoutes } from './routes/ptys.ts';
 import { sandboxSnapshotRoutes } from './routes/sandbox-snapshots.ts';
@@ -34,6 +37,8 @@ import { serveWebSockets } from './ws/upgrade.ts';
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly keys: ApiKeys;
+  readonly keyConnections: KeyConnections;
   readonly ptyTokens: PtyTokens;
   readonly egress: EgressRules;
   readonly egressLog: EgressLog;
@@ -45,14 +50,27 @@ export type Services = {
   readonly health: () => Record<string, unknown>;
 };
 
+export type DeclaredRoute = {
+  readonly method: string;
+  readonly url: string;
+  readonly isPublic?: boolean;
+  readonly scope?: KeyScope;
+};
+
 declare module 'fastify' {
   interface FastifyRequest {
     /** Set before any handler of a route that needs a key. */
-    account: Account;
+    caller: Caller;
+  }
+  interface FastifyInstance {
+    /** Every route and who may use it. */
+    readonly declared: readonly DeclaredRoute[];
   }
   interface FastifyContextConfig {
     /** True: no key is asked for. */
     isPublic?: boolean;
+    /** What the key must be for. A route that is not public and says nothing is open to nobody. */
+    scope?: KeyScope;
   }
 }
 
@@ -82,12 +100,24 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     if (body === '') done(null, undefined);
     else parseJson(request, body as string, done);
   });
-  app.decorateRequest('account', null as unknown as Account);
+  app.decorateRequest('caller', null as unknown as Caller);
+  const declared: DeclaredRoute[] = [];
+  app.decorate('declared', declared);
+  app.addHook('onRoute', ({ method, url, config }) => {
+    for (const each of [method].flat()) declared.push({ method: each, url, ...config });
+  });
   answerErrors(app);
   const executions = new Executions();
-  app.addHook('onRequest', async (request: FastifyRequest) => {
-    if (request.routeOptions.config.isPublic || request.is404) return;
-    request.account = await authenticate(services.accounts, request.headers['x-api-key']);
+  app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+    const { isPublic, scope } = request.routeOptions.config;
+    if (isPublic || request.is404) return;
+    const caller = await authenticate(services.keys, request.headers['x-api-key']);
+    requireScope(caller, scope);
+    request.caller = caller;
+    reply.raw.once(
+      'close',
+      services.keyConnections.hold(caller, () => request.raw.destroy()),
+    );
   });
   await openApi(app);
   await app.register(healthRoutes(services));
@@ -100,6 +130,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(snapshotRoutes(services));
   await app.register(shareRoutes(services));
   await app.register(accountRoutes);
+  await app.register(keyRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));
   await app.register(sandboxRoutes(services));

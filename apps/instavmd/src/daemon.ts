@@ -18,6 +18,7 @@ import {
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import {
   Accounts,
+  ApiKeys,
   egressLog as egressLogIn,
   openDatabase,
   sandboxRecords,
@@ -34,6 +35,7 @@ import { createAdministrator, openDataDirectory } from './data-directory.ts';
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
+import { KeyConnections } from './key-connections.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { snapshotFiles } from './snapshot-files.ts';
@@ -102,14 +104,19 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
+    const keys = new ApiKeys(database);
+    const keyConnections = new KeyConnections();
+    cleanup.push(() => keyConnections.stop());
     const services = {
       sandboxes,
       accounts,
+      keys,
+      keyConnections,
       ptyTokens: new PtyTokens(),
       health,
       ...egress,
       shares,
-      previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, accounts }, logger),
+      previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, keys }, logger),
     };
     cleanup.push(() => services.previews?.close());
     const app = await buildApp(services, logger);

@@ -1,6 +1,7 @@
 /** Migrations in order; a finished one is never edited. */
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
+import { keyColumns } from './key-tables.ts';
 
 export const MIGRATIONS: Record<string, Migration> = {
   '0001_accounts_and_sandboxes': {
@@ -153,4 +154,5 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.createIndex('shares_by_account').on('shares').columns(['account_id', 'created_at']).execute();
     },
   },
+  '0008_key_scopes': keyColumns,
 };
