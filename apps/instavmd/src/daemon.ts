@@ -18,6 +18,7 @@ import {
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import {
   Accounts,
+  ApiKeys,
   egressLog as egressLogIn,
   openDatabase,
   sandboxRecords,
@@ -34,6 +35,7 @@ import { createAdministrator, openDataDirectory, signInSecret } from './data-dir
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
+import { KeyConnections } from './key-connections.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { Attempts } from './sign-in/attempts.ts';
@@ -105,10 +107,15 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
+    const keys = new ApiKeys(database);
+    const keyConnections = new KeyConnections();
+    cleanup.push(() => keyConnections.stop());
     const publicUrl = config.INSTAVM_PUBLIC_URL;
     const services = {
       sandboxes,
       accounts,
+      keys,
+      keyConnections,
       people: {
         signIns: new SignIns(accounts, { database, secret: signInSecret(data.signInSecretPath), publicUrl }),
         signUpMode: config.INSTAVM_SIGN_UP,
@@ -120,7 +127,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       health,
       ...egress,
       shares,
-      previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, accounts }, logger),
+      previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, keys }, logger),
     };
     cleanup.push(() => services.previews?.close());
     const app = await buildApp(services, logger);

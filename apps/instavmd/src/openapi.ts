@@ -10,6 +10,8 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
+  keys: refusing as Services['keys'],
+  keyConnections: refusing as Services['keyConnections'],
   people: {} as Services['people'],
   ptyTokens: new PtyTokens(),
   egress: refusing as Services['egress'],

@@ -5,14 +5,15 @@ import {
   type LifecycleLog,
   parseShareId,
   type SandboxId,
+  type SandboxRecord,
   type ShareId,
   type Shares,
   type Wake,
 } from '@instavm/core';
 import { PreviewProxy, type PreviewTargets } from '@instavm/preview';
-import type { Accounts } from '@instavm/store';
+import type { ApiKeys } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
-import { accountOf } from './auth.ts';
+import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
 
 /** @returns undefined when they are off. @throws conflict when the address is taken */
@@ -49,6 +50,7 @@ export type PreviewAddresses = {
 
 /** The part of a sandbox that a preview needs. */
 type Owner = {
+  readonly record: SandboxRecord;
   hold(): () => void;
   guest(wake: Wake): Promise<{ connectPort(port: number, signal: AbortSignal): Promise<Duplex> }>;
 };
@@ -56,7 +58,7 @@ type Owner = {
 export type PreviewParts = {
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
-  readonly accounts: Accounts;
+  readonly keys: ApiKeys;
 };
 
 type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
@@ -65,7 +67,7 @@ type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
  * A connection holds its sandbox as used until it is closed. Revoking the share closes it, and so does making it private for one that was opened
  * while it was public.
  */
-export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): PreviewTargets {
+export function previewTargets({ shares, sandboxes, keys }: PreviewParts): PreviewTargets {
   /** From before they are dialled until they are closed. */
   const connections = new Map<ShareId, Set<Connection>>();
   shares.onWithdrawn((id, how) => {
@@ -122,10 +124,13 @@ export function previewTargets({ shares, sandboxes, accounts }: PreviewParts): P
     },
 
     async mayOpen(apiKey, { shareId }) {
-      const account = await accountOf(accounts, apiKey);
+      const caller = await callerOf(keys, apiKey);
       const id = parseShareId(shareId);
       const share = id && (await shares.find(id));
-      return account !== undefined && share?.accountId === account.id;
+      // What a page does behind its address is more than looking.
+      if (caller === undefined || caller.scope === 'read' || share?.accountId !== caller.account.id) return false;
+      const { record } = await sandboxes.get(share.accountId, share.sandboxId);
+      return isFor(caller, record, record.metadata);
     },
   };
 }

@@ -7,13 +7,14 @@ import {
   newSandboxId,
   systemClock,
 } from '@instavm/core';
-import { Accounts, type Database, egressLog, openDatabase } from '@instavm/store';
+import { Accounts, ApiKeys, type Database, egressLog, openDatabase } from '@instavm/store';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
+import { KeyConnections } from '../src/key-connections.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
 const record = (fields: Partial<EgressRecord> = {}): EgressRecord => ({
@@ -42,18 +43,21 @@ describe('the egress log', () => {
   let log: EgressLog;
   let journal: EgressJournal;
   let app: FastifyInstance;
+  let keyConnections: KeyConnections;
   let url: string;
   let key = '';
   beforeEach(async () => {
     database = await openDatabase(':memory:');
     const accounts = new Accounts(database);
-    await accounts.createWithKey('a@b', 'A', 'first', (given) => {
+    const { id: accountId } = await accounts.createWithKey('a@b', 'A', 'first', (given) => {
       key = given;
     });
     log = egressLog(database);
     const logger = pino({ level: 'silent' });
     journal = new EgressJournal(log, systemClock, logger);
-    const sandboxes = { get: async () => ({ record: { id } }) } as unknown as Services['sandboxes'];
+    const record = { id, accountId, metadata: {} };
+    const sandboxes = { get: async () => ({ record }) } as unknown as Services['sandboxes'];
+    keyConnections = new KeyConnections();
     const own = {
       egress: egressRules(createGateway(parseConfig({}), () => {}, logger)),
       egressLog: log,
@@ -63,7 +67,10 @@ describe('the egress log', () => {
       previews: undefined,
       health: () => ({}),
     };
-    app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), ...own }, logger);
+    app = await buildApp(
+      { sandboxes, accounts, keys: new ApiKeys(database), keyConnections, ptyTokens: new PtyTokens(), ...own },
+      logger,
+    );
     await app.listen({ host: '127.0.0.1', port: 0 });
     const { port } = app.server.address() as { port: number };
     url = `http://127.0.0.1:${port}/v2/sandboxes/${id}/egress/log`;
@@ -72,6 +79,7 @@ describe('the egress log', () => {
     journal.endFollowers();
     await app.close();
     await journal.stop();
+    keyConnections.stop();
     await database.destroy();
   });
 

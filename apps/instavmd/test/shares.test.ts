@@ -13,12 +13,21 @@ import {
   systemClock,
 } from '@instavm/core';
 import type { PreviewTargets } from '@instavm/preview';
-import { type Account, Accounts, type Database, openDatabase, sandboxRecords, shareRecords } from '@instavm/store';
+import {
+  type Account,
+  Accounts,
+  ApiKeys,
+  type Database,
+  openDatabase,
+  sandboxRecords,
+  shareRecords,
+} from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
+import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
@@ -79,6 +88,9 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     ...unused,
     sandboxes,
     accounts,
+    keys: new ApiKeys(database),
+    people: {},
+    keyConnections: new KeyConnections(),
     ptyTokens: new PtyTokens(),
     shares,
     previews: addresses ?? undefined,
@@ -314,6 +326,7 @@ describe('shares as the preview proxy sees them', () => {
     events = [];
     connectPort = async () => new PassThrough();
     const owner = {
+      record: { metadata: {}, accountId: account.id } as SandboxRecord,
       hold: () => {
         events.push('held');
         return () => void events.push('released');
@@ -324,7 +337,7 @@ describe('shares as the preview proxy sees them', () => {
       },
     };
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
-    targets = previewTargets({ shares, sandboxes, accounts });
+    targets = previewTargets({ shares, sandboxes, keys: new ApiKeys(database) });
   });
 
   it('tell the program its own name when that is asked for', async () => {

@@ -1,6 +1,7 @@
 /** Migrations in order; a finished one is never edited. */
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
+import { keyColumns } from './key-tables.ts';
 import { signInTables } from './sign-in-tables.ts';
 
 export const MIGRATIONS: Record<string, Migration> = {
@@ -162,5 +163,6 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0008_key_scopes': keyColumns,
   '0010_sign_in': signInTables,
 };

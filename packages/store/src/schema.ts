@@ -25,6 +25,14 @@ export type Tables = SignInTables & {
     created_at: string;
     last_used_at: string | null;
     revoked_at: string | null;
+    description: string | null;
+    scope: Generated<string>;
+    /** Entries that the metadata of a sandbox must have to be there for this key. */
+    sandbox_metadata: string | null;
+    expires_at: string | null;
+    /** Of the secret before the last rotation, as long as it works. */
+    previous_sha256_hex: string | null;
+    previous_expires_at: string | null;
   };
   sandboxes: {
     id: string;

@@ -1,5 +1,6 @@
 export * from './common.ts';
 export * from './errors.ts';
+export * from './keys.ts';
 export * from './shares.ts';
 export * from './sign-in.ts';
 export * from './v1.ts';

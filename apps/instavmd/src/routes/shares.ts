@@ -23,8 +23,9 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { type Caller, READ, RUN } from '../auth.ts';
 import type { PreviewAddresses } from '../previews.ts';
-import { ownerOf, ownerOfVm, vmStatus } from './views.ts';
+import { ownerOf, ownerOfVm, recordsFor, vmStatus } from './views.ts';
 
 const LIST_LIMIT = 1000;
 const Params = z.object({ id: z.string() });
@@ -39,12 +40,12 @@ export const shareRoutes =
       body: CreateShareRequest,
       response: { 200: Share },
     };
-    app.post('/v1/shares', { schema: created }, async ({ account, body }) => {
+    app.post('/v1/shares', { ...RUN, schema: created }, async ({ caller, body }) => {
       const previews = previewsOf(services);
       const { vm_id, session_id, port } = body;
       const owner = vm_id
-        ? await ownerOfVm(services, account.id, vm_id)
-        : await ownerOf(services, account.id, session_id ?? '');
+        ? await ownerOfVm(services, caller, vm_id)
+        : await ownerOf(services, caller, session_id ?? '');
       return shareView(previews, await shares.open(owner.record, port, settingsOf(body)));
     });
 
@@ -53,16 +54,22 @@ export const shareRoutes =
       querystring: SharesQuery,
       response: { 200: Shares },
     };
-    app.get('/v1/shares', { schema: listed }, async ({ account, query }) => {
+    app.get('/v1/shares', { ...READ, schema: listed }, async ({ caller, query }) => {
       const previews = previewsOf(services);
-      const sandboxId = query.session_id && (await ownerOf(services, account.id, query.session_id)).record.id;
-      const records = await shares.list(account.id, LIST_LIMIT, sandboxId || undefined);
-      return { shares: records.map((record) => shareView(previews, record)) };
+      const sandboxId = query.session_id && (await ownerOf(services, caller, query.session_id)).record.id;
+      const records = await shares.list(caller.account.id, LIST_LIMIT, sandboxId || undefined);
+      const isAll = caller.sandboxMetadata === null;
+      const sandboxes = new Set(isAll ? [] : (await recordsFor(services, caller)).map(({ id }) => id));
+      const visible = records.filter((record) => isAll || sandboxes.has(record.sandboxId));
+      return { shares: visible.map((record) => shareView(previews, record)) };
     });
 
     const one = { params: Params, response: { 200: Share } };
-    app.get('/v1/shares/:id', { schema: one }, async ({ account, params }) =>
-      shareView(previewsOf(services), await shares.get(account.id, shareIdOf(params.id))),
+    app.get('/v1/shares/:id', { ...READ, schema: one }, async ({ caller, params }) =>
+      shareView(
+        previewsOf(services),
+        await shares.get(caller.account.id, await shareIdFor(services, caller, params.id)),
+      ),
     );
 
     // Revoking works where nothing is served as well: a later daemon might.
@@ -76,14 +83,14 @@ export const shareRoutes =
       body: UpdateShareRequest,
       response: { 200: z.union([Share, ShareRevoked]) },
     };
-    app.patch('/v1/shares/:id', { schema: changed }, async ({ account, params, body }) => {
-      const id = shareIdOf(params.id);
-      if (body.revoke) return revoke(account.id, id);
-      return shareView(previewsOf(services), await shares.change(account.id, id, settingsOf(body)));
+    app.patch('/v1/shares/:id', { ...RUN, schema: changed }, async ({ caller, params, body }) => {
+      const id = await shareIdFor(services, caller, params.id);
+      if (body.revoke) return revoke(caller.account.id, id);
+      return shareView(previewsOf(services), await shares.change(caller.account.id, id, settingsOf(body)));
     });
     const revoked = { summary: 'Revoke a share', params: Params, response: { 200: ShareRevoked } };
-    app.delete('/v1/shares/:id', { schema: revoked }, async ({ account, params }) =>
-      revoke(account.id, shareIdOf(params.id)),
+    app.delete('/v1/shares/:id', { ...RUN, schema: revoked }, async ({ caller, params }) =>
+      revoke(caller.account.id, await shareIdFor(services, caller, params.id)),
     );
 
     const signed = {
@@ -92,9 +99,9 @@ export const shareRoutes =
       body: ShareTokenRequest.nullish(),
       response: { 200: ShareToken },
     };
-    app.post('/v1/shares/:id/token', { schema: signed }, async ({ account, params, body }) => {
+    app.post('/v1/shares/:id/token', { ...RUN, schema: signed }, async ({ caller, params, body }) => {
       const previews = previewsOf(services);
-      const { id } = await shares.get(account.id, shareIdOf(params.id));
+      const { id } = await shares.get(caller.account.id, await shareIdFor(services, caller, params.id));
       const { ttl_seconds } = body ?? ShareTokenRequest.parse({});
       const expiresAt = new Date(Date.now() + ttl_seconds * 1000);
       return { url: previews.signedUrlOf(id, expiresAt), expires_at: expiresAt.toISOString() };
@@ -106,9 +113,9 @@ export const shareRoutes =
       querystring: AppUrlQuery,
       response: { 200: AppUrl },
     };
-    app.get('/v1/sessions/app-url/:sid', { schema: appUrl }, async ({ account, params, query }) => {
+    app.get('/v1/sessions/app-url/:sid', { ...RUN, schema: appUrl }, async ({ caller, params, query }) => {
       const previews = previewsOf(services);
-      const { record } = await ownerOf(services, account.id, params.sid);
+      const { record } = await ownerOf(services, caller, params.sid);
       const share = await shares.open(record, query.port);
       const seconds = linkSeconds(record);
       // Asking for an address makes nothing public that was not.
@@ -146,9 +153,13 @@ function previewsOf({ previews }: Services): PreviewAddresses {
 }
 
 /** @throws share_not_found */
-function shareIdOf(text: string): ShareId {
+async function shareIdFor(services: Services, caller: Caller, text: string): Promise<ShareId> {
+  const none = (): Error => new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
   const id = parseShareId(text);
-  if (id === undefined) throw new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
+  if (id === undefined) throw none();
+  if (caller.sandboxMetadata === null) return id;
+  const { sandboxId } = await services.shares.get(caller.account.id, id);
+  if (!(await recordsFor(services, caller)).some((record) => record.id === sandboxId)) throw none();
   return id;
 }
 

@@ -16,7 +16,8 @@ import {
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import type { PeopleServices, Services } from '../app.ts';
-import { browserHeaders } from '../auth.ts';
+import { FULL, PUBLIC, requireAdministrator } from '../auth.ts';
+import { browserHeaders } from '../sign-in/browser.ts';
 import { ownOrigin, requireOwnPage } from '../sign-in/same-origin.ts';
 import type { SignedIn } from '../sign-in/sign-ins.ts';
 import { DASHBOARD } from './dashboard.ts';
@@ -35,7 +36,7 @@ const browserRoutes =
   ({ signIns, signUpMode, attempts, publicUrl }: PeopleServices): FastifyPluginAsyncZod =>
   async (app) => {
     app.addHook('onRequest', async ({ headers }) => requireOwnPage(headers, publicUrl));
-    const config = { isPublic: true };
+    const { config } = PUBLIC;
     const signedIn = { config, schema: { response: { 200: SignedInAnswer } } };
 
     app.get('/api/auth/session', { config, schema: { response: { 200: SignInState } } }, async (request, reply) => {
@@ -113,11 +114,11 @@ const linkRoutes =
     };
 
     const linked = { summary: 'A link that signs the administrator in, once', response: { 201: OneTimeLink } };
-    app.post('/api/auth/links', { schema: linked }, async (request, reply) => {
-      requireAdministrator(request.account);
+    app.post('/api/auth/links', { ...FULL, schema: linked }, async (request, reply) => {
+      requireAdministrator(request.caller);
       if (!isLoopback(request.ip))
         throw new InstaVMError('permission_denied', 'links that sign in are made on the machine of the daemon');
-      const { token, expiresAt } = await signIns.createLink(request.account.id);
+      const { token, expiresAt } = await signIns.createLink(request.caller.account.id);
       const url = dashboardUrl(request, '/sign-in', { link: token });
       return reply.code(201).send({ url, expires_at: expiresAt.toISOString() });
     });
@@ -127,15 +128,15 @@ const linkRoutes =
       body: InvitationRequest.nullish(),
       response: { 201: OneTimeLink },
     };
-    app.post('/api/auth/invitations', { schema: invited }, async (request, reply) => {
-      requireAdministrator(request.account);
+    app.post('/api/auth/invitations', { ...FULL, schema: invited }, async (request, reply) => {
+      requireAdministrator(request.caller);
       if (signUpMode === 'closed')
         throw new InstaVMError('sign_up_closed', 'nobody can sign up on this server', {
           hint: 'Start the daemon with INSTAVM_SIGN_UP=invitation.',
         });
 
       const { token, expiresAt } = await signIns.createInvitation(
-        request.account.id,
+        request.caller.account.id,
         (request.body?.ttl_seconds ?? INVITED_SECONDS) * 1000,
       );
       const url = dashboardUrl(request, '/sign-up', { invitation: token });
@@ -152,10 +153,6 @@ const accountView = ({ id, email, name, isAdministrator }: Account) => ({
   ...{ id, email, name },
   is_administrator: isAdministrator,
 });
-
-function requireAdministrator({ isAdministrator }: Account): void {
-  if (!isAdministrator) throw new InstaVMError('permission_denied', 'only the administrator may do this');
-}
 
 /** Without cookies: whoever was signed in before has no part in who is now. */
 function strangerHeaders({ headers }: FastifyRequest): Headers {

@@ -99,10 +99,13 @@ export class TerminalConnection {
       if (this.#pending !== '') this.#send(new TextEncoder().encode(this.#pending));
       this.#pending = '';
     } else if (frame.type === 'skipped') this.#offset = frame.offset;
-    else if (frame.type === 'exit') {
-      this.#isOver = true;
-      this.#onState({ kind: 'exited', exitCode: frame.exit_code, signal: frame.signal });
-    }
+    else if (frame.type === 'exit') this.#end({ kind: 'exited', exitCode: frame.exit_code, signal: frame.signal });
+  }
+
+  #end(state: ConnectionState): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#onState(state);
   }
 
   #show(bytes: Uint8Array): void {
