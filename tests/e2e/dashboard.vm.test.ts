@@ -148,13 +148,12 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await shows(/^\d+ \d+$/m);
     const before = /^(\d+) (\d+)$/m.exec(await screen());
     await page.setViewportSize({ width: 900, height: 700 });
-    await expect
-      .poll(async () => {
-        await type('clear; stty size');
-        await page.waitForTimeout(500);
-        return Number(/^\d+ (\d+)$/m.exec(await screen())?.[1] ?? Number.POSITIVE_INFINITY);
-      })
-      .toBeLessThan(Number(before?.[2]));
+    const columns = async (): Promise<number> => {
+      await type('clear; stty size');
+      await page.waitForTimeout(500);
+      return Number(/^\d+ (\d+)$/m.exec(await screen())?.[1] ?? Number.POSITIVE_INFINITY);
+    };
+    await expect.poll(columns, { timeout: 30_000, interval: 500 }).toBeLessThan(Number(before?.[2]));
     await page.reload();
     await page.locator('.screen-state.attached').waitFor({ state: 'attached' });
     await page.locator('.xterm').click();
@@ -226,6 +225,30 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await page.getByRole('button', { name: 'Ask' }).click();
     await page.getByRole('status').getByText('allowed', { exact: true }).waitFor();
     expect((await sandbox.getEgressPolicy()).allowedDomains).toEqual(['never-allowed.example']);
+  });
+
+  it('makes a key, fills it in where it is needed, and revokes it at once', async () => {
+    const { page } = visitor;
+    await visitor.signIn();
+    await page.getByRole('link', { name: 'API keys' }).click();
+    await page.getByRole('button', { name: 'New key' }).click();
+    await page.getByLabel('Name').fill('for the agent');
+    await page.getByRole('button', { name: 'Make the key' }).click();
+    const shown = page.getByRole('status').locator('pre');
+    await shown.waitFor();
+    const key = (await shown.textContent()) ?? '';
+    const own = new InstaVM({ apiKey: key, baseUrl: daemon.baseUrl });
+    expect((await own.sandboxes.list()).map(({ id }) => id)).toContain(sandbox.id);
+    await page.getByRole('link', { name: 'Quickstart', exact: true }).click();
+    await page.getByText(`export INSTAVM_API_KEY=${key}`).waitFor();
+    await page.getByText(`export INSTAVM_BASE_URL=${daemon.baseUrl}`).waitFor();
+    await page.getByRole('link', { name: 'API keys' }).click();
+    await page.getByRole('row', { name: /for the agent/ }).waitFor();
+    await page.getByRole('button', { name: 'Revoke for the agent' }).click();
+    await page.getByRole('button', { name: 'Revoke it' }).click();
+    await page.getByRole('row', { name: /for the agent/ }).waitFor({ state: 'detached' });
+    await expect(own.sandboxes.list()).rejects.toMatchObject({ code: 'unauthenticated' });
+    own.close();
   });
 
   it('shows names, titles and output of a sandbox as text, whatever is in them', async () => {

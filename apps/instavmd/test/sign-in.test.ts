@@ -191,6 +191,12 @@ describe('a daemon where anyone may sign up', () => {
     expect(both.find(({ status }) => status === 200)?.body.account).toMatchObject({ is_administrator: true });
   });
 
+  it('gives no link to somebody for whom a proxy asks', async () => {
+    const headers = { 'x-api-key': daemon.apiKey, 'x-forwarded-for': '203.0.113.7' };
+    const refused = await new Browser(daemon).ask('POST', '/api/auth/links', undefined, headers);
+    expect([refused.status, refused.body.code]).toEqual([403, 'permission_denied']);
+  });
+
   it('gives links and invitations to the administrator alone', async () => {
     for (const path of ['/api/auth/links', '/api/auth/invitations']) {
       const refused = await ada.ask('POST', path);

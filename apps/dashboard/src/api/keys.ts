@@ -1,22 +1,10 @@
 /** API keys of the account (contract §12). */
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { request } from './http.ts';
+import type { ApiKey, CreateKey, NewKey } from './types.ts';
 
-export type KeyScope = 'full' | 'run' | 'read';
-
-export type ApiKey = {
-  readonly id: number | string;
-  readonly name: string;
-  /** Its first characters. */
-  readonly prefix: string;
-  readonly scope: KeyScope;
-  readonly created_at: string;
-  readonly last_used_at: string | null;
-  readonly expires_at: string | null;
-};
-
-/** The one time that it is shown. */
-export type NewKey = ApiKey & { readonly api_key: string };
+export type { ApiKey, NewKey };
+export type KeyScope = ApiKey['scope'];
 
 const KEY = ['keys'];
 const path = (id: ApiKey['id'], rest = ''): string => `/v1/api-keys/${encodeURIComponent(id)}${rest}`;
@@ -29,18 +17,12 @@ function useKeyChange<Wanted, Answer>(change: (wanted: Wanted) => Promise<Answer
   return useMutation({ mutationFn: change, onSettled: () => client.invalidateQueries({ queryKey: KEY }) });
 }
 
-export type WantedKey = {
-  readonly name: string;
-  readonly scope: KeyScope;
-  readonly expires_at: string | undefined;
-};
-
 /** The quickstart shows it while the page is open; nothing keeps it. */
 let justCreated: string | undefined;
 export const keyJustCreated = (): string | undefined => justCreated;
 
 export const useCreateKey = () =>
-  useKeyChange(async (json: WantedKey) => {
+  useKeyChange(async (json: CreateKey) => {
     const key = await request<NewKey>('POST', '/v1/api-keys/', { json });
     justCreated = key.api_key;
     return key;

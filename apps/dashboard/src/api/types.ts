@@ -17,3 +17,6 @@ export type EgressVerdict = z.output<typeof wire.EgressTestResponse>;
 export type Share = z.output<typeof wire.Share>;
 export type Snapshot = z.output<typeof wire.Snapshot>;
 export type CliPairing = z.output<typeof wire.CliPairing>;
+export type ApiKey = z.output<typeof wire.ApiKey>;
+export type NewKey = z.output<typeof wire.NewApiKey>;
+export type CreateKey = z.input<typeof wire.CreateKeyRequest>;

@@ -153,7 +153,7 @@ function CreateKey({ onClose, onCreated }: { onClose: () => void; onCreated: (ke
   const [days, setDays] = useState('');
   const submit = (event: FormEvent): void => {
     event.preventDefault();
-    const expires_at = days === '' ? undefined : new Date(Date.now() + Number(days) * DAY_MS).toISOString();
+    const expires_at = days === '' ? null : new Date(Date.now() + Number(days) * DAY_MS).toISOString();
     create.mutate({ name, scope, expires_at }, { onSuccess: onCreated });
   };
   return (

@@ -116,7 +116,7 @@ const linkRoutes =
     const linked = { summary: 'A link that signs the administrator in, once', response: { 201: OneTimeLink } };
     app.post('/api/auth/links', { ...FULL, schema: linked }, async (request, reply) => {
       requireAdministrator(request.caller);
-      if (!isLoopback(request.ip))
+      if (!isFromThisMachine(request))
         throw new InstaVMError('permission_denied', 'links that sign in are made on the machine of the daemon');
       const { token, expiresAt } = await signIns.createLink(request.caller.account.id);
       const url = dashboardUrl(request, '/sign-in', { link: token });
@@ -159,5 +159,8 @@ function strangerHeaders({ headers }: FastifyRequest): Headers {
   return new Headers({ 'user-agent': headers['user-agent'] ?? '' });
 }
 
-const isLoopback = (address: string): boolean =>
-  isIPv6(address) ? address === '::1' || address.startsWith('::ffff:127.') : address.startsWith('127.');
+/** A proxy on this machine says for whom it asks (RFC 7239 and what preceded it). */
+function isFromThisMachine({ ip, headers }: FastifyRequest): boolean {
+  if (headers.forwarded !== undefined || headers['x-forwarded-for'] !== undefined) return false;
+  return isIPv6(ip) ? ip === '::1' || ip.startsWith('::ffff:127.') : ip.startsWith('127.');
+}
