@@ -3,7 +3,8 @@ import { useState } from 'react';
 import { Link } from 'wouter';
 import { keyJustCreated } from '../api/keys.ts';
 import { Code } from '../components/copy.tsx';
-import { PYTHON, TYPESCRIPT } from './examples.ts';
+import PYTHON from './examples/analyst.py.txt?raw';
+import TYPESCRIPT from './examples/analyst.ts.txt?raw';
 
 const LANGUAGES = [
   ['TypeScript', TYPESCRIPT, 'analyst.ts'],
