@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
 import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
+import { keysCommand } from './commands/keys/index.ts';
 import { lsCommand } from './commands/ls.ts';
 import { newCommand } from './commands/new.ts';
 import { ptyCommand } from './commands/pty.ts';
@@ -25,6 +26,7 @@ for (const command of [
   ptysCommand,
   egressCommand,
   shareCommand,
+  keysCommand,
 ])
   program.addCommand(command);
 
