@@ -5,6 +5,7 @@ import { dashboardCommand } from './commands/dashboard.ts';
 import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
 import { inviteCommand } from './commands/invite.ts';
+import { keysCommand } from './commands/keys/index.ts';
 import { loginCommand } from './commands/login.ts';
 import { lsCommand } from './commands/ls.ts';
 import { newCommand } from './commands/new.ts';
@@ -36,6 +37,7 @@ for (const command of [
   whoamiCommand,
   dashboardCommand,
   inviteCommand,
+  keysCommand,
 ])
   program.addCommand(command);
 

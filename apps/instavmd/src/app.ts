@@ -134,7 +134,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     request.caller = caller;
     reply.raw.once(
       'close',
-      services.keyConnections.hold(caller, () => request.raw.destroy()),
+      services.keyConnections.hold(caller, () => request.raw.socket.destroy()),
     );
   });
   await openApi(app);

@@ -2,6 +2,7 @@
 import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
+import { ApiKeys } from './keys.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
 import { Shares } from './shares.ts';
 import { Snapshots } from './snapshots.ts';
@@ -43,6 +44,7 @@ export class InstaVM {
   readonly snapshots: Snapshots;
   /** Ports with an address, of all sandboxes. */
   readonly shares: Shares;
+  readonly keys: ApiKeys;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -59,6 +61,7 @@ export class InstaVM {
     this.sandboxes = new Sandboxes(this.#http);
     this.snapshots = new Snapshots(this.#http);
     this.shares = new Shares(this.#http);
+    this.keys = new ApiKeys(this.#http);
   }
 
   /** Closes idle connections. */

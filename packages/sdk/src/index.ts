@@ -3,6 +3,7 @@ export type { EgressGap, EgressLogEntry, EgressLogFilter, EgressLogPage, EgressP
 export { errorFromBody, InstaVMError, type Retryable } from './errors.ts';
 export type { Command, Exec, ExecOptions, ExecResult } from './exec.ts';
 export type { Access, ChangeEvent, Contents, FileInfo, FileKind, Files, Ownership, WriteOptions } from './files.ts';
+export type { ApiKeyInfo, ApiKeys, CreateKeyOptions, KeyScope, NewApiKey } from './keys.ts';
 export type { AttachOptions, Pty, PtyExit, PtyInfo, PtyNotice, PtyOptions, Ptys } from './pty.ts';
 export {
   type RunResult,

@@ -11,15 +11,19 @@ from ._client import (
 from ._egress import EgressAddress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
+from ._keys import ApiKey, AsyncApiKeys, KeyScope, NewApiKey
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
 from ._shares import AsyncShares, Share, ShareLink
-from ._sync import Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._sync import ApiKeys, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
     "DEFAULT_BASE_URL",
+    "ApiKey",
+    "ApiKeys",
+    "AsyncApiKeys",
     "AsyncExec",
     "AsyncFiles",
     "AsyncInstaVM",
@@ -40,6 +44,8 @@ __all__ = [
     "Files",
     "InstaVM",
     "InstaVMError",
+    "KeyScope",
+    "NewApiKey",
     "Output",
     "Pty",
     "PtyExit",

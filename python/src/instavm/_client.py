@@ -12,6 +12,7 @@ from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, Egres
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
 from ._http import AsyncHttp, instant, path_segment
+from ._keys import AsyncApiKeys
 from ._pty import AsyncPtys
 from ._shares import AsyncShares, Share, open_share
 from .errors import InstaVMError
@@ -285,6 +286,7 @@ class AsyncInstaVM:
         self.snapshots = AsyncSnapshots(self._http)
         #: Ports with an address, of all sandboxes.
         self.shares = AsyncShares(self._http)
+        self.keys = AsyncApiKeys(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -34,7 +34,7 @@ export const keyRoutes =
         scope,
         sandbox_metadata = null,
         expires_at = null,
-      } = CreateKeyRequest.parse(body ?? {});
+      } = body ?? CreateKeyRequest.parse({});
       requireFuture(expires_at);
       const { key, secret } = await keys.create(caller.account.id, {
         name: name ?? (description?.slice(0, MAX_NAME_LENGTH) || DEFAULT_NAME),
