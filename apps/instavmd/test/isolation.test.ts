@@ -30,6 +30,12 @@ const NO_EGRESS = {
   allowed_cidrs: [],
 };
 const ENTRIES = { entries: [{ env_name: 'A', value: 'b' }] };
+const LOGIN = {
+  state: 's'.repeat(43),
+  code_challenge: 'c'.repeat(43),
+  code_challenge_method: 'S256',
+  redirect_uri: 'http://127.0.0.1:4321/callback',
+};
 const form = (victim: Victim): string =>
   `${[
     ['remote_path', '/x'],
@@ -116,6 +122,19 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   'GET /v2/sandboxes/{id}/tar': sandbox({ query: '?path=/' }),
   'PUT /v2/sandboxes/{id}/tar': sandbox({ query: '?path=/x', raw: { type: 'application/x-tar', body: () => '' } }),
   'GET /v2/sandboxes/{id}/files/watch': sandbox({ query: '?path=/' }),
+  // For pages of ours alone: a key is nothing to them.
+  'GET /api/auth/session': absent(),
+  'POST /api/auth/sign-up': absent({ body: { email: 'x@example.com', password: 'long enough', name: 'X' } }),
+  'POST /api/auth/sign-in': absent({ body: { email: 'admin@localhost.test', password: 'a guess' } }),
+  'POST /api/auth/link': absent({ body: { token: 'a guess' } }),
+  'POST /api/auth/sign-out': absent(),
+  'POST /api/auth/password': absent({ body: { present: 'a guess', next: 'long enough' } }),
+  'POST /api/auth/links': absent(),
+  'POST /api/auth/invitations': absent(),
+  'POST /api/cli-auth/start': own({ body: LOGIN }),
+  'POST /api/cli-auth/exchange': absent({ body: { pairing_id: 'a', code: 'b', code_verifier: 'c'.repeat(43) } }),
+  'GET /api/cli-auth/pairings/{id}': absent({ id: 'key' }),
+  'POST /api/cli-auth/pairings/{id}': absent({ id: 'key', body: { approve: true } }),
   ...ptyRoutes('/v1/sessions/{id}', 'sid'),
   ...ptyRoutes('/v1/vms/{id}', 'vm'),
 };
