@@ -18,6 +18,9 @@ const PIXEL = Buffer.from(
 );
 const FIRST_LOAD_BYTES = 300_000;
 
+/** An emulated guest on a busy machine takes its time. */
+const eventually = <T>(look: () => T) => expect.poll(look, { timeout: 30_000 });
+
 const missing = await browserIsMissing();
 if (missing !== undefined && process.env.CI !== undefined) throw new Error(missing);
 if (missing !== undefined) console.warn(`The dashboard is not opened in a browser: ${missing}`);
@@ -53,7 +56,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     const lines = await visitor.page.locator('.xterm-rows > div').allTextContents();
     return lines.map((line) => line.trimEnd()).join('\n');
   };
-  const shows = (text: string | RegExp) => expect.poll(screen, { timeout: 30_000 }).toMatch(text);
+  const shows = (text: string | RegExp) => eventually(screen).toMatch(text);
   /** Another one, beside those that are there. */
   async function openTerminal(): Promise<void> {
     await openSandbox('terminal');
@@ -62,7 +65,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await page.getByRole('button', { name: 'New terminal' }).waitFor();
     const before = await tabs.count();
     await page.getByRole('button', { name: 'New terminal' }).click();
-    await expect.poll(() => tabs.nth(before).getAttribute('aria-selected')).toBe('true');
+    await eventually(() => tabs.nth(before).getAttribute('aria-selected')).toBe('true');
     await page.locator('.screen-state.attached').waitFor({ state: 'attached' });
     await shows(/#$/m);
   }
@@ -153,16 +156,16 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
       await page.waitForTimeout(500);
       return Number(/^\d+ (\d+)$/m.exec(await screen())?.[1] ?? Number.POSITIVE_INFINITY);
     };
-    await expect.poll(columns, { timeout: 30_000, interval: 500 }).toBeLessThan(Number(before?.[2]));
+    await eventually(columns, { timeout: 30_000, interval: 500 }).toBeLessThan(Number(before?.[2]));
     await page.reload();
     await page.locator('.screen-state.attached').waitFor({ state: 'attached' });
     await page.locator('.xterm').click();
     await type('echo "it is $MARK"');
     await shows('it is only-this-shell');
     await page.getByRole('button', { name: 'New terminal' }).click();
-    await expect.poll(() => page.getByRole('tab').count()).toBe(2);
+    await eventually(() => page.getByRole('tab').count()).toBe(2);
     await page.getByRole('button', { name: 'End this one' }).click();
-    await expect.poll(() => page.getByRole('tab').count()).toBe(1);
+    await eventually(() => page.getByRole('tab').count()).toBe(1);
     await shows('it is only-this-shell');
   });
 
@@ -178,7 +181,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     const picture = page.getByRole('img', { name: 'pixel.png' });
     await picture.waitFor();
     const width = "document.querySelector('.picture').naturalWidth";
-    await expect.poll(() => page.evaluate(width)).toBe(1);
+    await eventually(() => page.evaluate(width)).toBe(1);
     await page.getByRole('button', { name: 'Close' }).click();
     const contents = Buffer.from([0, 1, 2, 255, 254]);
     const upload = { name: 'upload.bin', mimeType: 'application/octet-stream', buffer: contents };
@@ -289,7 +292,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
       stream.on('data', (chunk) => {
         output += chunk;
       });
-    await expect.poll(() => output, { timeout: 15_000 }).toMatch(/cli-login\?pairing=\S+\n/);
+    await eventually(() => output).toMatch(/cli-login\?pairing=\S+\n/);
     await page.goto(/http\S+cli-login\S+/.exec(output)?.[0] ?? '');
     await page.getByText('asks for an API key of').waitFor();
     await visitor.isAccessible();

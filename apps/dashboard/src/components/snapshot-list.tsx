@@ -4,12 +4,14 @@ import { useDeleteSnapshot } from '../api/snapshots.ts';
 import type { Snapshot } from '../api/types.ts';
 import { CreateSandbox } from '../pages/create-sandbox.tsx';
 import { Button } from './button.tsx';
+import { Dialog } from './dialog.tsx';
 import { Failure } from './notes.tsx';
 import { Ago, bytes, StateBadge } from './text.tsx';
 
 export function SnapshotList({ snapshots }: { snapshots: readonly Snapshot[] }) {
   const remove = useDeleteSnapshot();
   const [restored, setRestored] = useState<Snapshot>();
+  const [doomed, setDoomed] = useState<Snapshot>();
   return (
     <>
       {remove.isError && <Failure error={remove.error} />}
@@ -52,7 +54,7 @@ export function SnapshotList({ snapshots }: { snapshots: readonly Snapshot[] }) 
                     kind="danger"
                     label={`Delete ${snapshot.name}`}
                     isBusy={remove.isPending}
-                    onClick={() => remove.mutate(snapshot.id)}
+                    onClick={() => setDoomed(snapshot)}
                   >
                     Delete
                   </Button>
@@ -62,6 +64,23 @@ export function SnapshotList({ snapshots }: { snapshots: readonly Snapshot[] }) 
           ))}
         </tbody>
       </table>
+      {doomed && (
+        <Dialog title={`Delete ${doomed.name}?`} onClose={() => setDoomed(undefined)}>
+          <p>Sandboxes that began in it are not touched.</p>
+          <div className="actions">
+            <Button
+              kind="danger"
+              onClick={() => {
+                remove.mutate(doomed.id);
+                setDoomed(undefined);
+              }}
+            >
+              Delete it
+            </Button>
+            <Button onClick={() => setDoomed(undefined)}>Keep it</Button>
+          </div>
+        </Dialog>
+      )}
       {restored && <CreateSandbox snapshotId={restored.id} onClose={() => setRestored(undefined)} />}
     </>
   );
