@@ -156,7 +156,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
       await page.waitForTimeout(500);
       return Number(/^\d+ (\d+)$/m.exec(await screen())?.[1] ?? Number.POSITIVE_INFINITY);
     };
-    await eventually(columns, { timeout: 30_000, interval: 500 }).toBeLessThan(Number(before?.[2]));
+    await eventually(columns).toBeLessThan(Number(before?.[2]));
     await page.reload();
     await page.locator('.screen-state.attached').waitFor({ state: 'attached' });
     await page.locator('.xterm').click();
