@@ -37,6 +37,8 @@ export type PreviewLimits = {
   readonly answerTimeoutMs: number;
   /** Without a byte in either direction: server-sent events and WebSockets are quiet for long. */
   readonly idleTimeoutMs: number;
+  /** Of a visitor's connection without a request on it. */
+  readonly connectionIdleMs: number;
   /** For the header of a request, and for TLS before it. */
   readonly headerTimeoutMs: number;
   /** Requests and WebSockets of one share at a time. */
@@ -48,6 +50,7 @@ const LIMITS: PreviewLimits = {
   connectTimeoutMs: 30_000,
   answerTimeoutMs: 120_000,
   idleTimeoutMs: 4 * 3_600_000,
+  connectionIdleMs: 75_000,
   headerTimeoutMs: 15_000,
   exchangesPerShare: 1_024,
   connections: 8_192,
@@ -55,8 +58,6 @@ const LIMITS: PreviewLimits = {
 const MAX_HEADER_BYTES = 32 * 1024;
 /** Of one HTTP/2 upload under way, and four times that of a connection: 64 KiB, the default, is slow from far away. */
 const UPLOAD_WINDOW_BYTES = 1 << 20;
-/** A visitor's connection without a request on it. */
-const CONNECTION_IDLE_MS = 75_000;
 
 export type PreviewProxyOptions = {
   readonly host: string;
@@ -153,7 +154,7 @@ export class PreviewProxy {
   }
 
   #createServer(pair: { cert?: string; key?: string }): Http2SecureServer {
-    const { headerTimeoutMs, connections } = this.#limits;
+    const { headerTimeoutMs, connectionIdleMs, connections } = this.#limits;
     const server = createSecureServer({
       ...pair,
       allowHTTP1: true,
@@ -169,7 +170,7 @@ export class PreviewProxy {
         maxHeaderSize: MAX_HEADER_BYTES,
         headersTimeout: headerTimeoutMs,
         requestTimeout: 0, // uploads take what they take; a silent one ends with the idle timeout
-        keepAliveTimeout: CONNECTION_IDLE_MS,
+        keepAliveTimeout: connectionIdleMs,
         connectionsCheckingInterval: Math.min(5_000, headerTimeoutMs),
         insecureHTTPParser: false,
       },
@@ -184,7 +185,7 @@ export class PreviewProxy {
     });
     server.on('session', (session: ServerHttp2Session) => {
       session.setLocalWindowSize(4 * UPLOAD_WINDOW_BYTES);
-      closeWhenIdle(session);
+      closeWhenIdle(session, connectionIdleMs);
     });
     server.on('sessionError', () => {}); // the peer broke the protocol or went away; Node has closed the session
     server.on('clientError', answerClientError);
@@ -297,7 +298,7 @@ function ownPage(
   );
 }
 
-function closeWhenIdle(session: ServerHttp2Session): void {
+function closeWhenIdle(session: ServerHttp2Session, idleMs: number): void {
   let streams = 0;
   session.on('stream', (stream) => {
     streams += 1;
@@ -305,7 +306,7 @@ function closeWhenIdle(session: ServerHttp2Session): void {
       streams -= 1;
     });
   });
-  session.setTimeout(CONNECTION_IDLE_MS, () => {
+  session.setTimeout(idleMs, () => {
     if (streams === 0) session.close();
   });
 }

@@ -1,4 +1,4 @@
-import { InstaVMError } from '@instavm/wire';
+import { type ErrorCode, InstaVMError } from '@instavm/wire';
 import { describe, expect, it } from 'vitest';
 import { requestFields, responseFields, takeToken } from '../src/headers.ts';
 import { hostNameOf, shareOfHost } from '../src/hosts.ts';
@@ -22,11 +22,40 @@ describe('a page', () => {
     }
   });
 
+  it('says what a visitor can do, not what a caller of the API can', () => {
+    const codes: readonly ErrorCode[] = [
+      ...(['share_not_found', 'route_not_found', 'malformed_request', 'misdirected_request', 'url_too_long'] as const),
+      ...([
+        'headers_too_large',
+        'port_not_listening',
+        'service_failed',
+        'service_timeout',
+        'sandbox_suspended',
+      ] as const),
+      ...(['invalid_state', 'conflict', 'capacity_unavailable', 'guest_unresponsive', 'guest_lost'] as const),
+      ...(['shutting_down', 'lease_expired', 'sandbox_not_found', 'rate_limited', 'internal'] as const),
+    ];
+    for (const code of codes) {
+      const [page, json] = ['text/html', undefined].map((accept) =>
+        errorPage(new InstaVMError(code, 'Said so.'), accept),
+      );
+      const { hint } = JSON.parse(json?.body ?? '');
+      expect([code, hint]).toEqual([
+        code,
+        expect.not.stringMatching(/GET \/|details|resume it first|end a sandbox|log/i),
+      ]);
+      expect(page?.body).toContain(hint);
+    }
+  });
+
   it('shows what an error says as text, and loads nothing', () => {
     const page = errorPage(new InstaVMError('port_not_listening', '<script>"&\'</script>'), 'text/html');
     expect(page.body).toContain('&lt;script&gt;&quot;&amp;&#39;&lt;/script&gt;');
-    expect(page.body).not.toMatch(/<script|src=|href=|url\(/);
-    expect(page.headers['content-security-policy']).toMatch(/^default-src 'none'; style-src 'sha256-/);
+    expect(page.body).not.toMatch(/src=|href=|url\(/);
+    expect(page.body.match(/<script/g)).toHaveLength(1);
+    expect(page.headers['content-security-policy']).toMatch(
+      /^default-src 'none'; style-src 'sha256-\S+'; script-src 'sha256-\S+'; connect-src 'self';/,
+    );
     expect(page.headers['cache-control']).toBe('no-store');
   });
 });

@@ -61,7 +61,9 @@ export class PreviewStage {
 
   /** Copies files of `tests/e2e/programs` to the home directory of the guest. */
   async bring(...names: readonly string[]): Promise<void> {
-    for (const name of names) await this.sandbox.files.write(`/root/${name}`, await readFile(join(PROGRAMS, name)));
+    for (const name of names) {
+      await this.sandbox.files.write(`/root/${name}`, await readFile(join(PROGRAMS, name)), { parents: true });
+    }
   }
 
   /** Starts a program that goes on; its output is in `/root/<port>.log`. */
