@@ -2,6 +2,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
 import { keyColumns } from './key-tables.ts';
+import { ledgerTables } from './ledger-tables.ts';
 
 export const MIGRATIONS: Record<string, Migration> = {
   '0001_accounts_and_sandboxes': {
@@ -155,4 +156,5 @@ export const MIGRATIONS: Record<string, Migration> = {
     },
   },
   '0008_key_scopes': keyColumns,
+  '0009_ledger': ledgerTables,
 };

@@ -1,7 +1,8 @@
 /** The tables, as Kysely sees them. Instants are ISO-8601 UTC text, objects are JSON text. */
 import type { Generated } from 'kysely';
+import type { LedgerTables } from './ledger-tables.ts';
 
-export type Tables = {
+export type Tables = LedgerTables & {
   accounts: { id: string; email: string; name: string; created_at: string };
   api_keys: {
     id: Generated<number>;
@@ -44,6 +45,8 @@ export type Tables = {
     saved_in: string | null;
     lease_left_ms: number | null;
     snapshot_id: string | null;
+    /** What `saved_in` occupies. */
+    saved_bytes: number | null;
   };
   /** Every incarnation that a sandbox ever had. */
   incarnations: { id: string; sandbox_id: string };
