@@ -1,6 +1,6 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
-import type { EgressJournal, EgressLog, SandboxService, Shares } from '@instavm/core';
-import type { Accounts, ApiKeys } from '@instavm/store';
+import type { Credit, EgressJournal, EgressLog, Meter, Rates, SandboxService, Shares } from '@instavm/core';
+import type { Accounts, ApiKeys, LedgerReader } from '@instavm/store';
 import type { KeyScope, SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
@@ -64,6 +64,10 @@ export type Services = {
   readonly shares: Shares;
   /** Undefined when this daemon serves none. */
   readonly previews: PreviewAddresses | undefined;
+  readonly credit: Credit;
+  readonly meter: Meter;
+  readonly rates: Rates;
+  readonly usage: LedgerReader;
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
 };

@@ -55,6 +55,14 @@ const PublicUrl = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
+/** Dollars, as micro-dollars. */
+const Dollars = (mostDollars: number) =>
+  z.coerce
+    .number()
+    .min(0)
+    .max(mostDollars)
+    .transform((dollars) => Math.round(dollars * 1e6));
+
 export const SETTINGS = {
   INSTAVM_DATA_DIR: z
     .string()
@@ -83,6 +91,19 @@ export const SETTINGS = {
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   /** Sandboxes that may run at once in one account. */
   INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
+  /** `enforce`: an account without credit runs nothing. What is used is counted either way. */
+  INSTAVM_CREDIT: z.enum(['off', 'enforce']).default('off'),
+  /** What every account is given once. */
+  INSTAVM_CREDIT_WELCOME: Dollars(1e6).prefault(50),
+  /** Of one vCPU, and of one GiB of memory, while a sandbox runs. */
+  INSTAVM_RATE_VCPU_HOUR: Dollars(1_000).prefault(0.05),
+  INSTAVM_RATE_MEMORY_GIB_HOUR: Dollars(1_000).prefault(0.016),
+  /** Of snapshots, and of what suspended sandboxes keep. */
+  INSTAVM_RATE_STORAGE_GIB_HOUR: Dollars(1_000).prefault(0.0001),
+  /** Of bytes that sandboxes send out. */
+  INSTAVM_RATE_EGRESS_GIB: Dollars(1_000).prefault(0.05),
+  /** How often use is written down, and credit looked at. */
+  INSTAVM_METER_SECONDS: z.coerce.number().min(0.1).max(60).default(10),
   /** What becomes of running sandboxes when the daemon is asked to stop. */
   INSTAVM_ON_STOP: z.enum(['keep', 'end']).default('keep'),
   /** MicroVMs of the default size that wait for a request. */

@@ -4,9 +4,12 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import {
   CleanupStack,
+  Credit,
   DEFAULT_SIZE,
   EgressJournal,
   type GuestImages,
+  Meter,
+  type Rates,
   SandboxService,
   Shares,
   type Step,
@@ -20,6 +23,8 @@ import {
   Accounts,
   ApiKeys,
   egressLog as egressLogIn,
+  ledger as ledgerIn,
+  ledgerReader,
   openDatabase,
   sandboxRecords,
   shareRecords,
@@ -76,7 +81,23 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egressLog = egressLogIn(database);
     const egressJournal = new EgressJournal(egressLog, systemClock, logger);
     cleanup.push(() => egressJournal.stop());
-    const gateway = createGateway(config, (sandboxId, record) => egressJournal.record(sandboxId, record), logger);
+    const ledger = ledgerIn(database);
+    const rates = ratesOf(config);
+    const meter = new Meter({ store: ledger, rates, clock: systemClock, log: logger });
+    await meter.load();
+    const credit = new Credit({
+      ...{ ledger, meter, clock: systemClock, log: logger },
+      isEnforced: config.INSTAVM_CREDIT === 'enforce',
+      welcomeMicroDollars: config.INSTAVM_CREDIT_WELCOME,
+    });
+    const gateway = createGateway(
+      config,
+      {
+        record: (sandboxId, record) => egressJournal.record(sandboxId, record),
+        sent: (sandboxId, bytes) => meter.sent(sandboxId, bytes),
+      },
+      logger,
+    );
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
     const records = sandboxRecords(database);
     const sandboxes = new SandboxService({
@@ -97,10 +118,16 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
       clock: systemClock,
       log: logger,
+      usage: meter,
+      spending: credit,
       reached: crashingAt(config.INSTAVM_CRASH_AT),
     });
     const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
     logger.info(recovered, 'took over from the daemon before');
+    await meter.takeOver(records);
+    // After the last sandbox has ended.
+    cleanup.push(() => meter.tick());
+    cleanup.push(metering(meter, credit, sandboxes, config.INSTAVM_METER_SECONDS * 1000));
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
     const { backend, accelerator } = vmm;
@@ -127,6 +154,10 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       health,
       ...egress,
       shares,
+      credit,
+      meter,
+      rates,
+      usage: ledgerReader(database),
       previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, keys }, logger),
     };
     cleanup.push(() => services.previews?.close());
@@ -159,6 +190,28 @@ async function stopServing(
   await closed.finally(() => clearTimeout(cut));
   const left = await ended;
   if (left > 0) app.log.warn({ left }, 'sandboxes stay running for the next daemon of this data directory');
+}
+
+const ratesOf = (config: Config): Rates => ({
+  perVcpuHour: config.INSTAVM_RATE_VCPU_HOUR,
+  perGibHour: config.INSTAVM_RATE_MEMORY_GIB_HOUR,
+  perStoredGibHour: config.INSTAVM_RATE_STORAGE_GIB_HOUR,
+  perEgressGib: config.INSTAVM_RATE_EGRESS_GIB,
+});
+
+/** @returns how to stop */
+function metering(meter: Meter, credit: Credit, sandboxes: SandboxService<Guest>, everyMs: number): () => void {
+  let isBusy = false;
+  const tick = async (): Promise<void> => {
+    // Suspending what may no longer run can take longer than a tick.
+    if (isBusy) return;
+    isBusy = true;
+    await meter.tick();
+    await credit.enforce((accountId, reason) => sandboxes.suspendAll(accountId, reason));
+    isBusy = false;
+  };
+  const timer = setInterval(() => void tick(), everyMs);
+  return () => clearInterval(timer);
 }
 
 /** @returns how to stop */

@@ -19,6 +19,10 @@ const services: Services = {
   egressJournal: refusing as Services['egressJournal'],
   shares: refusing as Services['shares'],
   previews: undefined,
+  credit: refusing as Services['credit'],
+  meter: refusing as Services['meter'],
+  rates: refusing as Services['rates'],
+  usage: refusing as Services['usage'],
   health: nothing,
 };
 

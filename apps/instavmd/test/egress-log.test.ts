@@ -59,13 +59,14 @@ describe('the egress log', () => {
     const sandboxes = { get: async () => ({ record }) } as unknown as Services['sandboxes'];
     keyConnections = new KeyConnections();
     const own = {
-      egress: egressRules(createGateway(parseConfig({}), () => {}, logger)),
+      egress: egressRules(createGateway(parseConfig({}), { record: () => {}, sent: () => {} }, logger)),
       egressLog: log,
       egressJournal: journal,
       people: {} as Services['people'],
       shares: {} as Services['shares'],
       previews: undefined,
       health: () => ({}),
+      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage'>),
     };
     app = await buildApp(
       { sandboxes, accounts, keys: new ApiKeys(database), keyConnections, ptyTokens: new PtyTokens(), ...own },

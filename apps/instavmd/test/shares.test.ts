@@ -63,7 +63,7 @@ async function sandbox(state: SandboxState = 'running', accountId: AccountId = a
     ...{ id: newSandboxId(), accountId, state, stateReason: null, endCause: null, epoch: 1 },
     ...{ incarnationId: newIncarnationId(), size: DEFAULT_SIZE, ttlSeconds: 300, metadata: {}, env: {}, egress: null },
     ...{ createdAt: new Date(), startedAt: new Date(), endedAt: null, expiresAt: new Date(Date.now() + 100_000) },
-    ...{ lifecycle: DEFAULT_LIFECYCLE, savedIn: null, leaseLeftMs: null, snapshotId: null },
+    ...{ lifecycle: DEFAULT_LIFECYCLE, savedIn: null, savedBytes: null, leaseLeftMs: null, snapshotId: null },
   };
   await sandboxRecords(database).insert(record);
   return record;

@@ -4,6 +4,7 @@ export { type ApiKey, ApiKeys, type KeyChange, MAX_KEYS, type ShownKey, type Wan
 export { type Database, openDatabase } from './database.ts';
 export { EGRESS_ROWS_KEPT, egressLog } from './egress-log.ts';
 export { takeExclusiveLock } from './exclusive-lock.ts';
+export { type LedgerQuery, type LedgerReader, ledger, ledgerReader, type Used } from './ledger.ts';
 export { sandboxRecords } from './sandboxes.ts';
 export { shareRecords } from './shares.ts';
 export { snapshotRecords } from './snapshots.ts';

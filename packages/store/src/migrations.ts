@@ -2,6 +2,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
 import { keyColumns } from './key-tables.ts';
+import { ledgerTables } from './ledger-tables.ts';
 import { signInTables } from './sign-in-tables.ts';
 
 export const MIGRATIONS: Record<string, Migration> = {
@@ -164,5 +165,6 @@ export const MIGRATIONS: Record<string, Migration> = {
     },
   },
   '0008_key_scopes': keyColumns,
+  '0009_ledger': ledgerTables,
   '0010_sign_in': signInTables,
 };

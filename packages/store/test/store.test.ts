@@ -55,6 +55,7 @@ describe('the store', () => {
     env: { A: 'b' },
     lifecycle: { ...DEFAULT_LIFECYCLE, idleSuspendSeconds: 60 },
     savedIn: null,
+    savedBytes: null,
     leaseLeftMs: null,
     snapshotId: null,
     egress: { allowHttp: true, allowHttps: false, allowPublicRepos: true, allowedDomains: ['x'], allowedCidrs: [] },
