@@ -16,6 +16,7 @@ type Check = { readonly name: string; readonly run: () => Promise<void> };
 const CHECKS: readonly Check[] = [
   program('format and lint (biome)', bin('biome'), ['check', '--error-on-warnings', '.']),
   program('types (tsc)', bin('tsc'), ['-p', '.']),
+  program('types of the dashboard (tsc)', bin('tsc'), ['-p', 'apps/dashboard']),
   { name: 'import rules', run: async () => failOn(findViolations(await typescriptSources())) },
   { name: 'generated files', run: checkGeneratedFiles },
   { name: 'links in documents', run: checkDocumentLinks },

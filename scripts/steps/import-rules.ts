@@ -16,6 +16,7 @@ export const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   '@instavm/preview': ['@instavm/core', '@instavm/wire'],
   instavm: ['@instavm/wire'],
   '@instavm/cli': ['instavm'],
+  '@instavm/dashboard': ['@instavm/wire'],
   '@instavm/testing': ['@instavm/core', '@instavm/wire', '@instavm/agent-client'],
   '@instavm/instavmd': [
     '@instavm/wire',

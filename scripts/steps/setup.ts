@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { defaultCacheDirectory, ensureGuestImages, GUEST_AGENT_PATH, guestImagesNeedDownload } from '@instavm/images';
 import { buildAcmeServers } from './acme-servers.ts';
+import { buildDashboard } from './dashboard.ts';
 import { installBrowser, installDebianPackages } from './debian-packages.ts';
 import { buildGuestAgent } from './guest-agent.ts';
 import { packGuestPrograms } from './guest-programs.ts';
@@ -33,6 +34,7 @@ export async function setup(options: SetupOptions): Promise<void> {
         installDebianPackages(progress, await guestImagesNeedDownload(location), signal),
       );
       await reporter.step('guest agent', (progress) => buildGuestAgent(progress, signal));
+      await reporter.step('dashboard', (progress) => buildDashboard(progress, signal));
       await reporter.step('guest images', async (progress) => {
         await ensureGuestImages(location, progress, signal);
         return 'ready';

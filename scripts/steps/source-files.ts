@@ -18,7 +18,7 @@ export async function typescriptSources(): Promise<SourceFile[]> {
     const { name } = JSON.parse(await readFile(join(ROOT, manifest), 'utf8')) as { name: string };
     names.set(manifest.slice(0, -'/package.json'.length), name);
   }
-  const paths = (await repositoryFiles('*.ts')).filter((path) => !path.endsWith('.d.ts'));
+  const paths = (await repositoryFiles('*.ts', '*.tsx')).filter((path) => !path.endsWith('.d.ts'));
   return Promise.all(
     paths.map(async (path) => {
       const directory = [...names.keys()].find((candidate) => path.startsWith(`${candidate}/`));

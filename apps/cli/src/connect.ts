@@ -3,15 +3,31 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { InstaVM, InstaVMError, type Sandbox } from 'instavm';
+import { DEFAULT_BASE_URL, InstaVM, InstaVMError, type Sandbox } from 'instavm';
+import { readProfile } from './profile.ts';
+
+export type Connection = { readonly apiKey: string | undefined; readonly baseUrl: string };
 
 /** @throws InstaVMError `unauthenticated` when there is no key anywhere */
 export function clientOf(command: Command): InstaVM {
-  const { apiKey = process.env.INSTAVM_API_KEY, baseUrl } = command.optsWithGlobals<{
-    apiKey?: string;
-    baseUrl?: string;
-  }>();
-  return new InstaVM({ apiKey: apiKey || localKey(), baseUrl });
+  const { apiKey, baseUrl } = connectionOf(command);
+  return new InstaVM({ apiKey, baseUrl });
+}
+
+/** Flag, then environment, then what a login left, then the daemon on this machine (contract §17.1). */
+export function connectionOf(command: Command): Connection {
+  const { apiKey, baseUrl } = configured(command);
+  return { apiKey: apiKey ?? localKey(), baseUrl };
+}
+
+/** Without the key of the daemon on this machine, which nobody chose. */
+export function configured(command: Command): Connection {
+  const flags = command.optsWithGlobals<{ apiKey?: string; baseUrl?: string }>();
+  const stored = readProfile();
+  return {
+    apiKey: flags.apiKey || process.env.INSTAVM_API_KEY || stored.apiKey,
+    baseUrl: (flags.baseUrl || process.env.INSTAVM_BASE_URL || stored.baseUrl || DEFAULT_BASE_URL).replace(/\/+$/, ''),
+  };
 }
 
 /** What the daemon on this machine wrote on its first start. */

@@ -326,3 +326,28 @@ describe('instavm, in pipes', () => {
     }
   });
 });
+
+describe('instavm keys', () => {
+  it('makes keys that go into a pipe, lists, rotates and revokes them', async () => {
+    const made = await run(['keys', 'create', 'ci', '--scope', 'run', '--ttl', '1d']);
+    expect([made.code, made.stdout]).toEqual([0, expect.stringMatching(/^instavm_sk_[\w-]{43}\n$/)]);
+    const [key] = JSON.parse((await run(['keys', 'ls', '--json'])).stdout);
+    expect(key).toMatchObject({ name: 'ci', scope: 'run', prefix: made.stdout.slice(0, key.prefix.length) });
+    expect((await run(['keys', 'ls'])).stdout).toMatch(/KEY +NAME[\s\S]*ci +instavm_sk_/);
+    const changes = { INSTAVM_API_KEY: made.stdout.trim() };
+    expect((await run(['ls', '--json'], { changes })).code).toBe(0);
+    expect(await run(['keys', 'ls'], { changes })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('scope full'),
+    });
+    const rotated = await run(['keys', 'rotate', String(key.id)]);
+    expect(rotated.stdout).toMatch(/^instavm_sk_/);
+    expect((await run(['ls'], { changes })).stderr).toContain('not valid');
+    expect((await run(['keys', 'rm', String(key.id)])).stdout).toBe(`${key.id} revoked\n`);
+    expect(await run(['keys', 'rm', String(key.id)])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('there is no key'),
+    });
+    expect((await run(['keys', 'create', 'x', '--metadata', 'a=b'])).stderr).toContain('--scope run');
+  });
+});

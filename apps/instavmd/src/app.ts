@@ -1,18 +1,32 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
-import type { DomainRecord, Domains, EgressJournal, EgressLog, SandboxService, Shares } from '@instavm/core';
-import type { Account, Accounts } from '@instavm/store';
+import type {
+  Credit,
+  DomainRecord,
+  Domains,
+  EgressJournal,
+  EgressLog,
+  Meter,
+  Rates,
+  SandboxService,
+  Shares,
+} from '@instavm/core';
+import type { Accounts, ApiKeys, LedgerReader } from '@instavm/store';
+import type { KeyScope, SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
-import { authenticate } from './auth.ts';
+import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
+import type { KeyConnections } from './key-connections.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
+import { cliAuthRoutes } from './routes/cli-auth.ts';
+import { dashboardRoutes } from './routes/dashboard.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
 import { domainRoutes } from './routes/domains.ts';
 import { egressRoutes } from './routes/egress.ts';
@@ -20,22 +34,41 @@ import { egressLogRoutes } from './routes/egress-log.ts';
 import { executeRoutes } from './routes/execute.ts';
 import { fileRoutes } from './routes/files.ts';
 import { healthRoutes } from './routes/health.ts';
+import { keyRoutes } from './routes/keys.ts';
 import { notYetRoutes } from './routes/not-yet.ts';
 import { ptyRoutes } from './routes/ptys.ts';
 import { sandboxSnapshotRoutes } from './routes/sandbox-snapshots.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { sessionRoutes } from './routes/sessions.ts';
 import { shareRoutes } from './routes/shares.ts';
+import { signInRoutes } from './routes/sign-in.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { transferRoutes } from './routes/transfer.ts';
 import { uploadRoutes } from './routes/uploads.ts';
 import { vmRoutes } from './routes/vms.ts';
 import { watchRoutes } from './routes/watch.ts';
+import type { Attempts } from './sign-in/attempts.ts';
+import { callerOfRequest } from './sign-in/browser.ts';
+import type { Pairings } from './sign-in/pairings.ts';
+import type { SignIns } from './sign-in/sign-ins.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
+
+/** For browsers and command lines that sign in. */
+export type PeopleServices = {
+  readonly signIns: SignIns;
+  readonly signUpMode: SignUpMode;
+  readonly attempts: Attempts;
+  readonly pairings: Pairings;
+  /** Where browsers reach this server; undefined: at this machine. */
+  readonly publicUrl: URL | undefined;
+};
 
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly keys: ApiKeys;
+  readonly keyConnections: KeyConnections;
+  readonly people: PeopleServices;
   readonly ptyTokens: PtyTokens;
   readonly egress: EgressRules;
   readonly egressLog: EgressLog;
@@ -45,18 +78,35 @@ export type Services = {
   readonly previews: PreviewAddresses | undefined;
   readonly domains: Domains;
   readonly domainHealth: (record: DomainRecord) => Promise<DomainHealth>;
+  readonly credit: Credit;
+  readonly meter: Meter;
+  readonly rates: Rates;
+  readonly usage: LedgerReader;
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
+};
+
+export type DeclaredRoute = {
+  readonly method: string;
+  readonly url: string;
+  readonly isPublic?: boolean;
+  readonly scope?: KeyScope;
 };
 
 declare module 'fastify' {
   interface FastifyRequest {
     /** Set before any handler of a route that needs a key. */
-    account: Account;
+    caller: Caller;
+  }
+  interface FastifyInstance {
+    /** Every route and who may use it. */
+    readonly declared: readonly DeclaredRoute[];
   }
   interface FastifyContextConfig {
-    /** True: no key is asked for. */
+    /** True: nobody asks who it is. */
     isPublic?: boolean;
+    /** What the key must be for. A route that is not public and says nothing is open to nobody. */
+    scope?: KeyScope;
   }
 }
 
@@ -86,12 +136,24 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     if (body === '') done(null, undefined);
     else parseJson(request, body as string, done);
   });
-  app.decorateRequest('account', null as unknown as Account);
+  app.decorateRequest('caller', null as unknown as Caller);
+  const declared: DeclaredRoute[] = [];
+  app.decorate('declared', declared);
+  app.addHook('onRoute', ({ method, url, config }) => {
+    for (const each of [method].flat()) declared.push({ method: each, url, ...config });
+  });
   answerErrors(app);
   const executions = new Executions();
-  app.addHook('onRequest', async (request: FastifyRequest) => {
-    if (request.routeOptions.config.isPublic || request.is404) return;
-    request.account = await authenticate(services.accounts, request.headers['x-api-key']);
+  app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+    const { isPublic, scope } = request.routeOptions.config;
+    if (isPublic || request.is404) return;
+    const caller = await callerOfRequest(services, request);
+    requireScope(caller, scope);
+    request.caller = caller;
+    reply.raw.once(
+      'close',
+      services.keyConnections.hold(caller, () => request.raw.socket.destroy()),
+    );
   });
   await openApi(app);
   await app.register(healthRoutes(services));
@@ -105,6 +167,10 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(shareRoutes(services));
   await app.register(domainRoutes(services));
   await app.register(accountRoutes);
+  await app.register(keyRoutes(services));
+  await app.register(signInRoutes(services));
+  await app.register(cliAuthRoutes(services));
+  await app.register(dashboardRoutes);
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));
   await app.register(sandboxRoutes(services));

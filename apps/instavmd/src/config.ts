@@ -54,6 +54,21 @@ const HttpProxy = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
+const PublicUrl = z.string().transform((text, context) => {
+  const url = URL.parse(text);
+  if ((url?.protocol === 'https:' || url?.protocol === 'http:') && `${url.origin}/` === url.href) return url;
+  context.addIssue({ code: 'custom', message: 'must be a URL without a path, like https://instavm.example.com' });
+  return z.NEVER;
+});
+
+/** Dollars, as micro-dollars. */
+const Dollars = (mostDollars: number) =>
+  z.coerce
+    .number()
+    .min(0)
+    .max(mostDollars)
+    .transform((dollars) => Math.round(dollars * 1e6));
+
 export const SETTINGS = {
   INSTAVM_DATA_DIR: z
     .string()
@@ -89,6 +104,10 @@ export const SETTINGS = {
   INSTAVM_ACME_DNS_HOOK: z.string().startsWith('/', 'must be an absolute path').optional(),
   /** DNS servers that are asked whose a custom domain is, `address[:port]`, separated by commas or spaces; default: the system's. */
   INSTAVM_DOMAIN_DNS_SERVERS: Servers.prefault(''),
+  /** Where browsers reach this server, when that is neither an address of the host nor `localhost`. */
+  INSTAVM_PUBLIC_URL: PublicUrl.optional(),
+  /** Who may make an account. */
+  INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
   /** `auto` boots a probe guest to find out whether KVM works. */
@@ -96,6 +115,19 @@ export const SETTINGS = {
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   /** Sandboxes that may run at once in one account. */
   INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
+  /** `enforce`: an account without credit runs nothing. What is used is counted either way. */
+  INSTAVM_CREDIT: z.enum(['off', 'enforce']).default('off'),
+  /** What every account is given once. */
+  INSTAVM_CREDIT_WELCOME: Dollars(1e6).prefault(50),
+  /** Of one vCPU, and of one GiB of memory, while a sandbox runs. */
+  INSTAVM_RATE_VCPU_HOUR: Dollars(1_000).prefault(0.05),
+  INSTAVM_RATE_MEMORY_GIB_HOUR: Dollars(1_000).prefault(0.016),
+  /** Of snapshots, and of what suspended sandboxes keep. */
+  INSTAVM_RATE_STORAGE_GIB_HOUR: Dollars(1_000).prefault(0.0001),
+  /** Of bytes that sandboxes send out. */
+  INSTAVM_RATE_EGRESS_GIB: Dollars(1_000).prefault(0.05),
+  /** How often use is written down, and credit looked at. */
+  INSTAVM_METER_SECONDS: z.coerce.number().min(0.1).max(60).default(10),
   /** What becomes of running sandboxes when the daemon is asked to stop. */
   INSTAVM_ON_STOP: z.enum(['keep', 'end']).default('keep'),
   /** MicroVMs of the default size that wait for a request. */

@@ -4,10 +4,13 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import {
   CleanupStack,
+  Credit,
   DEFAULT_SIZE,
   Domains,
   EgressJournal,
   type GuestImages,
+  Meter,
+  type Rates,
   SandboxService,
   Shares,
   type Step,
@@ -20,8 +23,11 @@ import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import { domainNameProblem } from '@instavm/preview';
 import {
   Accounts,
+  ApiKeys,
   domainRecords,
   egressLog as egressLogIn,
+  ledger as ledgerIn,
+  ledgerReader,
   openDatabase,
   sandboxRecords,
   shareRecords,
@@ -32,14 +38,18 @@ import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
-import { createAdministrator, openDataDirectory } from './data-directory.ts';
+import { createAdministrator, openDataDirectory, signInSecret } from './data-directory.ts';
 import { domainCertificates, domainHealthOf, txtLookUp } from './domains.ts';
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
+import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
+import { Attempts } from './sign-in/attempts.ts';
+import { Pairings } from './sign-in/pairings.ts';
+import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
@@ -75,7 +85,23 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egressLog = egressLogIn(database);
     const egressJournal = new EgressJournal(egressLog, systemClock, logger);
     cleanup.push(() => egressJournal.stop());
-    const gateway = createGateway(config, (sandboxId, record) => egressJournal.record(sandboxId, record), logger);
+    const ledger = ledgerIn(database);
+    const rates = ratesOf(config);
+    const meter = new Meter({ store: ledger, rates, clock: systemClock, log: logger });
+    await meter.load();
+    const credit = new Credit({
+      ...{ ledger, meter, clock: systemClock, log: logger },
+      isEnforced: config.INSTAVM_CREDIT === 'enforce',
+      welcomeMicroDollars: config.INSTAVM_CREDIT_WELCOME,
+    });
+    const gateway = createGateway(
+      config,
+      {
+        record: (sandboxId, record) => egressJournal.record(sandboxId, record),
+        sent: (sandboxId, bytes) => meter.sent(sandboxId, bytes),
+      },
+      logger,
+    );
     const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
     const records = sandboxRecords(database);
     const sandboxes = new SandboxService({
@@ -96,18 +122,25 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
       clock: systemClock,
       log: logger,
+      usage: meter,
+      spending: credit,
       reached: crashingAt(config.INSTAVM_CRASH_AT),
     });
     const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
     logger.info(recovered, 'took over from the daemon before');
+    await meter.takeOver(records);
+    // After the last sandbox has ended.
+    cleanup.push(() => meter.tick());
+    cleanup.push(metering(meter, credit, sandboxes, config.INSTAVM_METER_SECONDS * 1000));
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
     const { backend, accelerator } = vmm;
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
+    const keys = new ApiKeys(database);
     const domainsKept = domainRecords(database);
-    const previewParts = { shares, sandboxes, accounts, domains: domainsKept };
+    const previewParts = { shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
     const certificates = domainCertificates(previews, config.INSTAVM_PREVIEW_CERT);
@@ -122,9 +155,19 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     });
     cleanup.push(() => domains.close());
     const domainHealth = domainHealthOf(previews, config.INSTAVM_PREVIEW_LISTEN, certificates);
+    const keyConnections = new KeyConnections();
+    cleanup.push(() => keyConnections.stop());
+    const publicUrl = config.INSTAVM_PUBLIC_URL;
+    const people = {
+      signIns: new SignIns(accounts, { database, secret: signInSecret(data.signInSecretPath), publicUrl }),
+      signUpMode: config.INSTAVM_SIGN_UP,
+      attempts: new Attempts(),
+      pairings: new Pairings(),
+      publicUrl,
+    };
     const services = {
-      ...{ sandboxes, accounts, ptyTokens: new PtyTokens(), health, ...egress },
-      ...{ shares, previews, domains, domainHealth },
+      ...{ sandboxes, accounts, keys, keyConnections, people, ptyTokens: new PtyTokens(), health, ...egress },
+      ...{ shares, previews, domains, domainHealth, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
@@ -156,6 +199,28 @@ async function stopServing(
   await closed.finally(() => clearTimeout(cut));
   const left = await ended;
   if (left > 0) app.log.warn({ left }, 'sandboxes stay running for the next daemon of this data directory');
+}
+
+const ratesOf = (config: Config): Rates => ({
+  perVcpuHour: config.INSTAVM_RATE_VCPU_HOUR,
+  perGibHour: config.INSTAVM_RATE_MEMORY_GIB_HOUR,
+  perStoredGibHour: config.INSTAVM_RATE_STORAGE_GIB_HOUR,
+  perEgressGib: config.INSTAVM_RATE_EGRESS_GIB,
+});
+
+/** @returns how to stop */
+function metering(meter: Meter, credit: Credit, sandboxes: SandboxService<Guest>, everyMs: number): () => void {
+  let isBusy = false;
+  const tick = async (): Promise<void> => {
+    // Suspending what may no longer run can take longer than a tick.
+    if (isBusy) return;
+    isBusy = true;
+    await meter.tick();
+    await credit.enforce((accountId, reason) => sandboxes.suspendAll(accountId, reason));
+    isBusy = false;
+  };
+  const timer = setInterval(() => void tick(), everyMs);
+  return () => clearInterval(timer);
 }
 
 /** @returns how to stop */

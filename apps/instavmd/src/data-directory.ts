@@ -1,8 +1,12 @@
 /** The daemon's directory: one daemon at a time, and the administrator's key on the first start. */
+import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Accounts, takeExclusiveLock } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
+
+/** Of 32 bytes in base64url. */
+const SECRET_LENGTH = 43;
 
 export type DataDirectory = {
   readonly databasePath: string;
@@ -11,6 +15,7 @@ export type DataDirectory = {
   /** Of the certificate authority of previews and the secret of their links. */
   readonly previewDirectory: string;
   readonly adminKeyPath: string;
+  readonly signInSecretPath: string;
   /** Lets the next daemon in. */
   release(): void;
 };
@@ -34,6 +39,7 @@ export function openDataDirectory(path: string): DataDirectory {
     snapshotsDirectory: join(path, 'snapshots'),
     previewDirectory,
     adminKeyPath: join(path, 'admin.key'),
+    signInSecretPath: join(path, 'sign-in.secret'),
     release: () => {
       rmSync(pidPath, { force: true });
       unlock();
@@ -56,11 +62,28 @@ function pidIn(path: string): string {
  */
 export async function createAdministrator(accounts: Accounts, path: string): Promise<boolean> {
   if ((await accounts.count()) > 0) return false;
-  await accounts.createWithKey('admin@localhost', 'Administrator', 'first start', (key) => {
-    const partial = `${path}.partial`;
-    rmSync(partial, { force: true });
-    writeFileSync(partial, `${key}\n`, { mode: 0o600, flush: true });
-    renameSync(partial, path);
-  });
+  const keep = (key: string): void => writeSecret(path, key);
+  await accounts.createWithKey('admin@localhost', 'Administrator', 'first start', keep, { isAdministrator: true });
   return true;
+}
+
+/** Signs the cookies of signed-in browsers: without it, what the database holds signs nobody in. Made on the first start. */
+export function signInSecret(path: string): string {
+  try {
+    const secret = readFileSync(path, 'utf8').trim();
+    if (secret.length >= SECRET_LENGTH) return secret;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  const secret = randomBytes(32).toString('base64url');
+  writeSecret(path, secret);
+  return secret;
+}
+
+/** Whole or not at all. */
+function writeSecret(path: string, secret: string): void {
+  const partial = `${path}.partial`;
+  rmSync(partial, { force: true });
+  writeFileSync(partial, `${secret}\n`, { mode: 0o600, flush: true });
+  renameSync(partial, path);
 }

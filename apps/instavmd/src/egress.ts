@@ -1,6 +1,6 @@
 /** The egress gateway as the daemon's configuration wants it, and what the routes ask about policies. */
 import { isIPv6 } from 'node:net';
-import type { EgressPolicy, EgressRecord, LifecycleLog, SandboxId } from '@instavm/core';
+import type { EgressPolicy, LifecycleLog } from '@instavm/core';
 import {
   findPolicyProblems,
   Gateway,
@@ -48,14 +48,14 @@ const DEFAULTS: Readonly<Record<Config['INSTAVM_EGRESS_DEFAULT'], EgressPolicy>>
   open: { ...NOTHING, allowHttp: true, allowHttps: true, allowPublicRepos: true },
 };
 
-/** @param record called for every connection and denial of every sandbox */
+/** @param on.record called for every connection and denial of every sandbox, `sent` for the bytes that they send */
 export const createGateway = (
   config: Config,
-  record: (sandboxId: SandboxId, record: EgressRecord) => void,
+  on: Pick<GatewayOptions, 'record' | 'sent'>,
   log: LifecycleLog,
-): Gateway => new Gateway({ ...gatewayOptions(config), record, log });
+): Gateway => new Gateway({ ...gatewayOptions(config), ...on, log });
 
-const gatewayOptions = (config: Config): Omit<GatewayOptions, 'record' | 'log'> => ({
+const gatewayOptions = (config: Config): Omit<GatewayOptions, 'record' | 'sent' | 'log'> => ({
   defaultPolicy: DEFAULTS[config.INSTAVM_EGRESS_DEFAULT],
   registries: config.INSTAVM_EGRESS_REGISTRIES ?? PUBLIC_REGISTRIES,
   siteCidrs: config.INSTAVM_EGRESS_SITE_CIDRS,

@@ -1,5 +1,5 @@
 /** Results of asynchronous executions: in memory, for an hour, a bounded number and size of them. */
-import type { AccountId } from '@instavm/core';
+import type { AccountId, SandboxId, SandboxRecord } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { OutputBudget } from './guest/output-budget.ts';
 import type { RunResult } from './guest/run.ts';
@@ -12,6 +12,7 @@ const MAX_KEPT_BYTES = 64 * 1024 * 1024;
 export type Execution = {
   readonly id: string;
   readonly accountId: AccountId;
+  readonly sandboxId: SandboxId;
   readonly createdAt: Date;
   readonly budget: OutputBudget;
   /** Set when it ended; an error's sentence stands in for the output of one that could not run. */
@@ -22,7 +23,10 @@ export class Executions {
   readonly #executions = new Map<string, Execution>();
 
   /** @throws too_many_execs */
-  start(accountId: AccountId, run: (budget: OutputBudget) => Promise<RunResult>): Execution {
+  start(
+    { accountId, id: sandboxId }: Pick<SandboxRecord, 'accountId' | 'id'>,
+    run: (budget: OutputBudget) => Promise<RunResult>,
+  ): Execution {
     this.#forgetOld();
     const own = this.#of(accountId);
     if (own.length >= MAX_PER_ACCOUNT) {
@@ -34,6 +38,7 @@ export class Executions {
     const execution: Execution = {
       id: crypto.randomUUID(),
       accountId,
+      sandboxId,
       createdAt: new Date(),
       budget: new OutputBudget(),
     };

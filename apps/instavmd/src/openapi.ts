@@ -10,6 +10,9 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
+  keys: refusing as Services['keys'],
+  keyConnections: refusing as Services['keyConnections'],
+  people: {} as Services['people'],
   ptyTokens: new PtyTokens(),
   egress: refusing as Services['egress'],
   egressLog: refusing as Services['egressLog'],
@@ -18,6 +21,10 @@ const services: Services = {
   previews: undefined,
   domains: refusing as Services['domains'],
   domainHealth: nothing,
+  credit: refusing as Services['credit'],
+  meter: refusing as Services['meter'],
+  rates: refusing as Services['rates'],
+  usage: refusing as Services['usage'],
   health: nothing,
 };
 

@@ -7,13 +7,14 @@ import {
   type LinkId,
   parseShareId,
   type SandboxId,
+  type SandboxRecord,
   type Shares,
   type Wake,
 } from '@instavm/core';
 import { type AcmeOptions, PreviewProxy, type PreviewTarget, type PreviewTargets } from '@instavm/preview';
-import type { Accounts } from '@instavm/store';
+import type { ApiKeys } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
-import { accountOf } from './auth.ts';
+import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
 import { listening } from './listening.ts';
 
@@ -62,6 +63,7 @@ export type PreviewAddresses = {
 
 /** The part of a sandbox that a preview needs. */
 type Owner = {
+  readonly record: SandboxRecord;
   hold(): () => void;
   guest(wake: Wake): Promise<{ connectPort(port: number, signal: AbortSignal): Promise<Duplex> }>;
 };
@@ -69,12 +71,12 @@ type Owner = {
 export type PreviewParts = {
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
-  readonly accounts: Accounts;
+  readonly keys: ApiKeys;
   readonly domains: Pick<DomainRecords, 'findHeld'>;
 };
 
 /** A connection holds its sandbox as used until it is closed. */
-export function previewTargets({ shares, sandboxes, accounts, domains }: PreviewParts): PreviewTargets {
+export function previewTargets({ shares, sandboxes, keys, domains }: PreviewParts): PreviewTargets {
   async function find(text: string): Promise<PreviewTarget | undefined> {
     const shareId = parseShareId(text);
     const share = shareId && (await shares.find(shareId));
@@ -117,10 +119,13 @@ export function previewTargets({ shares, sandboxes, accounts, domains }: Preview
     },
 
     async mayOpen(apiKey, { shareId }) {
-      const account = await accountOf(accounts, apiKey);
+      const caller = await callerOf(keys, apiKey);
       const id = parseShareId(shareId);
       const share = id && (await shares.find(id));
-      return account !== undefined && share?.accountId === account.id;
+      // What a page does behind its address is more than looking.
+      if (caller === undefined || caller.scope === 'read' || share?.accountId !== caller.account.id) return false;
+      const { record } = await sandboxes.get(share.accountId, share.sandboxId);
+      return isFor(caller, record, record.metadata);
     },
   };
 }

@@ -1,10 +1,12 @@
 /** Short-lived tokens for clients that cannot send a header with a WebSocket: each opens one terminal, once. Kept in memory only. */
 import { createHash, randomBytes } from 'node:crypto';
-import type { AccountId, SandboxId } from '@instavm/core';
+import type { SandboxId } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import type { Caller } from './auth.ts';
 
 export type PtyGrant = {
-  readonly accountId: AccountId;
+  /** Whose key it was made with: it ends with that. */
+  readonly caller: Caller;
   readonly sandboxId: SandboxId;
   readonly ptyId: string;
   readonly readOnly: boolean;
@@ -40,7 +42,14 @@ export class PtyTokens {
     const key = digest(token);
     const entry = this.#entries.get(key);
     this.#entries.delete(key);
-    return entry !== undefined && entry.expiresAt > this.#now() ? entry.grant : undefined;
+    if (entry === undefined || entry.expiresAt <= this.#now()) return undefined;
+    const { expiresAt } = entry.grant.caller;
+    return expiresAt === null || expiresAt.getTime() > this.#now() ? entry.grant : undefined;
+  }
+
+  /** Those that were made with a key which is no longer valid. */
+  forget(keyId: number): void {
+    for (const [key, { grant }] of this.#entries) if (grant.caller.keyId === keyId) this.#entries.delete(key);
   }
 
   #forgetExpired(): void {

@@ -11,8 +11,6 @@ DELETE /v1/vms/{vm}/volumes/{vol}
 POST /v1/volumes
 POST /api/cli-auth/exchange
 POST /api/cli-auth/start
-POST /v1/api-keys/
-GET PATCH DELETE /v1/api-keys/{id}
 DELETE /v1/ssh-keys/1
 GET PATCH DELETE /v1/volumes/{vol}
 GET POST /v1/volumes/{vol}/checkpoints
@@ -72,7 +70,6 @@ const EMPTY_LISTS: [path: string, body: unknown][] = [
   ['/v1/volumes?refresh_usage=false', []],
   ['/v1/snapshots?type=system', []],
   ['/v1/ssh-keys', { keys: [] }],
-  ['/v1/api-keys/', []],
   ['/v1/audit/catalog', { catalog: {} }],
   ['/v1/audit/events?limit=5', { items: [], next_cursor: null }],
   ['/v1/browser/sessions/', { sessions: [] }],

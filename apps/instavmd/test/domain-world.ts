@@ -126,7 +126,14 @@ export class DomainWorld {
       ...{ id: newSandboxId(), accountId, state: 'running', stateReason: null, endCause: null, epoch: 1 },
       ...{ incarnationId: newIncarnationId(), size: DEFAULT_SIZE, ttlSeconds: 300, metadata: {}, env: {} },
       ...{ createdAt: new Date(), startedAt: new Date(), endedAt: null, expiresAt: new Date(Date.now() + 100_000) },
-      ...{ egress: null, lifecycle: DEFAULT_LIFECYCLE, savedIn: null, leaseLeftMs: null, snapshotId: null },
+      ...{
+        egress: null,
+        lifecycle: DEFAULT_LIFECYCLE,
+        savedIn: null,
+        savedBytes: null,
+        leaseLeftMs: null,
+        snapshotId: null,
+      },
     };
     await sandboxRecords(this.database).insert(record);
     return this.shares.open(record, 8000);

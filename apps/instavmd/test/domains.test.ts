@@ -7,12 +7,13 @@ import {
   type ShareRecord,
   systemClock,
 } from '@instavm/core';
-import { domainRecords } from '@instavm/store';
+import { ApiKeys, domainRecords } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
+import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { DomainWorld } from './domain-world.ts';
@@ -47,14 +48,15 @@ afterEach(async () => {
 type Answer = { status: number; body: any };
 
 async function serve(previews: PreviewAddresses | null = addresses(':8443')) {
-  const { accounts, shares } = world;
+  const { accounts, shares, database } = world;
   const domainHealth: Services['domainHealth'] = async ({ domain }) => {
     const isThere = world.certificates.has(domain);
     return { certPresent: isThere, keyPresent: isThere, expiresAt: isThere ? new Date(0) : null, proxyActive: isThere };
   };
   const unused = { sandboxes: {}, egress: {}, egressLog: {}, egressJournal: {}, health: () => ({}) };
   const own = { accounts, shares, domains, domainHealth, previews: previews ?? undefined, ptyTokens: new PtyTokens() };
-  const app = await buildApp({ ...unused, ...own } as unknown as Services, pino({ level: 'silent' }));
+  const callers = { keys: new ApiKeys(database), keyConnections: new KeyConnections(), people: {} };
+  const app = await buildApp({ ...unused, ...own, ...callers } as unknown as Services, pino({ level: 'silent' }));
   open.push(app);
   return async (method: 'GET' | 'POST' | 'DELETE', path = '', payload?: object, as = owner.key): Promise<Answer> => {
     const headers = { 'x-api-key': as };
@@ -456,9 +458,9 @@ describe('custom domains and daemons that stop', () => {
 
 describe('custom domains as the preview proxy sees them', () => {
   const targets = () => {
-    const { shares, accounts, database } = world;
+    const { shares, database } = world;
     const sandboxes = {} as PreviewParts['sandboxes'];
-    return previewTargets({ shares, sandboxes, accounts, domains: domainRecords(database) });
+    return previewTargets({ shares, sandboxes, keys: new ApiKeys(database), domains: domainRecords(database) });
   };
 
   it('stand for their share once they are proven, as it is then', async () => {

@@ -1,6 +1,6 @@
 /** The routes of the egress log over a real store and journal; sandboxes are only looked up. */
 import { EgressJournal, type EgressLog, newSandboxId, systemClock } from '@instavm/core';
-import { Accounts, type Database, egressLog, openDatabase } from '@instavm/store';
+import { Accounts, ApiKeys, type Database, egressLog, openDatabase } from '@instavm/store';
 import { egressEntry, egressRecord } from '@instavm/testing';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
+import { KeyConnections } from '../src/key-connections.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: events are whatever the server sent; the tests look at them.
@@ -19,28 +20,36 @@ describe('the egress log', () => {
   let log: EgressLog;
   let journal: EgressJournal;
   let app: FastifyInstance;
+  let keyConnections: KeyConnections;
   let url: string;
   let key = '';
   beforeEach(async () => {
     database = await openDatabase(':memory:');
     const accounts = new Accounts(database);
-    await accounts.createWithKey('a@b', 'A', 'first', (given) => {
+    const { id: accountId } = await accounts.createWithKey('a@b', 'A', 'first', (given) => {
       key = given;
     });
     log = egressLog(database);
     const logger = pino({ level: 'silent' });
     journal = new EgressJournal(log, systemClock, logger);
-    const sandboxes = { get: async () => ({ record: { id } }) } as unknown as Services['sandboxes'];
+    const record = { id, accountId, metadata: {} };
+    const sandboxes = { get: async () => ({ record }) } as unknown as Services['sandboxes'];
+    keyConnections = new KeyConnections();
     const own = {
-      egress: egressRules(createGateway(parseConfig({}), () => {}, logger)),
+      egress: egressRules(createGateway(parseConfig({}), { record: () => {}, sent: () => {} }, logger)),
       egressLog: log,
       egressJournal: journal,
+      people: {} as Services['people'],
       shares: {} as Services['shares'],
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],
       health: () => ({}),
+      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage'>),
     };
-    app = await buildApp({ sandboxes, accounts, ptyTokens: new PtyTokens(), ...own }, logger);
+    app = await buildApp(
+      { sandboxes, accounts, keys: new ApiKeys(database), keyConnections, ptyTokens: new PtyTokens(), ...own },
+      logger,
+    );
     await app.listen({ host: '127.0.0.1', port: 0 });
     const { port } = app.server.address() as { port: number };
     url = `http://127.0.0.1:${port}/v2/sandboxes/${id}/egress/log`;
@@ -49,6 +58,7 @@ describe('the egress log', () => {
     journal.endFollowers();
     await app.close();
     await journal.stop();
+    keyConnections.stop();
     await database.destroy();
   });
 

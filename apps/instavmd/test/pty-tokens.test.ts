@@ -1,8 +1,18 @@
 import type { AccountId, SandboxId } from '@instavm/core';
 import { describe, expect, it } from 'vitest';
+import type { Caller } from '../src/auth.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
-const grant = { accountId: 'acct_a' as AccountId, sandboxId: 'b' as SandboxId, ptyId: 'c', readOnly: true };
+const account = {
+  id: 'acct_a' as AccountId,
+  email: '',
+  name: '',
+  createdAt: new Date(),
+  isAdministrator: false,
+  isVerified: true,
+};
+const caller: Caller = { account, scope: 'run', keyId: 1, expiresAt: null, sandboxMetadata: null };
+const grant = { caller, sandboxId: 'b' as SandboxId, ptyId: 'c', readOnly: true };
 
 describe('a terminal token', () => {
   it('is good once', () => {
@@ -21,6 +31,21 @@ describe('a terminal token', () => {
     expect(tokens.redeem(early.token)).toEqual(grant);
     now += 1;
     expect(tokens.redeem(late.token)).toBeUndefined();
+  });
+
+  it('ends with the key that it was made with', () => {
+    let now = 1_000_000;
+    const tokens = new PtyTokens(() => now);
+    const [revoked, other, expiring] = [
+      tokens.issue(grant),
+      tokens.issue({ ...grant, caller: { ...caller, keyId: 2 } }),
+      tokens.issue({ ...grant, caller: { ...caller, keyId: 3, expiresAt: new Date(now + 10) } }),
+    ];
+    tokens.forget(1);
+    expect(tokens.redeem(revoked.token)).toBeUndefined();
+    expect(tokens.redeem(other.token)).toBeDefined();
+    now += 10;
+    expect(tokens.redeem(expiring.token)).toBeUndefined();
   });
 
   it('is refused when ten thousand wait, until some have expired', () => {

@@ -16,6 +16,7 @@ import type { PreviewTargets } from '@instavm/preview';
 import {
   type Account,
   Accounts,
+  ApiKeys,
   type Database,
   domainRecords,
   openDatabase,
@@ -27,6 +28,7 @@ import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
+import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
@@ -53,7 +55,7 @@ beforeEach(async () => {
   });
   shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
   targets = previewTargets({
-    ...{ shares, accounts, domains: domainRecords(database) },
+    ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
     sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
   });
 });
@@ -67,7 +69,7 @@ async function sandbox(state: SandboxState = 'running', accountId: AccountId = a
     ...{ id: newSandboxId(), accountId, state, stateReason: null, endCause: null, epoch: 1 },
     ...{ incarnationId: newIncarnationId(), size: DEFAULT_SIZE, ttlSeconds: 300, metadata: {}, env: {}, egress: null },
     ...{ createdAt: new Date(), startedAt: new Date(), endedAt: null, expiresAt: new Date(Date.now() + 100_000) },
-    ...{ lifecycle: DEFAULT_LIFECYCLE, savedIn: null, leaseLeftMs: null, snapshotId: null },
+    ...{ lifecycle: DEFAULT_LIFECYCLE, savedIn: null, savedBytes: null, leaseLeftMs: null, snapshotId: null },
   };
   await sandboxRecords(database).insert(record);
   return record;
@@ -93,6 +95,9 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     ...unused,
     sandboxes,
     accounts,
+    keys: new ApiKeys(database),
+    people: {},
+    keyConnections: new KeyConnections(),
     ptyTokens: new PtyTokens(),
     shares,
     previews: addresses ?? undefined,
@@ -383,6 +388,7 @@ describe('shares as the preview proxy sees them', () => {
     events = [];
     connectPort = async () => new PassThrough();
     const owner = {
+      record: { metadata: {}, accountId: account.id } as SandboxRecord,
       hold: () => {
         events.push('held');
         return () => void events.push('released');
@@ -393,7 +399,7 @@ describe('shares as the preview proxy sees them', () => {
       },
     };
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
-    targets = previewTargets({ shares, sandboxes, accounts, domains: domainRecords(database) });
+    targets = previewTargets({ shares, sandboxes, keys: new ApiKeys(database), domains: domainRecords(database) });
   });
 
   it('tell the program its own name when that is asked for', async () => {

@@ -27,7 +27,15 @@ export async function create<Guest extends GuestLink>(
     const pooled = source === undefined ? ports.pool.take(size) : undefined;
     const id = pooled?.id ?? newIncarnationId();
     const expiresAt = new Date(startedAt.getTime() + ttlSeconds * 1000);
-    const begun = { stateReason: null, endCause: null, endedAt: null, leaseLeftMs: null, savedIn: null, startedAt };
+    const begun = {
+      stateReason: null,
+      endCause: null,
+      endedAt: null,
+      leaseLeftMs: null,
+      savedIn: null,
+      savedBytes: null,
+      startedAt,
+    };
     try {
       await keeper.update({ ...begun, state: 'creating', incarnationId: id, epoch: epoch + 1, expiresAt });
     } catch (error) {
@@ -71,7 +79,10 @@ export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, 
         ports.reached('resume.personalized');
         // One that was suspended because its lease ran out gets a new one.
         const leaseMs = leaseLeftMs !== null && leaseLeftMs > 0 ? leaseLeftMs : ttlSeconds * 1000;
-        await begin(parts, prepared, leaseMs, { savedIn: null, leaseLeftMs: null, startedAt, endedAt: null });
+        await begin(parts, prepared, leaseMs, {
+          ...{ savedIn: null, savedBytes: null, leaseLeftMs: null },
+          ...{ startedAt, endedAt: null },
+        });
         ports.reached('resume.running');
       });
     } catch (error) {
@@ -104,12 +115,13 @@ export async function adopt<Guest extends GuestLink>(parts: OwnerParts<Guest>, s
   if (savedIn !== null) await ports.states.release(savedIn);
 }
 
-/** With room for one more microVM, and the warm pool out of the way. @throws shutting_down, quota_exceeded, capacity_unavailable */
+/** With credit, room for one more microVM, and the warm pool out of the way. @throws credit_exhausted, shutting_down, quota_exceeded, capacity_unavailable */
 async function admitted<Guest extends GuestLink>(
   { ports, keeper }: OwnerParts<Guest>,
   make: () => Promise<void>,
 ): Promise<void> {
   const { accountId, size } = keeper.record;
+  await ports.spending.check(accountId);
   const settled = ports.admission.admit(accountId, size);
   const yielded = ports.pool.yieldTo();
   try {

@@ -61,7 +61,7 @@ export class SandboxOwner<Guest extends GuestLink> {
       expired: () => this.#expired(),
       idle: () => this.#idle(),
     });
-    const keeper = new RecordKeeper(deps.records, deps.log, record, isStored);
+    const keeper = new RecordKeeper(deps, record, isStored);
     this.#parts = { ports: deps, keeper, running };
   }
 
@@ -187,14 +187,15 @@ export class SandboxOwner<Guest extends GuestLink> {
     return this.#queue.run(async () => {
       const { keeper, ports } = this.#parts;
       const { savedIn, state } = this.record;
-      const isSaved = savedIn !== null && (await ports.states.find(savedIn)) !== undefined;
-      const plan = planRecovery(state, survivor !== undefined, isSaved);
+      const saved = savedIn === null ? undefined : await ports.states.find(savedIn);
+      const plan = planRecovery(state, survivor !== undefined, saved !== undefined);
       ports.log.warn({ ...idsOf(this.record), state, plan }, 'recovering a sandbox of an earlier daemon');
       if (plan === 'adopt' && survivor !== undefined) return adopt(this.#parts, survivor);
       // What does not die now is reaped with the leftovers.
       await survivor?.kill().catch(this.#warning('ending what an earlier daemon left'));
       const lost = failure('its microVM ended while no daemon ran', ports.clock.now());
-      if (plan === 'suspended') await keeper.update({ state: 'suspended', expiresAt: null });
+      if (plan === 'suspended')
+        await keeper.update({ state: 'suspended', expiresAt: null, savedBytes: saved?.storedBytes ?? null });
       else if (plan === 'undo_start')
         await keeper.update({ ...lost, stateReason: 'the daemon ended while it was started', endCause: 'daemon' });
       else if (plan === 'finish_end') await keeper.update({ ...lost, ...ENDED, endCause: this.record.endCause });

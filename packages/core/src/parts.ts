@@ -4,6 +4,8 @@ import type { LimitFunction } from 'p-limit';
 import type { Admission } from './admission.ts';
 import type { ConstructionPorts } from './construction.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
+import type { SpendingGate } from './metering/credit.ts';
+import type { UsageObserver } from './metering/meter.ts';
 import type { RecordKeeper } from './record-keeper.ts';
 import type { SandboxChange, SandboxRecords } from './records.ts';
 import type { Running } from './running.ts';
@@ -22,6 +24,8 @@ export type OwnerPorts<Guest extends GuestLink> = ConstructionPorts<Guest> & {
   /** Restoring keeps a processor busy: many at once would all be late, in turn the first are soon there. */
   readonly inTurn: LimitFunction;
   readonly reached: StepObserver;
+  readonly usage: UsageObserver;
+  readonly spending: SpendingGate;
 };
 
 export type OwnerParts<Guest extends GuestLink> = {
@@ -48,6 +52,7 @@ export const failure = (stateReason: string, endedAt: Date): SandboxChange => ({
   endedAt,
   expiresAt: null,
   savedIn: null,
+  savedBytes: null,
   leaseLeftMs: null,
 });
 

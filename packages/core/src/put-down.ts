@@ -52,7 +52,13 @@ export async function suspend<Guest extends GuestLink>(parts: OwnerParts<Guest>,
   }
   ports.reached('suspend.released');
   const endedAt = ports.clock.now();
-  await keeper.settle({ state: 'suspended', stateReason: reason, expiresAt: null, endedAt });
+  await keeper.settle({
+    state: 'suspended',
+    stateReason: reason,
+    expiresAt: null,
+    endedAt,
+    savedBytes: saved.storedBytes,
+  });
   ports.reached('suspend.suspended');
   const ms = endedAt.getTime() - startedAt.getTime();
   ports.log.info({ ...idsOf(keeper.record), storedBytes: saved.storedBytes, ms }, 'sandbox suspended');
@@ -76,7 +82,14 @@ export async function end<Guest extends GuestLink>(
   }
   ports.reached('end.released');
   const endedAt = ports.clock.now();
-  await keeper.settle({ state: 'stopped', endedAt, expiresAt: null, savedIn: null, leaseLeftMs: null });
+  await keeper.settle({
+    state: 'stopped',
+    endedAt,
+    expiresAt: null,
+    savedIn: null,
+    savedBytes: null,
+    leaseLeftMs: null,
+  });
   ports.reached('end.stopped');
   if (savedIn !== null) await ports.states.release(savedIn);
 }

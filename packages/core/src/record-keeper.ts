@@ -1,13 +1,21 @@
 /** The record of one sandbox, in memory and in the store: the one place that publishes what became of it. */
 import { InstaVMError } from '@instavm/wire';
 import type { LifecycleLog } from './log.ts';
+import type { UsageObserver } from './metering/meter.ts';
 import type { SandboxChange, SandboxRecords } from './records.ts';
 import type { SandboxRecord } from './sandbox.ts';
-import { TRANSITIONS } from './states.ts';
+import { METERED_STATES, TRANSITIONS } from './states.ts';
+
+export type KeeperPorts = {
+  readonly records: SandboxRecords;
+  readonly log: LifecycleLog;
+  readonly usage: UsageObserver;
+};
 
 export class RecordKeeper {
   readonly #records: SandboxRecords;
   readonly #log: LifecycleLog;
+  readonly #usage: UsageObserver;
   #record: SandboxRecord;
   #isStored: boolean;
   readonly #waiting = new Set<() => void>();
@@ -15,9 +23,10 @@ export class RecordKeeper {
   #unsaved: SandboxChange = {};
 
   /** @param isStored false for a new sandbox, whose record is inserted with its first change */
-  constructor(records: SandboxRecords, log: LifecycleLog, record: SandboxRecord, isStored: boolean) {
-    this.#records = records;
-    this.#log = log;
+  constructor(ports: KeeperPorts, record: SandboxRecord, isStored: boolean) {
+    this.#records = ports.records;
+    this.#log = ports.log;
+    this.#usage = ports.usage;
     this.#record = record;
     this.#isStored = isStored;
   }
@@ -74,7 +83,12 @@ export class RecordKeeper {
   }
 
   #tell(before: SandboxRecord['state']): void {
-    if (this.#record.state !== before) for (const done of [...this.#waiting]) done();
+    const { state } = this.#record;
+    if (state === before) return;
+    const [did, does] = [METERED_STATES.includes(before), METERED_STATES.includes(state)];
+    if (does && !did) this.#usage.began(this.#record);
+    if (did && !does) this.#usage.ended(this.#record);
+    for (const done of [...this.#waiting]) done();
   }
 
   async #write(epoch: number, change: SandboxChange): Promise<void> {

@@ -61,6 +61,8 @@ export type SandboxRecord = SandboxSpec & {
   readonly endedAt: Date | null;
   /** Where its memory is, or is about to be, while it is suspended. */
   readonly savedIn: FilesId | null;
+  /** What that occupies on the disk. */
+  readonly savedBytes: number | null;
   /** What was left of the lease when it was suspended: the clock stops meanwhile. */
   readonly leaseLeftMs: number | null;
   /** The snapshot that it was made from. */

@@ -25,6 +25,8 @@ const MAX_OWNERS = 256;
 const OWNER_IDLE_MS = 60_000;
 /** Sandboxes that are attached again at once after a start. */
 const RECOVERED_AT_ONCE = 8;
+/** Each writes the memory of a sandbox to the disk. */
+const SUSPENDED_AT_ONCE = 2;
 /** A warm microVM more must leave room for that many that someone asks for. */
 const POOL_HEADROOM_MIB = 512;
 
@@ -141,6 +143,17 @@ export class SandboxService<Guest extends GuestLink> {
   /** Newest first; `alive` leaves out those without a microVM. */
   list(accountId: AccountId, limit: number, alive = false): Promise<SandboxRecord[]> {
     return this.#deps.records.list(accountId, limit, alive);
+  }
+
+  /** Suspends what runs of an account. What cannot be now is logged, and runs on. */
+  async suspendAll(accountId: AccountId, reason: string): Promise<void> {
+    const owners = [...this.#owners.values()].map(({ owner }) => owner);
+    const running = owners.filter(({ record }) => record.accountId === accountId && record.state === 'running');
+    await mapLimited(running, SUSPENDED_AT_ONCE, (owner) =>
+      owner.suspend(reason).catch((err: unknown) => {
+        this.#deps.log.warn({ sandboxId: owner.record.id, err }, 'a sandbox could not be suspended');
+      }),
+    );
   }
 
   /** Finds or makes the template of a size, so that no sandbox of it waits for one. @throws boot_failed */
@@ -262,6 +275,7 @@ function recordOf({ accountId, ...wanted }: NewSandbox, createdAt: Date): Sandbo
     startedAt: null,
     endedAt: null,
     savedIn: null,
+    savedBytes: null,
     leaseLeftMs: null,
     snapshotId: null,
   };

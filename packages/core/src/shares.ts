@@ -21,8 +21,8 @@ export type SharePorts = {
 export type Withdrawal = 'share' | 'public' | LinkId;
 export type WithdrawalListener = (id: ShareId, what: Withdrawal) => void;
 
-/** Open in one account at once. */
-const MOST_OPEN = 1_000;
+/** At once in one account. */
+export const MAX_OPEN_SHARES = 1_000;
 /** Links of one share, within the time that one is good for. */
 const MOST_REVOKED_LINKS = 1_000;
 
@@ -45,9 +45,9 @@ export class Shares {
     const createdAt = this.#ports.clock.now();
     const { isPublic = false, rewriteHost = false } = wanted;
     const made = { id: newShareId(), accountId, sandboxId, port, isPublic, rewriteHost, createdAt, revokedAt: null };
-    const share = await this.#ports.shares.open(made, MOST_OPEN);
+    const share = await this.#ports.shares.open(made, MAX_OPEN_SHARES);
     if (share === undefined)
-      throw new InstaVMError('quota_exceeded', `${MOST_OPEN} ports are shared; this account may share no more`, {
+      throw new InstaVMError('quota_exceeded', `${MAX_OPEN_SHARES} ports are shared; this account may share no more`, {
         hint: 'Revoke shares that are no longer needed; GET /v1/shares lists them.',
       });
     const isSo =

@@ -137,6 +137,8 @@ export const DEADLINES_MS: Readonly<Record<PassingState, number>> = {
 
 /** States in which a microVM exists or is about to. */
 export const HOLDING_STATES: readonly SandboxState[] = ['creating', 'running', 'suspending', 'resuming', 'stopping'];
+/** Those in which its vCPUs may run, and are charged for. */
+export const METERED_STATES: readonly SandboxState[] = ['running', 'suspending'];
 /** Those of a sandbox that a client may call running. */
 export const ALIVE_STATES: readonly SandboxState[] = ['creating', 'running', 'suspending', 'resuming'];
 /** Those in which nothing of it is kept; only a start by name, or a use that may make a fresh microVM, leads out of them. */

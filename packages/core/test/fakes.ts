@@ -21,9 +21,11 @@ import type {
   SnapshotId,
   SnapshotRecord,
   SnapshotRecords,
+  SpendingGate,
   Step,
   Template,
   TemplateKey,
+  UsageObserver,
   Vmm,
   VmmExit,
   VmSnapshot,
@@ -204,6 +206,8 @@ export type LadderOptions = {
   readonly warm?: number;
   readonly reached?: (step: Step) => void;
   readonly life?: Life;
+  readonly usage?: UsageObserver;
+  readonly spending?: SpendingGate;
 };
 
 /** Everything that survives a daemon: what a next one starts from. */
@@ -298,6 +302,8 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     warmPool: { size: SIZE, depth: options.warm ?? 0 },
     clock,
     log: { info: () => {}, warn: () => {} },
+    usage: options.usage ?? { began: () => {}, ended: () => {} },
+    spending: options.spending ?? { check: async () => {} },
     ...(options.reached !== undefined && { reached: options.reached }),
   });
   const create = (ttlSeconds = 60, lifecycle: Partial<LifecyclePolicy> = {}) =>

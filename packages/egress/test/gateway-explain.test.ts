@@ -7,7 +7,7 @@ it('reads the rules of a policy once, for its sandboxes and however often somebo
   const gateway = new Gateway({
     ...{ resolver: new Resolver([]), registries: [], siteCidrs: [], forbiddenCidrs: [], proxy: undefined },
     ...{ maxConnections: 1, bytesPerSecond: Number.POSITIVE_INFINITY, defaultPolicy: policyOf() },
-    ...{ record: () => {}, log: { info: () => {}, warn: () => {} } },
+    ...{ record: () => {}, sent: () => {}, log: { info: () => {}, warn: () => {} } },
   });
   let reads = 0;
   const policy = {

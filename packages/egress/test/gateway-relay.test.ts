@@ -54,6 +54,24 @@ const endOfOnly = async ({ ends }: Rig) => {
   return ends()[0];
 };
 
+describe('what leaves', () => {
+  it('is told as it leaves, and only that', async () => {
+    const sent: [string, number][] = [];
+    const total = (): number => sent.reduce((sum, [, bytes]) => sum + bytes, 0);
+    const rig = await open((socket) => void socket.on('data', () => socket.write('answer')), {
+      sent: (sandboxId, bytes) => sent.push([sandboxId, bytes]),
+    });
+    rig.stream.on('data', () => {});
+    rig.stream.write('question');
+    await until(() => total() === 8);
+    rig.stream.write(Buffer.alloc(2 * MEGABYTE));
+    await until(() => total() === 8 + 2 * MEGABYTE);
+    expect(new Set(sent.map(([id]) => id))).toEqual(new Set(['sbx_test']));
+    expect(rig.ends()).toEqual([]);
+    rig.stream.close();
+  });
+});
+
 describe('a half-close', () => {
   it('of the guest leaves it reading, megabytes if need be', async () => {
     const answer = Buffer.alloc(4 * MEGABYTE, 'a');

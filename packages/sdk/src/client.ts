@@ -3,6 +3,7 @@ import { Domains } from './domains.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
+import { ApiKeys } from './keys.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
 import { Shares } from './shares.ts';
 import { Snapshots } from './snapshots.ts';
@@ -46,6 +47,7 @@ export class InstaVM {
   readonly shares: Shares;
   /** Host names of one's own for shares. */
   readonly domains: Domains;
+  readonly keys: ApiKeys;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -63,6 +65,7 @@ export class InstaVM {
     this.snapshots = new Snapshots(this.#http);
     this.shares = new Shares(this.#http);
     this.domains = new Domains(this.#http);
+    this.keys = new ApiKeys(this.#http);
   }
 
   /** Closes idle connections. */

@@ -1,19 +1,8 @@
-/** Accounts and API keys. A key is 256 random bits; only its SHA-256 is kept, which for such a key needs no salt or stretching. */
-import { createHash, randomBytes } from 'node:crypto';
+/** Accounts. Their keys are a neighbour's (`api-keys.ts`). */
 import { type AccountId, newAccountId } from '@instavm/core';
+import { ACCOUNT_COLUMNS, type Account, toAccount } from './account-row.ts';
+import { insertKey, newSecret } from './api-keys.ts';
 import type { Database } from './database.ts';
-
-const KEY_PREFIX = 'instavm_sk_';
-const PREFIX_LENGTH = KEY_PREFIX.length + 6;
-/** Last use is recorded to this grain, so that a busy key does not mean a write per request. */
-const LAST_USED_GRAIN_MS = 60_000;
-
-export type Account = {
-  readonly id: AccountId;
-  readonly email: string;
-  readonly name: string;
-  readonly createdAt: Date;
-};
 
 export class Accounts {
   readonly #database: Database;
@@ -34,52 +23,40 @@ export class Accounts {
    * An account with its first key, or neither.
    * @param keep is given the key, shown this once, before anything is stored; when it throws nothing is
    */
-  async createWithKey(email: string, name: string, keyName: string, keep: (key: string) => void): Promise<Account> {
-    const account = { id: newAccountId(), email, name, createdAt: new Date() };
-    const createdAt = account.createdAt.toISOString();
-    const key = KEY_PREFIX + randomBytes(32).toString('base64url');
-    keep(key);
-    await this.#database.transaction().execute(async (transaction) => {
-      await transaction.insertInto('accounts').values({ id: account.id, email, name, created_at: createdAt }).execute();
+  async createWithKey(
+    email: string,
+    name: string,
+    keyName: string,
+    keep: (key: string) => void,
+    { isAdministrator = false } = {},
+  ): Promise<Account> {
+    const id = newAccountId();
+    const createdAt = new Date().toISOString();
+    const flags = { is_administrator: isAdministrator ? 1 : 0, email_verified: 1 };
+    const secret = newSecret();
+    keep(secret);
+    return this.#database.transaction().execute(async (transaction) => {
       await transaction
-        .insertInto('api_keys')
-        .values({
-          account_id: account.id,
-          name: keyName,
-          prefix: key.slice(0, PREFIX_LENGTH),
-          sha256_hex: digest(key),
-          created_at: createdAt,
-          last_used_at: null,
-          revoked_at: null,
-        })
+        .insertInto('accounts')
+        .values({ id, email, name, created_at: createdAt, updated_at: createdAt, ...flags })
         .execute();
+      await insertKey(transaction, id, { name: keyName }, secret, createdAt);
+      const row = await transaction.selectFrom('accounts').select(ACCOUNT_COLUMNS).where('id', '=', id);
+      return toAccount(await row.executeTakeFirstOrThrow());
     });
-    return account;
   }
 
-  /** The account of a valid key. Looked up by digest, so the time taken tells nothing about the key. */
-  async findByKey(key: string): Promise<Account | undefined> {
-    const row = await this.#database
-      .selectFrom('api_keys')
-      .innerJoin('accounts', 'accounts.id', 'api_keys.account_id')
-      .select([
-        'accounts.id',
-        'accounts.email',
-        'accounts.name',
-        'accounts.created_at',
-        'api_keys.id as key_id',
-        'api_keys.last_used_at',
-      ])
-      .where('api_keys.sha256_hex', '=', digest(key))
-      .where('api_keys.revoked_at', 'is', null)
-      .executeTakeFirst();
-    if (row === undefined) return undefined;
-    if (row.last_used_at === null || Date.now() - Date.parse(row.last_used_at) > LAST_USED_GRAIN_MS) {
-      const lastUsed = { last_used_at: new Date().toISOString() };
-      await this.#database.updateTable('api_keys').set(lastUsed).where('id', '=', row.key_id).execute();
-    }
-    return { id: row.id as AccountId, email: row.email, name: row.name, createdAt: new Date(row.created_at) };
+  async find(id: AccountId): Promise<Account | undefined> {
+    const query = this.#database.selectFrom('accounts').select(ACCOUNT_COLUMNS).where('accounts.id', '=', id);
+    const row = await query.executeTakeFirst();
+    return row && toAccount(row);
+  }
+
+  /** Addresses are kept in lower case. */
+  async findByEmail(email: string): Promise<Account | undefined> {
+    const wanted = email.toLowerCase();
+    const query = this.#database.selectFrom('accounts').select(ACCOUNT_COLUMNS).where('accounts.email', '=', wanted);
+    const row = await query.executeTakeFirst();
+    return row && toAccount(row);
   }
 }
-
-const digest = (key: string): string => createHash('sha256').update(key).digest('hex');

@@ -1,6 +1,9 @@
 /** Migrations in order; a finished one is never edited. */
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
+import { keyColumns } from './key-tables.ts';
+import { ledgerTables } from './ledger-tables.ts';
+import { signInTables } from './sign-in-tables.ts';
 
 export const MIGRATIONS: Record<string, Migration> = {
   '0001_accounts_and_sandboxes': {
@@ -205,4 +208,7 @@ export const MIGRATIONS: Record<string, Migration> = {
         .execute();
     },
   },
+  '0008_key_scopes': keyColumns,
+  '0009_ledger': ledgerTables,
+  '0010_sign_in': signInTables,
 };

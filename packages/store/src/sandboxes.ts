@@ -122,6 +122,7 @@ function toRecord(row: Selectable<Tables['sandboxes']> | undefined): SandboxReco
     egress: row.egress === null ? null : (JSON.parse(row.egress) as EgressPolicy),
     lifecycle: JSON.parse(row.lifecycle) as LifecyclePolicy,
     savedIn: row.saved_in as FilesId | null,
+    savedBytes: row.saved_bytes,
     leaseLeftMs: row.lease_left_ms,
     snapshotId: row.snapshot_id as SnapshotId | null,
   };
@@ -152,6 +153,7 @@ function toColumns(change: SandboxChange): Updateable<Tables['sandboxes']> {
   if (change.egress !== undefined) columns.egress = change.egress === null ? null : JSON.stringify(change.egress);
   if (change.lifecycle !== undefined) columns.lifecycle = JSON.stringify(change.lifecycle);
   if (change.savedIn !== undefined) columns.saved_in = change.savedIn;
+  if (change.savedBytes !== undefined) columns.saved_bytes = change.savedBytes;
   if (change.leaseLeftMs !== undefined) columns.lease_left_ms = change.leaseLeftMs;
   if (change.snapshotId !== undefined) columns.snapshot_id = change.snapshotId;
   return columns;

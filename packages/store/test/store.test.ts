@@ -9,6 +9,7 @@ import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   Accounts,
+  ApiKeys,
   type Database,
   openDatabase,
   sandboxRecords,
@@ -54,6 +55,7 @@ describe('the store', () => {
     env: { A: 'b' },
     lifecycle: { ...DEFAULT_LIFECYCLE, idleSuspendSeconds: 60 },
     savedIn: null,
+    savedBytes: null,
     leaseLeftMs: null,
     snapshotId: null,
     egress: { allowHttp: true, allowHttps: false, allowPublicRepos: true, allowedDomains: ['x'], allowedCidrs: [] },
@@ -61,10 +63,10 @@ describe('the store', () => {
   });
 
   it('finds an account by its key and by no other', async () => {
-    const accounts = new Accounts(database);
-    expect((await accounts.findByKey(key))?.id).toBe(accountId);
-    expect(await accounts.findByKey(`${key}x`)).toBeUndefined();
-    expect(await accounts.findByKey('')).toBeUndefined();
+    const keys = new ApiKeys(database);
+    expect((await keys.authenticate(key))?.account.id).toBe(accountId);
+    expect(await keys.authenticate(`${key}x`)).toBeUndefined();
+    expect(await keys.authenticate('')).toBeUndefined();
   });
 
   it('makes no account when its key cannot be kept', async () => {
@@ -235,7 +237,7 @@ describe('the store', () => {
   it('opens an existing database again, with what is in it', async () => {
     await database.destroy();
     database = await openDatabase(join(directory, 'deep', 'er.db'));
-    expect((await new Accounts(database).findByKey(key))?.email).toBe('a@b');
+    expect((await new ApiKeys(database).authenticate(key))?.account.email).toBe('a@b');
   });
 
   it('locks a path once', () => {

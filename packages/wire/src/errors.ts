@@ -31,7 +31,17 @@ const CATALOG = {
   archive_limit: { status: 413, retryable: 'no', hint: 'Raise max_bytes or max_entries, or send less.' },
   // identity
   unauthenticated: { status: 401, retryable: 'no', hint: 'Send the API key in the X-API-Key header.' },
+  sign_in_failed: { status: 401, retryable: 'no', hint: 'Check what was typed, or run: npx instavm dashboard' },
+  cross_origin: {
+    status: 403,
+    retryable: 'no',
+    hint: 'Open the dashboard under its own address (INSTAVM_PUBLIC_URL), or use an API key.',
+  },
+  sign_up_closed: { status: 403, retryable: 'no', hint: 'Ask the administrator for an account.' },
+  invitation_invalid: { status: 403, retryable: 'no', hint: 'Ask the administrator for a new invitation.' },
+  pairing_not_found: { status: 404, retryable: 'no', hint: 'Run the login command again.' },
   permission_denied: { status: 403, retryable: 'no', hint: 'Use a key with the right for this.' },
+  key_not_found: { status: 404, retryable: 'no', hint: 'List the keys of the account with GET /v1/api-keys/.' },
   // egress
   egress_denied: {
     status: 403,
@@ -105,6 +115,7 @@ const CATALOG = {
     hint: 'Restore it where it was made, or make a new one: its template, VMM or CPU is not here.',
   },
   pty_exists: { status: 409, retryable: 'no', hint: 'Take another id, or delete that terminal first.' },
+  email_taken: { status: 409, retryable: 'no', hint: 'Sign in instead, or take another address.' },
   conflict: { status: 409, retryable: 'yes', hint: 'Read the current state and try again.' },
   file_permission_denied: {
     status: 403,
@@ -120,6 +131,7 @@ const CATALOG = {
   file_too_many_links: { status: 409, retryable: 'no', hint: 'The path runs through a loop of symbolic links.' },
   file_io_error: { status: 500, retryable: 'unknown', hint: 'The sandbox reported an I/O error; see detail.' },
   // limits
+  credit_exhausted: { status: 403, retryable: 'no', hint: 'Add credit to the account; see: npx instavm credit' },
   quota_exceeded: { status: 429, retryable: 'no', hint: 'End sandboxes that are no longer needed.' },
   rate_limited: { status: 429, retryable: 'yes', hint: 'Wait, then try again.' },
   process_limit: { status: 429, retryable: 'yes', hint: 'End processes in the sandbox.' },

@@ -12,15 +12,19 @@ from ._domains import AsyncDomains, DnsRecord, Domain, DomainHealth
 from ._egress import EgressAddress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
+from ._keys import ApiKey, AsyncApiKeys, KeyScope, NewApiKey
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
 from ._shares import AsyncShares, PreviewAuthority, Share, ShareLink
-from ._sync import Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._sync import ApiKeys, Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
     "DEFAULT_BASE_URL",
+    "ApiKey",
+    "ApiKeys",
+    "AsyncApiKeys",
     "AsyncDomains",
     "AsyncExec",
     "AsyncFiles",
@@ -46,6 +50,8 @@ __all__ = [
     "Files",
     "InstaVM",
     "InstaVMError",
+    "KeyScope",
+    "NewApiKey",
     "Output",
     "PreviewAuthority",
     "Pty",

@@ -13,6 +13,7 @@ from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, Egres
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
 from ._http import AsyncHttp, instant, path_segment
+from ._keys import AsyncApiKeys
 from ._pty import AsyncPtys
 from ._shares import AsyncShares, Share, open_share
 from .errors import InstaVMError
@@ -288,6 +289,7 @@ class AsyncInstaVM:
         self.shares = AsyncShares(self._http)
         #: Host names of one's own for shares.
         self.domains = AsyncDomains(self._http)
+        self.keys = AsyncApiKeys(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from ._client import AsyncInstaVM, AsyncSandbox, RunResult, SandboxInfo, SnapshotInfo
@@ -12,6 +13,7 @@ from ._domains import Domain, DomainHealth
 from ._egress import EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
+from ._keys import ApiKey, NewApiKey
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
@@ -419,6 +421,35 @@ class Domains:
         self._loop.run(self._inner.delete(domain_id))
 
 
+class ApiKeys:
+    """As `AsyncApiKeys`."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.keys
+
+    def create(self, name: str | None = None, **options: Any) -> NewApiKey:
+        return self._loop.run(self._inner.create(name, **options))
+
+    def list(self) -> Sequence[ApiKey]:
+        return self._loop.run(self._inner.list())
+
+    def get(self, key_id: int) -> ApiKey:
+        return self._loop.run(self._inner.get(key_id))
+
+    def update(self, key_id: int, *, name: str | None = None, description: str | None = None) -> ApiKey:
+        return self._loop.run(self._inner.update(key_id, name=name, description=description))
+
+    def expire(self, key_id: int, at: datetime | None) -> ApiKey:
+        return self._loop.run(self._inner.expire(key_id, at))
+
+    def rotate(self, key_id: int, *, grace_seconds: int = 0) -> NewApiKey:
+        return self._loop.run(self._inner.rotate(key_id, grace_seconds=grace_seconds))
+
+    def revoke(self, key_id: int) -> None:
+        self._loop.run(self._inner.revoke(key_id))
+
+
 class InstaVM:
     """One server, one key. Close it, or use it as a context manager."""
 
@@ -430,6 +461,7 @@ class InstaVM:
         self.snapshots = Snapshots(self._loop, self._inner)
         self.shares = Shares(self._loop, self._inner)
         self.domains = Domains(self._loop, self._inner)
+        self.keys = ApiKeys(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

@@ -1,19 +1,19 @@
 /** Making a sandbox, fresh or from a snapshot, for the routes that do. */
 import {
-  type AccountId,
   DEFAULT_LIFECYCLE,
   DEFAULT_SIZE,
   type EgressPolicy,
   type LifecyclePolicy,
   memoryClass,
-  parseSnapshotId,
   type SandboxOwner,
   type SpecChange,
 } from '@instavm/core';
 import { type EgressPolicyBody, InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
+import { type Caller, ownMetadata } from '../auth.ts';
 import type { EgressRules } from '../egress.ts';
 import type { Guest } from '../guest/guest.ts';
+import { snapshotOf } from './views.ts';
 
 const DEFAULT_LIFETIME_SECONDS = 300;
 
@@ -40,18 +40,21 @@ export type Wanted = LifecycleFields & {
  * @throws as `SandboxService.create` and `createFrom`; snapshot_not_found, snapshot_not_ready, invalid_argument
  */
 export async function createSandbox(
-  { sandboxes }: Services,
-  accountId: AccountId,
+  services: Services,
+  caller: Caller,
   wanted: Wanted,
   defaults: LifecyclePolicy = DEFAULT_LIFECYCLE,
 ): Promise<SandboxOwner<Guest>> {
+  const { sandboxes } = services;
+  const { id: accountId } = caller.account;
   if (wanted.snapshot_id) {
-    const snapshot = await sandboxes.snapshots.getReady(accountId, snapshotIdOf(wanted.snapshot_id));
+    const { id } = await snapshotOf(services, caller, wanted.snapshot_id);
+    const snapshot = await sandboxes.snapshots.getReady(accountId, id);
     const { memoryMib, vcpus } = snapshot.spec.size;
     const isOther = memoryClass(wanted.memory_mb ?? memoryMib) !== memoryMib || (wanted.vcpu_count ?? vcpus) !== vcpus;
     if (isOther)
       throw new InstaVMError('invalid_argument', `the snapshot is of ${memoryMib} MB and ${vcpus} vCPUs, and stays so`);
-    return sandboxes.createFrom(accountId, snapshot, specChange(wanted));
+    return sandboxes.createFrom(accountId, snapshot, specChange(caller, wanted));
   }
   return sandboxes.create({
     accountId,
@@ -60,7 +63,7 @@ export async function createSandbox(
       vcpus: wanted.vcpu_count ?? DEFAULT_SIZE.vcpus,
     },
     ttlSeconds: wanted.ttlSeconds ?? DEFAULT_LIFETIME_SECONDS,
-    metadata: wanted.metadata ?? {},
+    metadata: ownMetadata(caller, wanted.metadata ?? {}),
     env: wanted.env ?? {},
     egress: wanted.egress ?? null,
     lifecycle: { ...defaults, ...lifecycleChange(wanted) },
@@ -68,11 +71,11 @@ export async function createSandbox(
 }
 
 /** Of what is made from a snapshot. */
-export function specChange(wanted: Wanted): SpecChange {
+export function specChange(caller: Caller, wanted: Wanted): SpecChange {
   const { ttlSeconds, metadata, env, egress } = wanted;
   return {
     ...(ttlSeconds !== undefined && { ttlSeconds }),
-    ...(metadata !== undefined && { metadata }),
+    ...(metadata !== undefined && { metadata: ownMetadata(caller, metadata) }),
     ...(env !== undefined && { env }),
     ...(egress !== undefined && { egress }),
     lifecycle: lifecycleChange(wanted),
@@ -106,13 +109,6 @@ type ContractSnapshotFields = {
   readonly snapshot_on_terminate?: boolean | null | undefined;
   readonly snapshot_name?: string | null | undefined;
 };
-
-/** @throws snapshot_not_found */
-export function snapshotIdOf(text: string) {
-  const id = parseSnapshotId(text);
-  if (id === undefined) throw new InstaVMError('snapshot_not_found', `there is no snapshot ${text.slice(0, 80)}`);
-  return id;
-}
 
 /** @throws invalid_argument with everything that is wrong with it */
 export function egressFromBody(rules: EgressRules, body: EgressPolicyBody): EgressPolicy {

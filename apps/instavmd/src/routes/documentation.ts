@@ -3,7 +3,13 @@ import swagger from '@fastify/swagger';
 import Fastify, { type FastifyInstance, type FastifyPluginAsync } from 'fastify';
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
 
-type Operation = { responses?: Record<string, unknown>; security?: unknown; requestBody?: unknown };
+type Operation = {
+  responses?: Record<string, unknown>;
+  security?: unknown;
+  requestBody?: unknown;
+  /** Of the key that it takes. */
+  'x-scope'?: unknown;
+};
 type Document = { paths?: Record<string, Record<string, Operation>> };
 
 /** Every failure of every route has this one shape (`answerErrors`). */
@@ -13,10 +19,6 @@ const FAILURE = {
 };
 
 export async function openApi(app: FastifyInstance): Promise<void> {
-  const publicRoutes = new Set<string>();
-  app.addHook('onRoute', ({ method, url, config }) => {
-    if (config?.isPublic) publicRoutes.add(`${String(method).toLowerCase()} ${url}`);
-  });
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -35,7 +37,10 @@ export async function openApi(app: FastifyInstance): Promise<void> {
       for (const [path, operations] of Object.entries(document.paths ?? {})) {
         for (const [method, operation] of Object.entries(operations)) {
           operation.responses = { ...operation.responses, default: FAILURE };
-          if (publicRoutes.has(`${method} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`)) operation.security = [];
+          const url = path.replaceAll(/\{(\w+)\}/g, ':$1');
+          const route = app.declared.find((each) => each.url === url && each.method.toLowerCase() === method);
+          if (route?.isPublic) operation.security = [];
+          else operation['x-scope'] = route?.scope;
         }
       }
       return document as ReturnType<typeof jsonSchemaTransformObject>;

@@ -1,4 +1,7 @@
-/** Custom domains (contract §13.1): host names of users' own for their shares. */
+/**
+ * Custom domains (contract §13.1): host names of users' own for their shares. They are the account's, so that only a key for all of it changes
+ * them; a key for some sandboxes sees those that lead to one of them.
+ */
 import { challengeOf, type DomainRecord } from '@instavm/core';
 import {
   CreateDomainRequest,
@@ -11,8 +14,10 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { type Caller, FULL, READ } from '../auth.ts';
 import type { PreviewAddresses } from '../previews.ts';
 import { previewsOf, shareIdOf } from './shares.ts';
+import { isSandboxFor } from './views.ts';
 
 const Params = z.object({ id: z.string() });
 /** What the official client asks for, and what nobody here needs to know. */
@@ -27,23 +32,26 @@ export const domainRoutes =
       body: CreateDomainRequest,
       response: { 200: CustomDomain },
     };
-    app.post('/v1/custom-domains', { schema: created }, async ({ account, body }) => {
+    app.post('/v1/custom-domains', { ...FULL, schema: created }, async ({ caller, body }) => {
       const previews = previewsOf(services);
       const { domain, share_id, dns_provider, dns_credentials } = body;
       refuseCredentials(dns_credentials);
       const wanted = { domain, shareId: shareIdOf(share_id), dnsProvider: dns_provider || NO_PROVIDER };
-      return domainView(previews, await domains.create(account.id, wanted));
+      return domainView(previews, await domains.create(caller.account.id, wanted));
     });
 
     const listed = { summary: 'Custom domains, newest first', response: { 200: CustomDomains } };
-    app.get('/v1/custom-domains', { schema: listed }, async ({ account }) => {
+    app.get('/v1/custom-domains', { ...READ, schema: listed }, async ({ caller }) => {
       const previews = previewsOf(services);
-      return { domains: (await domains.list(account.id)).map((record) => domainView(previews, record)) };
+      const visible: DomainRecord[] = [];
+      for (const record of await domains.list(caller.account.id))
+        if (await isVisible(services, caller, record)) visible.push(record);
+      return { domains: visible.map((record) => domainView(previews, record)) };
     });
 
     const one = { params: Params, response: { 200: CustomDomain } };
-    app.get('/v1/custom-domains/:id', { schema: one }, async ({ account, params }) =>
-      domainView(previewsOf(services), await domains.get(account.id, domainIdOf(params.id))),
+    app.get('/v1/custom-domains/:id', { ...READ, schema: one }, async ({ caller, params }) =>
+      domainView(previewsOf(services), await domainFor(services, caller, params.id)),
     );
 
     const verified = {
@@ -52,9 +60,9 @@ export const domainRoutes =
       params: Params,
       response: { 200: CustomDomain },
     };
-    app.post('/v1/custom-domains/:id/verify', { schema: verified }, async ({ account, params }) => {
+    app.post('/v1/custom-domains/:id/verify', { ...FULL, schema: verified }, async ({ caller, params }) => {
       const previews = previewsOf(services);
-      return domainView(previews, await domains.verify(account.id, domainIdOf(params.id)));
+      return domainView(previews, await domains.verify(caller.account.id, domainIdOf(params.id)));
     });
 
     const health = {
@@ -62,9 +70,9 @@ export const domainRoutes =
       params: Params,
       response: { 200: CustomDomainHealth },
     };
-    app.get('/v1/custom-domains/:id/health', { schema: health }, async ({ account, params }) => {
+    app.get('/v1/custom-domains/:id/health', { ...READ, schema: health }, async ({ caller, params }) => {
       const previews = previewsOf(services);
-      const record = await domains.get(account.id, domainIdOf(params.id));
+      const record = await domainFor(services, caller, params.id);
       const { certPresent, keyPresent, expiresAt, proxyActive } = await domainHealth(record);
       return {
         ...domainView(previews, record),
@@ -81,9 +89,9 @@ export const domainRoutes =
       params: Params,
       response: { 200: CustomDomainDeleted },
     };
-    app.delete('/v1/custom-domains/:id', { schema: deleted }, async ({ account, params }) => {
+    app.delete('/v1/custom-domains/:id', { ...FULL, schema: deleted }, async ({ caller, params }) => {
       const id = domainIdOf(params.id);
-      await domains.delete(account.id, id);
+      await domains.delete(caller.account.id, id);
       return { id, deleted: true as const };
     });
   };
@@ -101,8 +109,25 @@ function refuseCredentials(credentials: object | null | undefined): void {
 /** @throws domain_not_found */
 function domainIdOf(text: string): number {
   if (/^\d{1,15}$/.test(text)) return Number(text);
-  throw new InstaVMError('domain_not_found', `there is no custom domain ${text.slice(0, 80)}`);
+  throw noDomain(text);
 }
+
+/** @throws domain_not_found */
+async function domainFor(services: Services, caller: Caller, text: string): Promise<DomainRecord> {
+  const record = await services.domains.get(caller.account.id, domainIdOf(text));
+  if (!(await isVisible(services, caller, record))) throw noDomain(text);
+  return record;
+}
+
+/** Of the caller's account; for a restricted caller by the sandbox of its share, and not at all once that is gone. */
+async function isVisible(services: Services, caller: Caller, { shareId }: DomainRecord): Promise<boolean> {
+  if (caller.sandboxMetadata === null) return true;
+  const share = await services.shares.find(shareId);
+  return share !== undefined && (await isSandboxFor(services, caller, share.sandboxId));
+}
+
+const noDomain = (text: string): InstaVMError =>
+  new InstaVMError('domain_not_found', `there is no custom domain ${text.slice(0, 80)}`);
 
 function domainView(previews: PreviewAddresses, record: DomainRecord) {
   const { hostname, port } = new URL(previews.urlOf(record.shareId));

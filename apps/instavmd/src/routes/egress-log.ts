@@ -4,6 +4,7 @@ import { EgressLogQuery, EgressLogResponse } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { READ } from '../auth.ts';
 import { type EventStream, eventStream } from './event-stream.ts';
 import { untilClosed } from './until-closed.ts';
 import { ownerOf } from './views.ts';
@@ -20,29 +21,33 @@ export const egressLogRoutes =
       produces: ['application/json', 'text/event-stream'],
       response: { 200: EgressLogResponse },
     };
-    app.get('/v2/sandboxes/:id/egress/log', { schema: listed }, async ({ account, params, query, log }, reply) => {
-      const { id } = (await ownerOf(services, account.id, params.id)).record;
-      if (!query.follow) {
-        const { after: afterId, before: beforeId, ...rest } = query;
-        const { entries } = await services.egressLog.list(id, { afterId, beforeId, ...rest });
-        return { entries: entries.map(entryView) };
-      }
-      const signal = untilClosed(reply);
-      const follower = services.egressJournal.follow(id);
-      if (signal.aborted) follower.close();
-      signal.addEventListener('abort', () => follower.close());
-      const stream = eventStream(reply, 'following', signal);
-      stream.comment();
-      follow(services, id, query, follower, stream)
-        .catch((error: unknown) => {
-          // The stream has begun, so its end is all that the client can be told.
-          if (!signal.aborted) log.warn({ err: error }, 'following an egress log ended');
-          stream.body.destroy();
-        })
-        .finally(() => follower.close());
-      // The schema is that of a page; a stream is sent as it is.
-      return reply.send(stream.body as never);
-    });
+    app.get(
+      '/v2/sandboxes/:id/egress/log',
+      { ...READ, schema: listed },
+      async ({ caller, params, query, log }, reply) => {
+        const { id } = (await ownerOf(services, caller, params.id)).record;
+        if (!query.follow) {
+          const { after: afterId, before: beforeId, ...rest } = query;
+          const { entries } = await services.egressLog.list(id, { afterId, beforeId, ...rest });
+          return { entries: entries.map(entryView) };
+        }
+        const signal = untilClosed(reply);
+        const follower = services.egressJournal.follow(id);
+        if (signal.aborted) follower.close();
+        signal.addEventListener('abort', () => follower.close());
+        const stream = eventStream(reply, 'following', signal);
+        stream.comment();
+        follow(services, id, query, follower, stream)
+          .catch((error: unknown) => {
+            // The stream has begun, so its end is all that the client can be told.
+            if (!signal.aborted) log.warn({ err: error }, 'following an egress log ended');
+            stream.body.destroy();
+          })
+          .finally(() => follower.close());
+        // The schema is that of a page; a stream is sent as it is.
+        return reply.send(stream.body as never);
+      },
+    );
   };
 
 /** Rows come from the log at the pace of the client, so a slow one loses only what the log forgets meanwhile, and is told so. */

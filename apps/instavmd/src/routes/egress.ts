@@ -11,6 +11,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { READ, RUN } from '../auth.ts';
 import type { Guest } from '../guest/guest.ts';
 import { egressFromBody } from './create.ts';
 import { ownerOf, ownerOfVm } from './views.ts';
@@ -30,35 +31,37 @@ export const egressRoutes =
 
     const response = { 200: EgressPolicyResponse };
     const bySession = { params: z.object({ sid: z.string() }), response };
-    app.get('/v1/egress/session/:sid', { schema: bySession }, async ({ account, params }) =>
-      contractView(await ownerOf(services, account.id, params.sid)),
+    app.get('/v1/egress/session/:sid', { ...READ, schema: bySession }, async ({ caller, params }) =>
+      contractView(await ownerOf(services, caller, params.sid)),
     );
     app.post(
       '/v1/egress/session/:sid',
-      { schema: { ...bySession, body: EgressPolicyBody } },
-      async ({ account, params, body }) =>
-        contractView(await change(await ownerOf(services, account.id, params.sid), body)),
+      { ...RUN, schema: { ...bySession, body: EgressPolicyBody } },
+      async ({ caller, params, body }) => contractView(await change(await ownerOf(services, caller, params.sid), body)),
     );
     const byVm = { params: z.object({ vm: z.string() }), response };
-    app.get('/v1/egress/vm/:vm', { schema: byVm }, async ({ account, params }) =>
-      contractView(await ownerOfVm(services, account.id, params.vm)),
+    app.get('/v1/egress/vm/:vm', { ...READ, schema: byVm }, async ({ caller, params }) =>
+      contractView(await ownerOfVm(services, caller, params.vm)),
     );
-    app.post('/v1/egress/vm/:vm', { schema: { ...byVm, body: EgressPolicyBody } }, async ({ account, params, body }) =>
-      contractView(await change(await ownerOfVm(services, account.id, params.vm), body)),
+    app.post(
+      '/v1/egress/vm/:vm',
+      { ...RUN, schema: { ...byVm, body: EgressPolicyBody } },
+      async ({ caller, params, body }) =>
+        contractView(await change(await ownerOfVm(services, caller, params.vm), body)),
     );
 
     const params = z.object({ id: z.string() });
     const got = { summary: 'The egress policy in force', params, response: { 200: SandboxEgressResponse } };
-    app.get('/v2/sandboxes/:id/egress', { schema: got }, async ({ account, params }) =>
-      ownView(await ownerOf(services, account.id, params.id)),
+    app.get('/v2/sandboxes/:id/egress', { ...READ, schema: got }, async ({ caller, params }) =>
+      ownView(await ownerOf(services, caller, params.id)),
     );
     const put = {
       ...got,
       summary: 'Replace the egress policy: it holds from now on, and connections that it forbids are cut',
       body: SandboxEgressPolicy,
     };
-    app.put('/v2/sandboxes/:id/egress', { schema: put }, async ({ account, params, body }) =>
-      ownView(await change(await ownerOf(services, account.id, params.id), body)),
+    app.put('/v2/sandboxes/:id/egress', { ...RUN, schema: put }, async ({ caller, params, body }) =>
+      ownView(await change(await ownerOf(services, caller, params.id), body)),
     );
 
     const tested = {
@@ -67,8 +70,8 @@ export const egressRoutes =
       body: EgressTestRequest,
       response: { 200: EgressTestResponse },
     };
-    app.post('/v2/sandboxes/:id/egress/test', { schema: tested }, async ({ account, params, body }) => {
-      const owner = await ownerOf(services, account.id, params.id);
+    app.post('/v2/sandboxes/:id/egress/test', { ...READ, schema: tested }, async ({ caller, params, body }) => {
+      const owner = await ownerOf(services, caller, params.id);
       const { addresses, ...verdict } = await services.egress.explain(effective(owner), body.destination);
       return { ...verdict, addresses: [...addresses] };
     });

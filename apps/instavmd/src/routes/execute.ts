@@ -6,6 +6,7 @@ import type { FastifyReply } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { READ, RUN } from '../auth.ts';
 import type { Execution, Executions } from '../executions.ts';
 import type { Guest } from '../guest/guest.ts';
 import { OutputBudget } from '../guest/output-budget.ts';
@@ -25,15 +26,16 @@ export const executeRoutes =
     app.post(
       '/execute',
       {
+        ...RUN,
         schema: {
           summary: 'Run a bash script or a Python cell to its end',
           body: ExecuteRequest,
           response: { 200: ExecuteResponse },
         },
       },
-      async ({ account, body }, reply) => {
+      async ({ caller, body }, reply) => {
         const createdAt = new Date();
-        const owner = await ownerOf(services, account.id, body.session_id);
+        const owner = await ownerOf(services, caller, body.session_id);
         const budget = new OutputBudget();
         const abandoned = new AbortController();
         reply.raw.once('close', () => {
@@ -51,9 +53,9 @@ export const executeRoutes =
       body: ExecuteRequest,
       response: { 200: ExecuteAsyncResponse },
     };
-    app.post('/execute_async', { schema: started }, async ({ account, body }) => {
-      const owner = await ownerOf(services, account.id, body.session_id);
-      return { task_id: executions.start(account.id, (budget) => run(owner, body, budget)).id };
+    app.post('/execute_async', { ...RUN, schema: started }, async ({ caller, body }) => {
+      const owner = await ownerOf(services, caller, body.session_id);
+      return { task_id: executions.start(owner.record, (budget) => run(owner, body, budget)).id };
     });
 
     const polled = {
@@ -61,8 +63,9 @@ export const executeRoutes =
       params: z.object({ task: z.string() }),
       response: { 200: ExecutionResponse },
     };
-    app.get('/v1/executions/:task', { schema: polled }, async ({ account, params }, reply) => {
-      const execution = executions.get(account.id, params.task);
+    app.get('/v1/executions/:task', { ...READ, schema: polled }, async ({ caller, params }, reply) => {
+      const execution = executions.get(caller.account.id, params.task);
+      if (caller.sandboxMetadata !== null) await ownerOf(services, caller, execution.sandboxId);
       const { outcome } = execution;
       if (outcome === undefined || 'error' in outcome) return unfinishedView(execution);
       const parts = { serialized_stdout: outcome.stdout, serialized_stderr: outcome.stderr };

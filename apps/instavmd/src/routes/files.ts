@@ -1,6 +1,5 @@
 /** Files and tar streams of a sandbox (`/v2`), never held whole in memory. */
 import { Readable } from 'node:stream';
-import type { AccountId } from '@instavm/core';
 import {
   FileInfo,
   InstaVMError,
@@ -16,6 +15,7 @@ import type { FastifyReply } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { type Caller, READ, RUN } from '../auth.ts';
 import { askGuest } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
 import { heldGuest } from '../guest/held-guest.ts';
@@ -33,13 +33,14 @@ const deadline = { timeoutMs: OPERATION_DEADLINE_MS };
 export const fileRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
-    const guestOf = async (accountId: AccountId, id: string, reply: FastifyReply): Promise<Guest> =>
-      heldGuest(await ownerOf(services, accountId, id), reply);
+    const guestOf = async (caller: Caller, id: string, reply: FastifyReply): Promise<Guest> =>
+      heldGuest(await ownerOf(services, caller, id), reply);
     const base = '/v2/sandboxes/:id';
 
     app.get(
       `${base}/files`,
       {
+        ...READ,
         schema: {
           summary: 'Read a file, streamed',
           produces: ['application/octet-stream'],
@@ -47,8 +48,8 @@ export const fileRoutes =
           querystring: ReadFileQuery,
         },
       },
-      async ({ account, params, query }, reply) => {
-        const guest = await guestOf(account.id, params.id, reply);
+      async ({ caller, params, query }, reply) => {
+        const guest = await guestOf(caller, params.id, reply);
         const { info, contents } = await readFile(guest, {
           target: query,
           offset: query.offset,
@@ -71,8 +72,8 @@ export const fileRoutes =
       querystring: StatQuery,
       response: { 200: FileInfo },
     };
-    app.get(`${base}/files/stat`, { schema: described }, async ({ account, params, query }, reply) => {
-      const guest = await guestOf(account.id, params.id, reply);
+    app.get(`${base}/files/stat`, { ...READ, schema: described }, async ({ caller, params, query }, reply) => {
+      const guest = await guestOf(caller, params.id, reply);
       const request = { target: targetOf(query), follow: query.follow ?? true };
       return fileInfoView(await askGuest(() => guest.agent.files.stat(request, deadline)));
     });
@@ -83,8 +84,8 @@ export const fileRoutes =
       querystring: ListQuery,
       response: { 200: z.object({ entries: z.array(FileInfo) }) },
     };
-    app.get(`${base}/files/list`, { schema: listed }, async ({ account, params, query }, reply) => {
-      const guest = await guestOf(account.id, params.id, reply);
+    app.get(`${base}/files/list`, { ...READ, schema: listed }, async ({ caller, params, query }, reply) => {
+      const guest = await guestOf(caller, params.id, reply);
       const entries: FileInfo[] = [];
       await askGuest(async () => {
         for await (const batch of guest.agent.files.list({ target: targetOf(query) }, deadline)) {
@@ -97,8 +98,8 @@ export const fileRoutes =
     });
 
     const made = { summary: 'Make a directory', params: Params, body: MkdirRequest, response: { 200: FileInfo } };
-    app.post(`${base}/files/mkdir`, { schema: made }, async ({ account, params, body }, reply) => {
-      const guest = await guestOf(account.id, params.id, reply);
+    app.post(`${base}/files/mkdir`, { ...RUN, schema: made }, async ({ caller, params, body }, reply) => {
+      const guest = await guestOf(caller, params.id, reply);
       const { mode, parents = false, owner = '', group = '' } = body;
       const request = { target: targetOf(body), parents, owner, group, ...(mode === undefined ? {} : { mode }) };
       return fileInfoView(await askGuest(() => guest.agent.files.mkdir(request, deadline)));
@@ -106,9 +107,9 @@ export const fileRoutes =
 
     app.post(
       `${base}/files/remove`,
-      { schema: { summary: 'Remove a file or directory', params: Params, body: RemoveRequest } },
-      async ({ account, params, body }, reply) => {
-        const guest = await guestOf(account.id, params.id, reply);
+      { ...RUN, schema: { summary: 'Remove a file or directory', params: Params, body: RemoveRequest } },
+      async ({ caller, params, body }, reply) => {
+        const guest = await guestOf(caller, params.id, reply);
         const { recursive = false, force = false } = body;
         await askGuest(() => guest.agent.files.remove({ target: targetOf(body), recursive, force }, deadline));
         return {};
@@ -121,8 +122,8 @@ export const fileRoutes =
       body: RenameRequest,
       response: { 200: FileInfo },
     };
-    app.post(`${base}/files/rename`, { schema: renamed }, async ({ account, params, body }, reply) => {
-      const guest = await guestOf(account.id, params.id, reply);
+    app.post(`${base}/files/rename`, { ...RUN, schema: renamed }, async ({ caller, params, body }, reply) => {
+      const guest = await guestOf(caller, params.id, reply);
       const request = { from: targetOf({ ...body, path: body.from }), to: targetOf({ ...body, path: body.to }) };
       return fileInfoView(await askGuest(() => guest.agent.files.rename(request, deadline)));
     });
@@ -130,6 +131,7 @@ export const fileRoutes =
     app.get(
       `${base}/tar`,
       {
+        ...READ,
         schema: {
           summary: 'A directory as an uncompressed tar stream',
           produces: ['application/x-tar'],
@@ -137,8 +139,8 @@ export const fileRoutes =
           querystring: PackQuery,
         },
       },
-      async ({ account, params, query }, reply) => {
-        const guest = await guestOf(account.id, params.id, reply);
+      async ({ caller, params, query }, reply) => {
+        const guest = await guestOf(caller, params.id, reply);
         const archive = await packTar(guest, query, query.exclude ?? [], untilClosed(reply));
         reply.header('content-type', 'application/x-tar');
         return reply.send(Readable.from(archive, { objectMode: false, highWaterMark: 512 * 1024 }));

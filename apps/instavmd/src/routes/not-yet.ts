@@ -4,9 +4,9 @@
  */
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyPluginAsync } from 'fastify';
+import { PUBLIC, READ } from '../auth.ts';
 
 const EMPTY_LISTS: Readonly<Record<string, unknown>> = {
-  '/v1/api-keys/': [],
   '/v1/audit/catalog': { catalog: {} },
   '/v1/audit/events': { items: [], next_cursor: null },
   '/v1/browser/sessions/': { sessions: [] },
@@ -27,7 +27,6 @@ const EMPTY_LISTS: Readonly<Record<string, unknown>> = {
 const PUBLIC_LISTS = new Set(['/v1/templates']);
 
 const UNAVAILABLE: readonly string[] = [
-  '/v1/api-keys/*',
   '/v1/audit/events/*',
   '/v1/browser/*',
   '/v1/computeruse/*',
@@ -42,8 +41,6 @@ const UNAVAILABLE: readonly string[] = [
   '/v1/vms/:vm/volumes/*',
   '/v1/volumes/*',
   '/v1/webhooks/*',
-  '/api/cli-auth/start',
-  '/api/cli-auth/exchange',
 ];
 
 const METHODS = ['DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH', 'POST', 'PUT'] as const;
@@ -54,11 +51,12 @@ export const notYetRoutes: FastifyPluginAsync = async (app) => {
   };
   const hide = { hide: true };
   for (const [url, body] of Object.entries(EMPTY_LISTS)) {
-    app.get(url, { schema: hide, config: { isPublic: PUBLIC_LISTS.has(url) } }, async () => body);
+    app.get(url, { schema: hide, ...(PUBLIC_LISTS.has(url) ? PUBLIC : READ) }, async () => body);
     app.route({
       method: METHODS.filter((method) => method !== 'GET' && method !== 'HEAD'),
       url,
       schema: hide,
+      ...READ,
       handler: refuse,
     });
   }
@@ -67,7 +65,7 @@ export const notYetRoutes: FastifyPluginAsync = async (app) => {
       method: [...METHODS],
       url,
       schema: hide,
-      config: { isPublic: url.startsWith('/api/cli-auth/') },
+      ...READ,
       handler: refuse,
     });
   }

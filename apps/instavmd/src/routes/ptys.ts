@@ -1,6 +1,6 @@
 /** Terminals (contract §9, docs/reference/pty.md), under a session and under a VM. The PTYs themselves live in the guest. */
 import type { PtyInfo } from '@instavm/agent-client';
-import type { AccountId, SandboxOwner } from '@instavm/core';
+import type { SandboxOwner } from '@instavm/core';
 import {
   CreatePtyRequest,
   InstaVMError,
@@ -16,6 +16,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { type Caller, READ, RUN } from '../auth.ts';
 import { askGuest } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
 import { heldGuest } from '../guest/held-guest.ts';
@@ -29,7 +30,7 @@ const MAX_INSTANT_MS = 8.64e15;
 const Scope = z.object({ id: z.string() });
 const One = z.object({ id: z.string(), pty: z.string() });
 
-type FindOwner = (services: Services, accountId: AccountId, id: string) => Promise<SandboxOwner<Guest>>;
+type FindOwner = (services: Services, caller: Caller, id: string) => Promise<SandboxOwner<Guest>>;
 
 /** Where terminals are found: the same routes under the sandbox and under its microVM. */
 export const PTY_SCOPES: Readonly<Record<string, FindOwner>> = { sessions: ownerOf, vms: ownerOfVm };
@@ -45,59 +46,59 @@ export const ptyRoutes =
 const scopedRoutes =
   (services: Services, base: string, findOwner: FindOwner): FastifyPluginAsyncZod =>
   async (app) => {
-    const ptysOf = async (accountId: AccountId, id: string) =>
-      (await (await findOwner(services, accountId, id)).guest()).agent.pty;
+    const ptysOf = async (caller: Caller, id: string) =>
+      (await (await findOwner(services, caller, id)).guest()).agent.pty;
     const within = { timeoutMs: DEADLINE_MS };
 
     const created = { params: Scope, body: CreatePtyRequest, response: { 200: PtySession } };
-    app.post(base, { schema: created }, async ({ account, params, body }, reply) => {
-      const owner = await findOwner(services, account.id, params.id);
+    app.post(base, { ...RUN, schema: created }, async ({ caller, params, body }, reply) => {
+      const owner = await findOwner(services, caller, params.id);
       const { agent } = await heldGuest(owner, reply, 'always');
       return ptyView(await askGuest(() => agent.pty.create(createMessage(body), within)));
     });
 
     const listed = { params: Scope, response: { 200: PtySessions } };
-    app.get(base, { schema: listed }, async ({ account, params }) => {
-      const ptys = await ptysOf(account.id, params.id);
+    app.get(base, { ...READ, schema: listed }, async ({ caller, params }) => {
+      const ptys = await ptysOf(caller, params.id);
       return { sessions: (await askGuest(() => ptys.list({}, within))).ptys.map(ptyView) };
     });
 
     const one = { params: One, response: { 200: PtySession } };
-    app.get(`${base}/:pty`, { schema: one }, async ({ account, params }) => {
-      const ptys = await ptysOf(account.id, params.id);
+    app.get(`${base}/:pty`, { ...READ, schema: one }, async ({ caller, params }) => {
+      const ptys = await ptysOf(caller, params.id);
       return ptyView(await askGuest(() => ptys.get({ id: params.pty }, within)));
     });
     app.post(
       `${base}/:pty/resize`,
-      { schema: { ...one, body: ResizePtyRequest } },
-      async ({ account, params, body }) => {
-        const ptys = await ptysOf(account.id, params.id);
+      { ...RUN, schema: { ...one, body: ResizePtyRequest } },
+      async ({ caller, params, body }) => {
+        const ptys = await ptysOf(caller, params.id);
         return ptyView(await askGuest(() => ptys.resize({ id: params.pty, ...body }, within)));
       },
     );
     app.post(
       `${base}/:pty/signal`,
-      { schema: { ...one, body: SignalPtyRequest } },
-      async ({ account, params, body }) => {
-        const ptys = await ptysOf(account.id, params.id);
+      { ...RUN, schema: { ...one, body: SignalPtyRequest } },
+      async ({ caller, params, body }) => {
+        const ptys = await ptysOf(caller, params.id);
         const request = { id: params.pty, signal: SIGNALS[body.signal], session: body.session };
         return ptyView(await askGuest(() => ptys.signal(request, within)));
       },
     );
 
     const token = { params: One, body: PtyTokenRequest.nullish(), response: { 200: PtyToken } };
-    app.post(`${base}/:pty/token`, { schema: token }, async ({ account, params, body }, reply) => {
-      const owner = await findOwner(services, account.id, params.id);
+    app.post(`${base}/:pty/token`, { ...RUN, schema: token }, async ({ caller, params, body }, reply) => {
+      const owner = await findOwner(services, caller, params.id);
       const { agent } = await heldGuest(owner, reply);
       await askGuest(() => agent.pty.get({ id: params.pty }, within));
-      const grant = { accountId: account.id, sandboxId: owner.record.id, ptyId: params.pty };
+      const grant = { caller, sandboxId: owner.record.id, ptyId: params.pty };
       const issued = services.ptyTokens.issue({ ...grant, readOnly: body?.read_only ?? false });
       return { token: issued.token, expires_at: issued.expiresAt.toISOString() };
     });
 
     const deleted = { params: One, response: { 200: PtyDeleted } };
-    app.delete(`${base}/:pty`, { schema: deleted }, async ({ account, params }) => {
-      const owner = await findOwner(services, account.id, params.id);
+    app.delete(`${base}/:pty`, { ...RUN, schema: deleted }, async ({ caller, params }) => {
+      const owner = await findOwner(services, caller, params.id);
       try {
         const { agent } = await owner.guest();
         await askGuest(() => agent.pty.close({ id: params.pty }, within));

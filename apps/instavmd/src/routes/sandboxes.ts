@@ -3,42 +3,42 @@ import { CreateSandboxRequest, Sandbox, SandboxStats } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { READ, RUN } from '../auth.ts';
 import { askGuest } from '../guest/errors.ts';
 import { createSandbox, egressWanted } from './create.ts';
-import { ownerOf, sandboxView } from './views.ts';
+import { ownerOf, recordsFor, sandboxView } from './views.ts';
 
 const Params = z.object({ id: z.string() });
-const LIST_LIMIT = 1000;
 const STATS_DEADLINE_MS = 10_000;
 
 export const sandboxRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
     const created = { body: CreateSandboxRequest, response: { 201: Sandbox } };
-    app.post('/v2/sandboxes', { schema: created }, async ({ account, body }, reply) => {
+    app.post('/v2/sandboxes', { ...RUN, schema: created }, async ({ caller, body }, reply) => {
       const egress = egressWanted(services.egress, body.egress_policy);
-      const owner = await createSandbox(services, account.id, { ...body, ttlSeconds: body.ttl_seconds, ...egress });
+      const owner = await createSandbox(services, caller, { ...body, ttlSeconds: body.ttl_seconds, ...egress });
       return reply.code(201).send(sandboxView(owner.record));
     });
 
     const listed = { response: { 200: z.object({ sandboxes: z.array(Sandbox) }) } };
-    app.get('/v2/sandboxes', { schema: listed }, async ({ account }) => ({
-      sandboxes: (await services.sandboxes.list(account.id, LIST_LIMIT)).map(sandboxView),
+    app.get('/v2/sandboxes', { ...READ, schema: listed }, async ({ caller }) => ({
+      sandboxes: (await recordsFor(services, caller)).map(sandboxView),
     }));
 
     const one = { params: Params, response: { 200: Sandbox } };
-    app.get('/v2/sandboxes/:id', { schema: one }, async ({ account, params }) =>
-      sandboxView((await ownerOf(services, account.id, params.id)).record),
+    app.get('/v2/sandboxes/:id', { ...READ, schema: one }, async ({ caller, params }) =>
+      sandboxView((await ownerOf(services, caller, params.id)).record),
     );
-    app.delete('/v2/sandboxes/:id', { schema: one }, async ({ account, params }) => {
-      const owner = await ownerOf(services, account.id, params.id);
+    app.delete('/v2/sandboxes/:id', { ...RUN, schema: one }, async ({ caller, params }) => {
+      const owner = await ownerOf(services, caller, params.id);
       await owner.end('deleted by request', 'request');
       return sandboxView(owner.record);
     });
 
     const stats = { params: Params, response: { 200: SandboxStats } };
-    app.get('/v2/sandboxes/:id/stats', { schema: stats }, async ({ account, params }) => {
-      const guest = await (await ownerOf(services, account.id, params.id)).guest();
+    app.get('/v2/sandboxes/:id/stats', { ...READ, schema: stats }, async ({ caller, params }) => {
+      const guest = await (await ownerOf(services, caller, params.id)).guest();
       const numbers = await askGuest(() => guest.agent.lifecycle.stats({}, { timeoutMs: STATS_DEADLINE_MS }));
       return {
         agent_rss_bytes: Number(numbers.agentRssBytes),

@@ -15,9 +15,9 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { authenticate } from '../auth.ts';
+import { authenticate, matches, PUBLIC, READ, RUN, requireScope } from '../auth.ts';
 import { createSandbox } from './create.ts';
-import { isUsable, ownerOf, vmStatus, vmView } from './views.ts';
+import { isUsable, ownerOf, recordsFor, vmStatus, vmView } from './views.ts';
 
 const Params = z.object({ sid: z.string() });
 
@@ -25,26 +25,27 @@ export const sessionRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
     const created = { body: CreateSessionRequest, response: { 200: CreateSessionResponse } };
-    app.post('/v1/sessions/session', { config: { isPublic: true }, schema: created }, async ({ body }) => {
-      const account = await authenticate(services.accounts, body.api_key);
-      const owner = await createSandbox(services, account.id, { ...body, ttlSeconds: body.vm_lifetime_seconds });
+    app.post('/v1/sessions/session', { ...PUBLIC, schema: created }, async ({ body }) => {
+      const caller = await authenticate(services.keys, body.api_key);
+      requireScope(caller, 'run');
+      const owner = await createSandbox(services, caller, { ...body, ttlSeconds: body.vm_lifetime_seconds });
       return { session_id: owner.record.id };
     });
 
     app.get(
       '/v1/sessions/session/:sid',
-      { schema: { params: Params, response: { 200: Vm } } },
-      async ({ account, params }) => vmView((await ownerOf(services, account.id, params.sid)).record),
+      { ...READ, schema: { params: Params, response: { 200: Vm } } },
+      async ({ caller, params }) => vmView((await ownerOf(services, caller, params.sid)).record),
     );
 
     const status = { params: Params, response: { 200: SessionStatus } };
-    app.get('/v1/sessions/status/:sid', { schema: status }, async ({ account, params }) =>
-      statusView((await ownerOf(services, account.id, params.sid)).record),
+    app.get('/v1/sessions/status/:sid', { ...READ, schema: status }, async ({ caller, params }) =>
+      statusView((await ownerOf(services, caller, params.sid)).record),
     );
 
     const usage = { params: Params, response: { 200: SessionUsage } };
-    app.get('/v1/sessions/usage/:sid', { schema: usage }, async ({ account, params }) => {
-      const owner = await ownerOf(services, account.id, params.sid);
+    app.get('/v1/sessions/usage/:sid', { ...READ, schema: usage }, async ({ caller, params }) => {
+      const owner = await ownerOf(services, caller, params.sid);
       const { record } = owner;
       const cpu = owner.isAlive
         ? await (await owner.guest()).agent.lifecycle.stats({}, { timeoutMs: 10_000 })
@@ -59,23 +60,25 @@ export const sessionRoutes =
     });
 
     const listed = { querystring: SandboxesQuery, response: { 200: z.array(Vm) } };
-    app.get('/v1/sessions/sandboxes', { schema: listed }, async ({ account, query }) => {
-      const records = await services.sandboxes.list(account.id, 1000);
-      const wanted = Object.entries(query.metadata ?? {});
-      const matches = (record: SandboxRecord): boolean =>
-        wanted.every(([key, value]) => JSON.stringify(record.metadata[key]) === JSON.stringify(value));
-      return records.filter(matches).slice(0, query.limit).map(vmView);
+    app.get('/v1/sessions/sandboxes', { ...READ, schema: listed }, async ({ caller, query }) => {
+      const records = await recordsFor(services, caller);
+      const wanted = records.filter(({ metadata }) => matches(metadata, query.metadata));
+      return wanted.slice(0, query.limit).map(vmView);
     });
 
-    app.post('/kill', { schema: { body: KillRequest, response: { 200: KillResponse } } }, async ({ account, body }) => {
-      try {
-        await (await ownerOf(services, account.id, body.session_id)).end('ended by request', 'request');
-      } catch (error) {
-        // The contract wants ending to be idempotent, for sessions that never were too.
-        if (!(error instanceof InstaVMError) || error.code !== 'sandbox_not_found') throw error;
-      }
-      return { success: true, session_id: body.session_id };
-    });
+    app.post(
+      '/kill',
+      { ...RUN, schema: { body: KillRequest, response: { 200: KillResponse } } },
+      async ({ caller, body }) => {
+        try {
+          await (await ownerOf(services, caller, body.session_id)).end('ended by request', 'request');
+        } catch (error) {
+          // The contract wants ending to be idempotent, for sessions that never were too.
+          if (!(error instanceof InstaVMError) || error.code !== 'sandbox_not_found') throw error;
+        }
+        return { success: true, session_id: body.session_id };
+      },
+    );
   };
 
 function uptimeSeconds(record: SandboxRecord): number | null {

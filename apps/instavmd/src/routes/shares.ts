@@ -1,6 +1,7 @@
 /** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links, DELETE and the certificate authority as our additions. */
 import {
   type AccountId,
+  MAX_OPEN_SHARES,
   newLinkId,
   parseLinkId,
   parseShareId,
@@ -27,8 +28,9 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { type Caller, READ, RUN } from '../auth.ts';
 import type { PreviewAddresses } from '../previews.ts';
-import { ownerOf, ownerOfVm, vmStatus } from './views.ts';
+import { isSandboxFor, ownerOf, ownerOfVm, vmStatus } from './views.ts';
 
 const Params = z.object({ id: z.string() });
 const LinkParams = z.object({ id: z.string(), link: z.string() });
@@ -43,12 +45,12 @@ export const shareRoutes =
       body: CreateShareRequest,
       response: { 200: Share },
     };
-    app.post('/v1/shares', { schema: created }, async ({ account, body }) => {
+    app.post('/v1/shares', { ...RUN, schema: created }, async ({ caller, body }) => {
       const previews = previewsOf(services);
       const { vm_id, session_id, port } = body;
       const owner = vm_id
-        ? await ownerOfVm(services, account.id, vm_id)
-        : await ownerOf(services, account.id, session_id ?? '');
+        ? await ownerOfVm(services, caller, vm_id)
+        : await ownerOf(services, caller, session_id ?? '');
       return shareView(previews, await shares.open(owner.record, port, settingsOf(body)));
     });
 
@@ -57,17 +59,25 @@ export const shareRoutes =
       querystring: SharesQuery,
       response: { 200: Shares },
     };
-    app.get('/v1/shares', { schema: listed }, async ({ account, query }) => {
+    app.get('/v1/shares', { ...READ, schema: listed }, async ({ caller, query }) => {
       const previews = previewsOf(services);
-      const sandboxId = query.session_id && (await ownerOf(services, account.id, query.session_id)).record.id;
+      const sandboxId = query.session_id && (await ownerOf(services, caller, query.session_id)).record.id;
       const before = query.before === undefined ? undefined : shareIdOf(query.before);
-      const records = await shares.list(account.id, { limit: query.limit, sandboxId: sandboxId || undefined, before });
+      // Of a restricted caller's it is not known which are theirs before all are there.
+      const limit = caller.sandboxMetadata === null ? query.limit : MAX_OPEN_SHARES;
+      const records: ShareRecord[] = [];
+      for (const record of await shares.list(caller.account.id, { limit, sandboxId: sandboxId || undefined, before }))
+        if (records.length < query.limit && (await isSandboxFor(services, caller, record.sandboxId)))
+          records.push(record);
       return { shares: records.map((record) => shareView(previews, record)) };
     });
 
     const one = { params: Params, response: { 200: Share } };
-    app.get('/v1/shares/:id', { schema: one }, async ({ account, params }) =>
-      shareView(previewsOf(services), await shares.get(account.id, shareIdOf(params.id))),
+    app.get('/v1/shares/:id', { ...READ, schema: one }, async ({ caller, params }) =>
+      shareView(
+        previewsOf(services),
+        await shares.get(caller.account.id, await shareIdFor(services, caller, params.id)),
+      ),
     );
 
     // Revoking works where nothing is served as well: a later daemon might.
@@ -81,14 +91,14 @@ export const shareRoutes =
       body: UpdateShareRequest,
       response: { 200: z.union([Share, ShareRevoked]) },
     };
-    app.patch('/v1/shares/:id', { schema: changed }, async ({ account, params, body }) => {
-      const id = shareIdOf(params.id);
-      if (body.revoke) return revoke(account.id, id);
-      return shareView(previewsOf(services), await shares.change(account.id, id, settingsOf(body)));
+    app.patch('/v1/shares/:id', { ...RUN, schema: changed }, async ({ caller, params, body }) => {
+      const id = await shareIdFor(services, caller, params.id);
+      if (body.revoke) return revoke(caller.account.id, id);
+      return shareView(previewsOf(services), await shares.change(caller.account.id, id, settingsOf(body)));
     });
     const revoked = { summary: 'Revoke a share', params: Params, response: { 200: ShareRevoked } };
-    app.delete('/v1/shares/:id', { schema: revoked }, async ({ account, params }) =>
-      revoke(account.id, shareIdOf(params.id)),
+    app.delete('/v1/shares/:id', { ...RUN, schema: revoked }, async ({ caller, params }) =>
+      revoke(caller.account.id, await shareIdFor(services, caller, params.id)),
     );
 
     const signed = {
@@ -97,9 +107,9 @@ export const shareRoutes =
       body: ShareTokenRequest.nullish(),
       response: { 200: ShareToken },
     };
-    app.post('/v1/shares/:id/token', { schema: signed }, async ({ account, params, body }) => {
+    app.post('/v1/shares/:id/token', { ...RUN, schema: signed }, async ({ caller, params, body }) => {
       const previews = previewsOf(services);
-      const { id } = await shares.get(account.id, shareIdOf(params.id));
+      const { id } = await shares.get(caller.account.id, await shareIdFor(services, caller, params.id));
       const { ttl_seconds } = body ?? ShareTokenRequest.parse({});
       const expiresAt = new Date(Date.now() + ttl_seconds * 1000);
       const linkId = newLinkId();
@@ -112,13 +122,13 @@ export const shareRoutes =
       params: LinkParams,
       response: { 200: LinkRevoked },
     };
-    app.delete('/v1/shares/:id/links/:link', { schema: linkRevoked }, async ({ account, params }) => {
+    app.delete('/v1/shares/:id/links/:link', { ...RUN, schema: linkRevoked }, async ({ caller, params }) => {
       const linkId = parseLinkId(params.link);
       if (linkId === undefined)
         throw new InstaVMError('invalid_argument', `${params.link.slice(0, 80)} is the id of no link`, {
           hint: 'It is link_id of POST /v1/shares/{id}/token, and what the token in the link begins with: lnk…',
         });
-      await shares.revokeLink(account.id, shareIdOf(params.id), linkId);
+      await shares.revokeLink(caller.account.id, await shareIdFor(services, caller, params.id), linkId);
       return { link_id: linkId, revoked: true as const };
     });
 
@@ -126,7 +136,7 @@ export const shareRoutes =
       summary: 'The certificate authority of previews, for clients that shall trust it',
       response: { 200: PreviewAuthority },
     };
-    app.get('/v2/previews/ca', { schema: trusted }, async () => {
+    app.get('/v2/previews/ca', { ...READ, schema: trusted }, async () => {
       const { authority } = previewsOf(services);
       if (authority === undefined)
         throw new InstaVMError(
@@ -145,9 +155,9 @@ export const shareRoutes =
       querystring: AppUrlQuery,
       response: { 200: AppUrl },
     };
-    app.get('/v1/sessions/app-url/:sid', { schema: appUrl }, async ({ account, params, query }) => {
+    app.get('/v1/sessions/app-url/:sid', { ...RUN, schema: appUrl }, async ({ caller, params, query }) => {
       const previews = previewsOf(services);
-      const { record } = await ownerOf(services, account.id, params.sid);
+      const { record } = await ownerOf(services, caller, params.sid);
       const share = await shares.open(record, query.port);
       const seconds = linkSeconds(record);
       // Asking for an address makes nothing public that was not.
@@ -187,9 +197,21 @@ export function previewsOf({ previews }: Services): PreviewAddresses {
 /** @throws share_not_found */
 export function shareIdOf(text: string): ShareId {
   const id = parseShareId(text);
-  if (id === undefined) throw new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
+  if (id === undefined) throw noShare(text);
   return id;
 }
+
+/** One that may be there for the caller; whether it is the account's, `Shares` looks. @throws share_not_found */
+async function shareIdFor(services: Services, caller: Caller, text: string): Promise<ShareId> {
+  const id = shareIdOf(text);
+  if (caller.sandboxMetadata === null) return id;
+  const { sandboxId } = await services.shares.get(caller.account.id, id);
+  if (!(await isSandboxFor(services, caller, sandboxId))) throw noShare(text);
+  return id;
+}
+
+const noShare = (text: string): InstaVMError =>
+  new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
 
 type WireSettings = {
   readonly is_public?: boolean | null | undefined;

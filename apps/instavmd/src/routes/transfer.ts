@@ -6,6 +6,7 @@ import { DownloadRequest, InstaVMError } from '@instavm/wire';
 import type { FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import type { Services } from '../app.ts';
+import { RUN } from '../auth.ts';
 import { invalidFields } from '../errors.ts';
 import { heldGuest } from '../guest/held-guest.ts';
 import { fileInfoView, readFile, writeFile } from '../guest/transfer.ts';
@@ -26,12 +27,12 @@ export const transferRoutes =
     });
 
     const uploaded = { summary: 'Upload one file, as a form', consumes: ['multipart/form-data'] };
-    app.post('/upload', { schema: uploaded }, async (request, reply) => {
+    app.post('/upload', { ...RUN, schema: uploaded }, async (request, reply) => {
       const part = await filePart(request);
       const contents = bodyPieces(part.file);
       try {
         const form = fieldsOf(part);
-        const owner = await ownerOf(services, request.account.id, form.sessionId);
+        const owner = await ownerOf(services, request.caller, form.sessionId);
         const options = { target: { path: form.path }, parents: true };
         const guest = await heldGuest(owner, reply, 'always');
         const info = fileInfoView(await writeFile(guest, options, contents, untilClosed(reply)));
@@ -46,8 +47,8 @@ export const transferRoutes =
       consumes: ['application/x-www-form-urlencoded', 'application/json'],
       body: DownloadRequest,
     };
-    app.post('/download', { schema: downloaded }, async ({ account, body }, reply) => {
-      const owner = await ownerOf(services, account.id, body.session_id);
+    app.post('/download', { ...RUN, schema: downloaded }, async ({ caller, body }, reply) => {
+      const owner = await ownerOf(services, caller, body.session_id);
       const request = { target: { path: absolute(body.filename) }, signal: untilClosed(reply) };
       const { info, contents } = await readFile(await heldGuest(owner, reply, 'always'), request);
       reply.type('application/json');

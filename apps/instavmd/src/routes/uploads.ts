@@ -3,6 +3,7 @@ import { FileInfo, UnpackQuery, UnpackResponse, WriteFileQuery } from '@instavm/
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { RUN } from '../auth.ts';
 import { heldGuest } from '../guest/held-guest.ts';
 import { fileInfoView, unpackTar, writeFile } from '../guest/transfer.ts';
 import { bodyPieces } from '../request-body.ts';
@@ -25,8 +26,8 @@ export const uploadRoutes =
       querystring: WriteFileQuery,
       response: { 200: FileInfo },
     };
-    app.put('/v2/sandboxes/:id/files', { schema: written }, async ({ account, params, query, body }, reply) => {
-      const guest = await heldGuest(await ownerOf(services, account.id, params.id), reply);
+    app.put('/v2/sandboxes/:id/files', { ...RUN, schema: written }, async ({ caller, params, query, body }, reply) => {
+      const guest = await heldGuest(await ownerOf(services, caller, params.id), reply);
       const { mode, parents, owner, group, append } = query;
       const options = { target: query, mode, parents, owner, group, append };
       return fileInfoView(await writeFile(guest, options, bodyPieces(body), untilClosed(reply)));
@@ -39,8 +40,8 @@ export const uploadRoutes =
       querystring: UnpackQuery,
       response: { 200: UnpackResponse },
     };
-    app.put('/v2/sandboxes/:id/tar', { schema: unpacked }, async ({ account, params, query, body }, reply) => {
-      const guest = await heldGuest(await ownerOf(services, account.id, params.id), reply);
+    app.put('/v2/sandboxes/:id/tar', { ...RUN, schema: unpacked }, async ({ caller, params, query, body }, reply) => {
+      const guest = await heldGuest(await ownerOf(services, caller, params.id), reply);
       const { owner, group, max_bytes: maxBytes, max_entries: maxEntries } = query;
       const options = { target: query, owner, group, maxBytes, maxEntries };
       const done = await unpackTar(guest, options, bodyPieces(body), untilClosed(reply));

@@ -1,8 +1,9 @@
 /** How sandboxes and snapshots look on the wire, and how wire ids find them. */
 import {
-  type AccountId,
   parseIncarnationId,
   parseSandboxId,
+  parseSnapshotId,
+  type SandboxId,
   type SandboxOwner,
   type SandboxRecord,
   type SandboxState,
@@ -10,24 +11,57 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
+import { type Caller, isFor } from '../auth.ts';
 import type { Guest } from '../guest/guest.ts';
 
+const LIST_LIMIT = 1000;
+
 /** @throws sandbox_not_found */
-export async function ownerOf(
-  services: Services,
-  accountId: AccountId,
-  sessionId: string,
-): Promise<SandboxOwner<Guest>> {
+export async function ownerOf(services: Services, caller: Caller, sessionId: string): Promise<SandboxOwner<Guest>> {
   const id = parseSandboxId(sessionId);
   if (id === undefined) throw new InstaVMError('sandbox_not_found', `there is no session ${sessionId.slice(0, 80)}`);
-  return services.sandboxes.get(accountId, id);
+  const owner = await services.sandboxes.get(caller.account.id, id);
+  if (!isFor(caller, owner.record, owner.record.metadata))
+    throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
+  return owner;
 }
 
 /** @throws incarnation_not_found */
-export async function ownerOfVm(services: Services, accountId: AccountId, vmId: string): Promise<SandboxOwner<Guest>> {
+export async function ownerOfVm(services: Services, caller: Caller, vmId: string): Promise<SandboxOwner<Guest>> {
   const id = parseIncarnationId(vmId);
   if (id === undefined) throw new InstaVMError('incarnation_not_found', `there is no VM ${vmId.slice(0, 80)}`);
-  return services.sandboxes.getByIncarnation(accountId, id);
+  const owner = await services.sandboxes.getByIncarnation(caller.account.id, id);
+  if (!isFor(caller, owner.record, owner.record.metadata))
+    throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`);
+  return owner;
+}
+
+/** Whether what belongs to a sandbox of the caller's account is there for the caller. @throws sandbox_not_found */
+export async function isSandboxFor(services: Services, caller: Caller, id: SandboxId): Promise<boolean> {
+  if (caller.sandboxMetadata === null) return true;
+  const { record } = await services.sandboxes.get(caller.account.id, id);
+  return isFor(caller, record, record.metadata);
+}
+
+/** Newest first. @param alive leaves out those without a microVM */
+export async function recordsFor(services: Services, caller: Caller, alive = false): Promise<SandboxRecord[]> {
+  const records = await services.sandboxes.list(caller.account.id, LIST_LIMIT, alive);
+  return records.filter((record) => isFor(caller, record, record.metadata));
+}
+
+/** @throws snapshot_not_found */
+export async function snapshotOf(services: Services, caller: Caller, text: string): Promise<SnapshotRecord> {
+  const id = parseSnapshotId(text);
+  const snapshot = id && (await services.sandboxes.snapshots.get(caller.account.id, id));
+  if (snapshot === undefined || !isFor(caller, snapshot, snapshot.spec.metadata))
+    throw new InstaVMError('snapshot_not_found', `there is no snapshot ${text.slice(0, 80)}`);
+  return snapshot;
+}
+
+/** Newest first. */
+export async function snapshotsFor(services: Services, caller: Caller): Promise<SnapshotRecord[]> {
+  const snapshots = await services.sandboxes.snapshots.list(caller.account.id, LIST_LIMIT);
+  return snapshots.filter((snapshot) => isFor(caller, snapshot, snapshot.spec.metadata));
 }
 
 /** The contract's words for our states, and its kind of words where it has none. */

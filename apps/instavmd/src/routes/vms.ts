@@ -14,12 +14,12 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { ownMetadata, READ, RUN } from '../auth.ts';
 import { createSandbox, egressWanted, lifecycleChange, snapshotOnExpiry } from './create.ts';
 import { envOf } from './stage-env.ts';
-import { ownerOf, ownerOfVm, vmView } from './views.ts';
+import { ownerOf, ownerOfVm, recordsFor, vmView } from './views.ts';
 
 const Params = z.object({ vm: z.string() });
-const LIST_LIMIT = 1000;
 /** A VM is resumed by its name unless it was made with `auto_resume` (contract §5.1). */
 const VM_LIFECYCLE = { ...DEFAULT_LIFECYCLE, autoResume: false };
 const CHANGEABLE = new Set(['metadata', 'auto_suspend', 'auto_resume', 'snapshot_on_terminate', 'snapshot_name']);
@@ -29,58 +29,65 @@ export const vmRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
     const created = { body: CreateVmRequest.nullish(), querystring: WaitQuery, response: { 200: Vm } };
-    app.post('/v1/vms', { schema: created }, async ({ account, body }) => {
+    app.post('/v1/vms', { ...RUN, schema: created }, async ({ caller, body }) => {
       const { vm_lifetime_seconds, egress_policy, session_id, image_variant, ...wanted } = body ?? {};
       if (image_variant) throw new InstaVMError('not_available', 'image variants are not available on this server');
       if (session_id !== undefined) {
-        const owner = await ownerOf(services, account.id, session_id);
+        const owner = await ownerOf(services, caller, session_id);
         await owner.start();
         return vmView(owner.record);
       }
       const egress = egressWanted(services.egress, egress_policy);
       const all = { ...wanted, ...snapshotOnExpiry(null, wanted), ttlSeconds: vm_lifetime_seconds, ...egress };
-      return vmView((await createSandbox(services, account.id, all, VM_LIFECYCLE)).record);
+      return vmView((await createSandbox(services, caller, all, VM_LIFECYCLE)).record);
     });
 
     const listed = { response: { 200: z.array(Vm) } };
-    app.get('/v1/vms', { schema: listed }, async ({ account }) => {
-      const records = await services.sandboxes.list(account.id, LIST_LIMIT, true);
+    app.get('/v1/vms', { ...READ, schema: listed }, async ({ caller }) => {
+      const records = await recordsFor(services, caller, true);
       return records.map(vmView);
     });
-    app.get('/v1/vms/', { schema: listed }, async ({ account }) => {
-      const records = await services.sandboxes.list(account.id, LIST_LIMIT);
+    app.get('/v1/vms/', { ...READ, schema: listed }, async ({ caller }) => {
+      const records = await recordsFor(services, caller);
       return records.filter(({ incarnationId }) => incarnationId !== null).map(vmView);
     });
 
     const one = { params: Params, response: { 200: Vm } };
-    app.get('/v1/vms/:vm', { schema: one }, async ({ account, params }) =>
-      vmView((await ownerOfVm(services, account.id, params.vm)).record),
+    app.get('/v1/vms/:vm', { ...READ, schema: one }, async ({ caller, params }) =>
+      vmView((await ownerOfVm(services, caller, params.vm)).record),
     );
-    app.patch('/v1/vms/:vm', { schema: { ...one, body: UpdateVmRequest } }, async ({ account, params, body }) => {
-      const owner = await ownerOfVm(services, account.id, params.vm);
-      const unknown = Object.keys(body).filter((key) => !CHANGEABLE.has(key));
-      if (unknown.length > 0)
-        throw new InstaVMError('not_available', `changing ${unknown.join(', ')} is not available on this server`);
-      const before = owner.record.lifecycle;
-      const change = lifecycleChange({ ...body, ...snapshotOnExpiry(before.snapshotOnExpiry, body) });
-      const lifecycle = { ...before, ...change };
-      await owner.remember({ lifecycle, ...(body.metadata !== undefined && { metadata: body.metadata }) });
-      return vmView(owner.record);
-    });
-    app.delete('/v1/vms/:vm', { schema: one }, async ({ account, params }) => {
-      const owner = await ownerOfVm(services, account.id, params.vm);
+    app.patch(
+      '/v1/vms/:vm',
+      { ...RUN, schema: { ...one, body: UpdateVmRequest } },
+      async ({ caller, params, body }) => {
+        const owner = await ownerOfVm(services, caller, params.vm);
+        const unknown = Object.keys(body).filter((key) => !CHANGEABLE.has(key));
+        if (unknown.length > 0)
+          throw new InstaVMError('not_available', `changing ${unknown.join(', ')} is not available on this server`);
+        const before = owner.record.lifecycle;
+        const change = lifecycleChange({ ...body, ...snapshotOnExpiry(before.snapshotOnExpiry, body) });
+        const lifecycle = { ...before, ...change };
+        await owner.remember({
+          lifecycle,
+          ...(body.metadata !== undefined && { metadata: ownMetadata(caller, body.metadata) }),
+        });
+        return vmView(owner.record);
+      },
+    );
+    app.delete('/v1/vms/:vm', { ...RUN, schema: one }, async ({ caller, params }) => {
+      const owner = await ownerOfVm(services, caller, params.vm);
       await owner.end('deleted by request', 'request');
       return vmView(owner.record);
     });
 
-    app.post('/v1/vms/:vm/suspend', { schema: one }, async ({ account, params }) => {
-      const owner = await ownerOfVm(services, account.id, params.vm);
+    app.post('/v1/vms/:vm/suspend', { ...RUN, schema: one }, async ({ caller, params }) => {
+      const owner = await ownerOfVm(services, caller, params.vm);
       await owner.suspend('suspended by request');
       return vmView(owner.record);
     });
     const resumed = { ...one, querystring: WaitQuery };
-    app.post('/v1/vms/:vm/resume', { schema: resumed }, async ({ account, params }) => {
-      const owner = await ownerOfVm(services, account.id, params.vm);
+    app.post('/v1/vms/:vm/resume', { ...RUN, schema: resumed }, async ({ caller, params }) => {
+      const owner = await ownerOfVm(services, caller, params.vm);
       await owner.resume();
       return vmView(owner.record);
     });
@@ -91,8 +98,8 @@ export const vmRoutes =
       body: CloneVmRequest.nullish(),
       response: { 200: CloneVmResponse },
     };
-    app.post('/v1/vms/:vm/clone', { schema: cloned }, async ({ account, params, body }) => {
-      const owner = await ownerOfVm(services, account.id, params.vm);
+    app.post('/v1/vms/:vm/clone', { ...RUN, schema: cloned }, async ({ caller, params, body }) => {
+      const owner = await ownerOfVm(services, caller, params.vm);
       const name = body?.snapshot_name ?? null;
       const { clones, snapshot } = await services.sandboxes.clone(owner, 1, name, {});
       const [clone = owner] = clones;
@@ -104,8 +111,8 @@ export const vmRoutes =
     });
 
     const staged = { params: Params, body: StageEnvRequest, response: { 200: StageEnvResponse } };
-    app.post('/v1/vms/:vm/stage-env', { schema: staged }, async ({ account, params, body }) => {
-      const owner = await ownerOfVm(services, account.id, params.vm);
+    app.post('/v1/vms/:vm/stage-env', { ...RUN, schema: staged }, async ({ caller, params, body }) => {
+      const owner = await ownerOfVm(services, caller, params.vm);
       await owner.remember({ env: envOf(owner.record.env, body.entries) });
       return { success: true, staged: body.entries.length };
     });

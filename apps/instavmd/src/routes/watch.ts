@@ -4,6 +4,7 @@ import { WatchQuery } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
+import { READ } from '../auth.ts';
 import { guestError } from '../guest/errors.ts';
 import { heldGuest } from '../guest/held-guest.ts';
 import { firstOf, targetOf } from '../guest/transfer.ts';
@@ -30,21 +31,25 @@ export const watchRoutes =
       params: z.object({ id: z.string() }),
       querystring: WatchQuery,
     };
-    app.get('/v2/sandboxes/:id/files/watch', { schema: watched }, async ({ account, params, query, log }, reply) => {
-      const guest = await heldGuest(await ownerOf(services, account.id, params.id), reply);
-      const signal = untilClosed(reply);
-      const request = { target: targetOf(query), recursive: query.recursive ?? false };
-      const events = guest.agent.files.watch(request, { signal })[Symbol.asyncIterator]();
-      const first = await firstOf(events);
-      const stream = eventStream(reply, 'watching', signal);
-      await stream.send(eventView(first));
-      forward(events, stream).catch((error: unknown) => {
-        // The stream has begun, so its end is all that the client can be told.
-        log.debug({ err: guestError(error) }, 'watch ended');
-        stream.body.destroy();
-      });
-      return reply.send(stream.body);
-    });
+    app.get(
+      '/v2/sandboxes/:id/files/watch',
+      { ...READ, schema: watched },
+      async ({ caller, params, query, log }, reply) => {
+        const guest = await heldGuest(await ownerOf(services, caller, params.id), reply);
+        const signal = untilClosed(reply);
+        const request = { target: targetOf(query), recursive: query.recursive ?? false };
+        const events = guest.agent.files.watch(request, { signal })[Symbol.asyncIterator]();
+        const first = await firstOf(events);
+        const stream = eventStream(reply, 'watching', signal);
+        await stream.send(eventView(first));
+        forward(events, stream).catch((error: unknown) => {
+          // The stream has begun, so its end is all that the client can be told.
+          log.debug({ err: guestError(error) }, 'watch ended');
+          stream.body.destroy();
+        });
+        return reply.send(stream.body);
+      },
+    );
   };
 
 async function forward(events: AsyncIterator<WatchEvent>, { body, send }: EventStream): Promise<void> {

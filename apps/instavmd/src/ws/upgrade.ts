@@ -2,12 +2,12 @@
 import type { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { AccountId, SandboxId, SandboxOwner } from '@instavm/core';
+import type { SandboxId, SandboxOwner } from '@instavm/core';
 import { AttachPtyQuery, errorBody, InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Services } from '../app.ts';
-import { authenticate } from '../auth.ts';
+import { authenticate, type Caller, requireScope } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
@@ -21,32 +21,39 @@ const TCP_KEEPALIVE_MS = 30_000;
 /** The largest frame of a client: a script in the start frame. */
 const MAX_FRAME_BYTES = 16 * 1024 * 1024;
 const CLOSE_UNAUTHENTICATED = 4401;
+/** A client that does not answer a close is cut off. */
+const CLOSING_MS = 1_000;
 
 type Upgrade = {
   readonly request: IncomingMessage;
   readonly url: URL;
   /** Answers the client and serves it; `serve` must listen before it first waits, for frames may be there already. */
   accept(serve: (socket: WebSocket) => Promise<void>): Promise<void>;
+  /** Ends it when the right of the caller ends. */
+  cutWith(caller: Caller): void;
 };
 type Handler = (upgrade: Upgrade, ...ids: string[]) => Promise<void>;
 
 export function serveWebSockets(app: FastifyInstance, services: Services): void {
   const server = new WebSocketServer({ noServer: true, maxPayload: MAX_FRAME_BYTES, perMessageDeflate: false });
 
-  const exec: Handler = async ({ request, accept }, id = '') => {
-    const account = await authenticate(services.accounts, request.headers['x-api-key']);
-    const owner = await ownerOf(services, account.id, id);
+  const exec: Handler = async ({ request, accept, cutWith }, id = '') => {
+    const caller = await authenticate(services.keys, request.headers['x-api-key']);
+    requireScope(caller, 'run');
+    cutWith(caller);
+    const owner = await ownerOf(services, caller, id);
     holdWhile(request, owner);
     const guest = await owner.guest('suspended');
     await accept((socket) => relayExec(socket, guest, app.log));
   };
 
-  const pty: Handler = async ({ request, url, accept }, scope = '', id = '', ptyId = '') => {
+  const pty: Handler = async ({ request, url, accept, cutWith }, scope = '', id = '', ptyId = '') => {
     const query = parseQuery(url);
     const grant = await ptyGrant(services, request, url);
     // The contract wants a refused key to be a close code, which every client can read; a refused upgrade tells browsers nothing.
     if (grant === undefined) return accept(async (socket) => socket.close(CLOSE_UNAUTHENTICATED, 'unauthenticated'));
-    const owner = await PTY_SCOPES[scope]?.(services, grant.accountId, id);
+    cutWith(grant.caller);
+    const owner = await PTY_SCOPES[scope]?.(services, grant.caller, id);
     if (owner === undefined || !grant.allows(owner.record.id, ptyId))
       throw new InstaVMError('permission_denied', 'the token is for another terminal');
     holdWhile(request, owner);
@@ -66,11 +73,11 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     [/^\/v1\/(sessions|vms)\/([^/]+)\/pty\/([^/]+)\/connect$/, pty],
   ];
 
-  const dispatch = async (request: IncomingMessage, accept: Upgrade['accept']): Promise<void> => {
+  const dispatch = async (request: IncomingMessage, upgrade: Pick<Upgrade, 'accept' | 'cutWith'>): Promise<void> => {
     const url = urlOf(request);
     for (const [route, handler] of routes) {
       const ids = route.exec(url.pathname)?.slice(1);
-      if (ids !== undefined) return handler({ request, url, accept }, ...ids.map(decodeSegment));
+      if (ids !== undefined) return handler({ request, url, ...upgrade }, ...ids.map(decodeSegment));
     }
     throw new InstaVMError('route_not_found', `there is no WebSocket at ${url.pathname}`);
   };
@@ -86,7 +93,17 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
           serve(accepted).then(resolve, reject);
         });
       });
-    dispatch(request, accept).catch((error: unknown) => {
+    const cut = (): void => {
+      if (webSocket === undefined) return void socket.destroy();
+      webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key is no longer valid');
+      setTimeout(() => socket.destroy(), CLOSING_MS).unref();
+    };
+    const cutWith: Upgrade['cutWith'] = (caller) => {
+      const forget = services.keyConnections.hold(caller, cut);
+      if (socket.destroyed) forget();
+      else socket.once('close', forget);
+    };
+    dispatch(request, { accept, cutWith }).catch((error: unknown) => {
       const failure = asInstaVMError(error);
       const requestId = crypto.randomUUID();
       if (failure.status >= 500) app.log.error({ err: error, requestId }, failure.message);
@@ -140,7 +157,7 @@ function parseQuery(url: URL): AttachPtyQuery {
 }
 
 type Grant = {
-  readonly accountId: AccountId;
+  readonly caller: Caller;
   readonly readOnly: boolean;
   allows(sandboxId: SandboxId, ptyId: string): boolean;
 };
@@ -152,12 +169,13 @@ async function ptyGrant(services: Services, request: IncomingMessage, url: URL):
     const grant = services.ptyTokens.redeem(token);
     const allows = (sandboxId: SandboxId, ptyId: string): boolean =>
       grant?.sandboxId === sandboxId && grant.ptyId === ptyId;
-    return grant && { accountId: grant.accountId, readOnly: grant.readOnly, allows };
+    return grant && { caller: grant.caller, readOnly: grant.readOnly, allows };
   }
   const key = request.headers['x-api-key'] ?? url.searchParams.get('api_key') ?? undefined;
   try {
-    const account = await authenticate(services.accounts, key);
-    return { accountId: account.id, readOnly: false, allows: () => true };
+    const caller = await authenticate(services.keys, key);
+    // Whoever may only look may look at terminals, too.
+    return { caller, readOnly: caller.scope === 'read', allows: () => true };
   } catch (error) {
     if (error instanceof InstaVMError && error.code === 'unauthenticated') return undefined;
     throw error;

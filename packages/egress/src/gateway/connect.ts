@@ -48,6 +48,7 @@ export type ConnectContext = {
   /** How many CONNECTs of this sandbox are being served besides this one: open ones, and those that wait for a look-up or an answer. */
   readonly others: number;
   readonly record: (record: EgressRecord) => void;
+  readonly sent: (bytes: number) => void;
 };
 
 /** Serves one CONNECT to its end. Never rejects. */
@@ -127,7 +128,7 @@ export async function serveConnect(
   const isChecked = !destination.isAddress && network.policy.mustAgree(host, port, still.verdict);
   const check = isChecked ? (port === 443 ? tlsCheck(host) : httpCheck(host, port)) : undefined;
   stream.respond({ ':status': 200 });
-  const flow = new Flow({ stream, intake, socket, check, bandwidth: network.bandwidth });
+  const flow = new Flow({ stream, intake, socket, check, bandwidth: network.bandwidth, sent: context.sent });
   const open: OpenFlow = { destination, address, flow, isChecked };
   flows.add(open);
   context.record({

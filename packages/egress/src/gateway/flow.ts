@@ -30,6 +30,8 @@ export type FlowOptions = {
   readonly socket: Socket;
   readonly check: AgreementCheck | undefined;
   readonly bandwidth: Bandwidth;
+  /** Told of bytes that have left. */
+  readonly sent?: (bytes: number) => void;
   readonly idleMs?: number;
 };
 
@@ -48,12 +50,12 @@ export class Flow {
   #isGuestDone = false;
   #isServerDone = false;
 
-  constructor({ stream, intake, socket, check, bandwidth, idleMs = IDLE_MS }: FlowOptions) {
+  constructor({ stream, intake, socket, check, bandwidth, sent, idleMs = IDLE_MS }: FlowOptions) {
     this.#stream = stream;
     this.#socket = socket;
     this.#check = check;
     this.#bandwidth = bandwidth;
-    this.#outward = new Lane(stream, socket);
+    this.#outward = new Lane(stream, socket, sent);
     this.#inward = new Lane(socket, stream);
     const { promise, resolve } = Promise.withResolvers<FlowEnd>();
     this.ended = promise;

@@ -10,6 +10,8 @@ export type GatewayOptions = NetworkOptions & {
   readonly defaultPolicy: EgressPolicy;
   /** Called for every connection when it opens and when it ends, for every denial, and for nothing else. Must not throw. */
   readonly record: (sandboxId: SandboxId, record: EgressRecord) => void;
+  /** Called for bytes of a guest that have left, as they do. Must not throw. */
+  readonly sent: (sandboxId: SandboxId, bytes: number) => void;
   readonly log: LifecycleLog;
 };
 
@@ -32,9 +34,13 @@ export class Gateway implements EgressGateway {
   }
 
   serve(sandboxId: SandboxId, policy: EgressPolicy | null, connect: () => Promise<Duplex>): EgressLink {
-    const { record, log } = this.#options;
+    const { record, sent, log } = this.#options;
     const network = new Network(this.#options, this.#policies, policy ?? this.defaultPolicy);
-    const link = new GatewayLink({ sandboxId, network, connect, record: (each) => record(sandboxId, each), log });
+    const link = new GatewayLink({
+      ...{ sandboxId, network, connect, log },
+      record: (each) => record(sandboxId, each),
+      sent: (bytes) => sent(sandboxId, bytes),
+    });
     return {
       ready: (deadlineMs) => link.ready(deadlineMs),
       setPolicy: (changed) => link.setPolicy(changed ?? this.defaultPolicy),

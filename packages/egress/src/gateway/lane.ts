@@ -7,6 +7,7 @@ const MAX_WAITING = 64;
 export class Lane {
   readonly #source: Readable;
   readonly #sink: Writable;
+  readonly #onDelivered: (bytes: number) => void;
   #delivered = 0;
   #waiting = 0;
   /** Why the source stands still; either ends by itself, and only the end of both lets it go on. */
@@ -14,9 +15,11 @@ export class Lane {
   #pace: NodeJS.Timeout | undefined;
   #isClosed = false;
 
-  constructor(source: Readable, sink: Writable) {
+  /** @param onDelivered told of all that the sink hands on */
+  constructor(source: Readable, sink: Writable, onDelivered: (bytes: number) => void = () => {}) {
     this.#source = source;
     this.#sink = sink;
+    this.#onDelivered = onDelivered;
   }
 
   /** Bytes that the sink has handed on: what was queued when the connection broke is not among them. */
@@ -30,6 +33,7 @@ export class Lane {
       this.#waiting--;
       if (error) return;
       this.#delivered += bytes.length;
+      this.#onDelivered(bytes.length);
       if (this.#waiting === 0) this.#drained();
     });
     if (hasRoom && this.#waiting < MAX_WAITING) return;

@@ -45,6 +45,7 @@ export type LinkOptions = {
   readonly network: Network;
   readonly connect: () => Promise<Duplex>;
   readonly record: (record: EgressRecord) => void;
+  readonly sent: (bytes: number) => void;
   readonly log: LifecycleLog;
 };
 
@@ -154,10 +155,10 @@ export class GatewayLink implements EgressLink {
   }
 
   async #connect(stream: ServerHttp2Stream, authority: string): Promise<void> {
-    const { network, record } = this.#options;
+    const { network, record, sent } = this.#options;
     const others = this.#connects++;
     try {
-      await serveConnect({ network, flows: this.#flows, others, record }, stream, authority);
+      await serveConnect({ network, flows: this.#flows, others, record, sent }, stream, authority);
     } finally {
       // One that the guest gave up counts until its look-up is over, or it could have any number of them.
       this.#connects--;

@@ -47,6 +47,7 @@ export async function startRig({ policy, guest: given, ...options }: RigOptions 
     bytesPerSecond: Number.POSITIVE_INFINITY,
     defaultPolicy: policyOf(),
     record: (_sandboxId, record) => records.push(record),
+    sent: () => {},
     log: { info: () => {}, warn: (fields, message) => warnings.push({ ...fields, message }) },
     ...options,
   });

@@ -1,0 +1,25 @@
+import { Command } from 'commander';
+import { InstaVMError } from 'instavm';
+import { ask } from '../account.ts';
+import { openInBrowser } from '../browser.ts';
+import { type Connection, connectionOf } from '../connect.ts';
+
+export const dashboardCommand = new Command('dashboard')
+  .description('open the dashboard, signed in when the key is that of the administrator of this machine')
+  .option('--no-browser', 'only print the address')
+  .action(async ({ browser }: { browser: boolean }, command: Command) => {
+    const url = await dashboardUrl(connectionOf(command));
+    console.log(url);
+    if (browser) openInBrowser(url);
+  });
+
+/** A link that signs in once and soon; where that is not for us to have, the page that asks who it is. */
+async function dashboardUrl(connection: Connection): Promise<string> {
+  try {
+    return (await ask<{ url: string }>(connection, 'POST', '/api/auth/links')).url;
+  } catch (error) {
+    if (!(error instanceof InstaVMError) || error.code !== 'permission_denied') throw error;
+    console.error(`${error.message}; sign in there with your password`);
+    return `${connection.baseUrl}/dashboard`;
+  }
+}

@@ -1,0 +1,14 @@
+import { Command } from 'commander';
+import { whoIs } from '../account.ts';
+import { connectionOf } from '../connect.ts';
+import { printable, printJson } from '../output.ts';
+
+export const whoamiCommand = new Command('whoami')
+  .description('show whose key is in use, and where')
+  .option('--json', 'as JSON')
+  .action(async ({ json }: { json?: boolean }, command: Command) => {
+    const connection = connectionOf(command);
+    const user = await whoIs(connection);
+    if (json) return printJson({ ...user, base_url: connection.baseUrl });
+    console.log(`${printable(user.name)} <${printable(user.email)}> at ${connection.baseUrl}`);
+  });

@@ -1,0 +1,89 @@
+/** All sandboxes of the account, live. */
+import { useState } from 'react';
+import { Link } from 'wouter';
+import { hasEnded, useSandboxes } from '../api/sandboxes.ts';
+import type { Sandbox } from '../api/types.ts';
+import { Button } from '../components/button.tsx';
+import { Empty, Failure, Loading } from '../components/notes.tsx';
+import { Ago, StateBadge, shortId } from '../components/text.tsx';
+import { CreateSandbox } from './create-sandbox.tsx';
+import { SandboxActions } from './sandbox/actions.tsx';
+
+export function SandboxesPage() {
+  const sandboxes = useSandboxes();
+  const [isCreating, setCreating] = useState(false);
+  const [withEnded, setWithEnded] = useState(false);
+  if (sandboxes.isPending) return <Loading />;
+  if (sandboxes.isError) return <Failure error={sandboxes.error} />;
+  const shown = sandboxes.data.filter((sandbox) => withEnded || !hasEnded(sandbox));
+  return (
+    <>
+      <div className="heading">
+        <h1>Sandboxes</h1>
+        <label className="check">
+          <input type="checkbox" checked={withEnded} onChange={({ target }) => setWithEnded(target.checked)} />
+          Show ended ones
+        </label>
+        <Button kind="primary" onClick={() => setCreating(true)}>
+          New sandbox
+        </Button>
+      </div>
+      {shown.length === 0 ? (
+        <Empty title={sandboxes.data.length === 0 ? 'No sandbox yet' : 'No sandbox runs'}>
+          <p>
+            Make one here, or follow the <Link href="/quickstart">quickstart</Link>.
+          </p>
+        </Empty>
+      ) : (
+        <table className="list">
+          <thead>
+            <tr>
+              <th>Sandbox</th>
+              <th>State</th>
+              <th>Size</th>
+              <th>Made</th>
+              <th>Ends</th>
+              <th>
+                <span className="visually-hidden">Actions</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {shown.map((sandbox) => (
+              <Row key={sandbox.id} sandbox={sandbox} />
+            ))}
+          </tbody>
+        </table>
+      )}
+      {isCreating && <CreateSandbox onClose={() => setCreating(false)} />}
+    </>
+  );
+}
+
+function Row({ sandbox }: { sandbox: Sandbox }) {
+  const { id, state, state_reason, memory_mb, vcpu_count, created_at, expires_at, metadata } = sandbox;
+  const { name } = metadata;
+  return (
+    <tr>
+      <td data-label="Sandbox">
+        <Link href={`/sandboxes/${id}`} className="name">
+          {typeof name === 'string' && name !== '' ? name.slice(0, 60) : shortId(id)}
+        </Link>
+        <code className="muted id">{id}</code>
+      </td>
+      <td data-label="State" title={state_reason ?? undefined}>
+        <StateBadge state={state} />
+      </td>
+      <td data-label="Size">
+        {memory_mb} MiB, {vcpu_count} vCPU
+      </td>
+      <td data-label="Made">
+        <Ago at={created_at} />
+      </td>
+      <td data-label="Ends">{expires_at === null ? '–' : <Ago at={expires_at} />}</td>
+      <td className="row-actions">
+        <SandboxActions sandbox={sandbox} />
+      </td>
+    </tr>
+  );
+}

@@ -1,0 +1,23 @@
+/** All snapshots of the account. */
+import { useSnapshots } from '../api/snapshots.ts';
+import { Empty, Failure, Loading } from '../components/notes.tsx';
+import { SnapshotList } from '../components/snapshot-list.tsx';
+
+export function SnapshotsPage() {
+  const snapshots = useSnapshots();
+  return (
+    <>
+      <div className="heading">
+        <h1>Snapshots</h1>
+      </div>
+      {snapshots.isPending && <Loading />}
+      {snapshots.isError && <Failure error={snapshots.error} />}
+      {snapshots.data?.length === 0 && (
+        <Empty title="No snapshot yet">
+          <p>Take one of a sandbox: any number of sandboxes can begin where it was.</p>
+        </Empty>
+      )}
+      {snapshots.data !== undefined && snapshots.data.length > 0 && <SnapshotList snapshots={snapshots.data} />}
+    </>
+  );
+}

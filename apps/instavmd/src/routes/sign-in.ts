@@ -1,0 +1,166 @@
+/** Signing up, in and out of the dashboard, links and invitations. Every answer that signs in carries a new session: none is adopted. */
+import { isIPv6 } from 'node:net';
+import type { Account } from '@instavm/store';
+import {
+  ChangePasswordRequest,
+  Done,
+  InstaVMError,
+  InvitationRequest,
+  LinkSignInRequest,
+  OneTimeLink,
+  SignedIn as SignedInAnswer,
+  SignInRequest,
+  SignInState,
+  SignUpRequest,
+} from '@instavm/wire';
+import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
+import type { PeopleServices, Services } from '../app.ts';
+import { FULL, PUBLIC, requireAdministrator } from '../auth.ts';
+import { browserHeaders } from '../sign-in/browser.ts';
+import { ownOrigin, requireOwnPage } from '../sign-in/same-origin.ts';
+import type { SignedIn } from '../sign-in/sign-ins.ts';
+import { DASHBOARD } from './dashboard.ts';
+
+const INVITED_SECONDS = 7 * 86_400;
+
+export const signInRoutes =
+  (services: Services): FastifyPluginAsync =>
+  async (app) => {
+    await app.register(browserRoutes(services.people));
+    await app.register(linkRoutes(services.people));
+  };
+
+/** For our own pages, before anyone is signed in. */
+const browserRoutes =
+  ({ signIns, signUpMode, attempts, publicUrl }: PeopleServices): FastifyPluginAsyncZod =>
+  async (app) => {
+    app.addHook('onRequest', async ({ headers }) => requireOwnPage(headers, publicUrl));
+    const { config } = PUBLIC;
+    const signedIn = { config, schema: { response: { 200: SignedInAnswer } } };
+
+    app.get('/api/auth/session', { config, schema: { response: { 200: SignInState } } }, async (request, reply) => {
+      const found = await signIns.find(browserHeaders(request), true);
+      reply.header('set-cookie', found?.cookies ?? []);
+      return { account: found ? accountView(found.account) : null, sign_up: signUpMode };
+    });
+
+    app.post(
+      '/api/auth/sign-up',
+      { ...signedIn, schema: { ...signedIn.schema, body: SignUpRequest } },
+      async (request, reply) => {
+        const { invitation, ...wanted } = request.body;
+        if (signUpMode === 'closed') throw new InstaVMError('sign_up_closed', 'nobody can sign up on this server');
+        await attempts.signUp(request.ip);
+        if (signUpMode === 'invitation') {
+          if (invitation === undefined)
+            throw new InstaVMError('invitation_invalid', 'this server asks for an invitation');
+          await signIns.useInvitation(invitation);
+        }
+        return enter(reply, await signIns.signUp(wanted, strangerHeaders(request)));
+      },
+    );
+
+    app.post(
+      '/api/auth/sign-in',
+      { ...signedIn, schema: { ...signedIn.schema, body: SignInRequest } },
+      async (request, reply) => {
+        const { email, password } = request.body;
+        await attempts.guess(request.ip, email);
+        const entered = await signIns.signIn(email, password, strangerHeaders(request));
+        await attempts.forgive(request.ip, email);
+        await signIns.signOut(browserHeaders(request));
+        return enter(reply, entered);
+      },
+    );
+
+    app.post(
+      '/api/auth/link',
+      { ...signedIn, schema: { ...signedIn.schema, body: LinkSignInRequest } },
+      async (request, reply) => {
+        await attempts.knock(request.ip);
+        const entered = await signIns.signInByLink(request.body.token, strangerHeaders(request));
+        await signIns.signOut(browserHeaders(request));
+        return enter(reply, entered);
+      },
+    );
+
+    app.post('/api/auth/sign-out', { config, schema: { response: { 200: Done } } }, async (request, reply) => {
+      reply.header('set-cookie', await signIns.signOut(browserHeaders(request)));
+      return { success: true as const };
+    });
+
+    const changed = { body: ChangePasswordRequest, response: { 200: Done } };
+    app.post('/api/auth/password', { config, schema: changed }, async (request, reply) => {
+      const headers = browserHeaders(request);
+      const found = await signIns.find(headers, false);
+      if (found === undefined) throw new InstaVMError('unauthenticated', 'nobody is signed in');
+      await attempts.guess(request.ip, found.account.email);
+      const cookies = await signIns.changePassword(request.body.present, request.body.next, headers);
+      reply.header('set-cookie', cookies);
+      return { success: true as const };
+    });
+  };
+
+const linkRoutes =
+  ({ signIns, signUpMode, publicUrl }: PeopleServices): FastifyPluginAsyncZod =>
+  async (app) => {
+    /** Where the one who asks finds the dashboard. */
+    const dashboardUrl = ({ headers }: FastifyRequest, path: string, fields: Record<string, string>): string => {
+      const origin = publicUrl?.origin ?? ownOrigin(headers, undefined);
+      if (origin === undefined) throw new InstaVMError('cross_origin', 'the server is not known under this host name');
+      // Behind "#": neither logs nor other servers ever see it.
+      return `${origin}${DASHBOARD}${path}#${new URLSearchParams(fields)}`;
+    };
+
+    const linked = { summary: 'A link that signs the administrator in, once', response: { 201: OneTimeLink } };
+    app.post('/api/auth/links', { ...FULL, schema: linked }, async (request, reply) => {
+      requireAdministrator(request.caller);
+      if (!isFromThisMachine(request))
+        throw new InstaVMError('permission_denied', 'links that sign in are made on the machine of the daemon');
+      const { token, expiresAt } = await signIns.createLink(request.caller.account.id);
+      const url = dashboardUrl(request, '/sign-in', { link: token });
+      return reply.code(201).send({ url, expires_at: expiresAt.toISOString() });
+    });
+
+    const invited = {
+      summary: 'An invitation to make an account, once',
+      body: InvitationRequest.nullish(),
+      response: { 201: OneTimeLink },
+    };
+    app.post('/api/auth/invitations', { ...FULL, schema: invited }, async (request, reply) => {
+      requireAdministrator(request.caller);
+      if (signUpMode === 'closed')
+        throw new InstaVMError('sign_up_closed', 'nobody can sign up on this server', {
+          hint: 'Start the daemon with INSTAVM_SIGN_UP=invitation.',
+        });
+
+      const { token, expiresAt } = await signIns.createInvitation(
+        request.caller.account.id,
+        (request.body?.ttl_seconds ?? INVITED_SECONDS) * 1000,
+      );
+      const url = dashboardUrl(request, '/sign-up', { invitation: token });
+      return reply.code(201).send({ url, expires_at: expiresAt.toISOString() });
+    });
+  };
+
+function enter(reply: FastifyReply, { account, cookies }: SignedIn) {
+  reply.header('set-cookie', cookies);
+  return { account: accountView(account) };
+}
+
+const accountView = ({ id, email, name, isAdministrator }: Account) => ({
+  ...{ id, email, name },
+  is_administrator: isAdministrator,
+});
+
+/** Without cookies: whoever was signed in before has no part in who is now. */
+function strangerHeaders({ headers }: FastifyRequest): Headers {
+  return new Headers({ 'user-agent': headers['user-agent'] ?? '' });
+}
+
+/** A proxy on this machine says for whom it asks (RFC 7239 and what preceded it). */
+function isFromThisMachine({ ip, headers }: FastifyRequest): boolean {
+  if (headers.forwarded !== undefined || headers['x-forwarded-for'] !== undefined) return false;
+  return isIPv6(ip) ? ip === '::1' || ip.startsWith('::ffff:127.') : ip.startsWith('127.');
+}

@@ -1,0 +1,23 @@
+/** The caller of a request that may come from a browser: its session stands for all that its account may do. */
+import { InstaVMError } from '@instavm/wire';
+import type { FastifyRequest } from 'fastify';
+import type { Services } from '../app.ts';
+import { authenticate, type Caller } from '../auth.ts';
+import { requireOwnPage } from './same-origin.ts';
+
+type Asked = Pick<Services, 'keys' | 'people'>;
+
+/** A key that is sent is what counts, valid or not. @throws unauthenticated; cross_origin for a browser on a page of someone else */
+export async function callerOfRequest({ keys, people }: Asked, request: FastifyRequest): Promise<Caller> {
+  const key = request.headers['x-api-key'];
+  if (key !== undefined || request.headers.cookie === undefined) return authenticate(keys, key);
+  requireOwnPage(request.headers, people.publicUrl);
+  const found = await people.signIns.find(browserHeaders(request), false);
+  if (found === undefined) throw new InstaVMError('unauthenticated', 'nobody is signed in, or no longer');
+  return { account: found.account, scope: 'full', keyId: null, expiresAt: null, sandboxMetadata: null };
+}
+
+/** What says which browser it is, and nothing else. */
+export function browserHeaders({ headers }: FastifyRequest): Headers {
+  return new Headers({ cookie: headers.cookie ?? '', 'user-agent': headers['user-agent'] ?? '' });
+}

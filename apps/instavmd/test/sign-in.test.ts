@@ -1,0 +1,299 @@
+/** People signing in: what it takes, what a browser gets, and what pages of others cannot do with it. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Browser, linkToken, OWN } from './browser.ts';
+
+const PASSWORD = 'correct horse battery';
+
+describe('a daemon where anyone may sign up', () => {
+  let daemon: TestDaemon;
+  let ada: Browser;
+  beforeAll(async () => {
+    daemon = await startTestDaemon({ vmm: 'fake', env: { INSTAVM_SIGN_UP: 'open' } });
+    ada = new Browser(daemon);
+    const answer = await ada.ask('POST', '/api/auth/sign-up', {
+      email: 'Ada@example.com',
+      password: PASSWORD,
+      name: 'Ada',
+    });
+    expect(answer).toMatchObject({
+      status: 200,
+      body: { account: { email: 'ada@example.com', is_administrator: false } },
+    });
+  });
+  afterAll(() => daemon.stop());
+
+  const signIn = (browser: Browser, email: string, password: string) =>
+    browser.ask('POST', '/api/auth/sign-in', { email, password });
+
+  it('lets a page of ours use the API of the account, and of that alone', async () => {
+    const made = await ada.ask('POST', '/v2/sandboxes', {});
+    expect(made.status).toBe(201);
+    const listed = (await ada.ask('GET', '/v2/sandboxes')).body.sandboxes;
+    expect(listed.map(({ id }: { id: string }) => id)).toEqual([made.body.id]);
+    const administrator = new Browser(daemon);
+    await administrator.signInByLink();
+    expect((await administrator.ask('GET', '/v2/sandboxes')).body.sandboxes).toEqual([]);
+    expect((await administrator.ask('GET', `/v2/sandboxes/${made.body.id}`)).status).toBe(404);
+    await ada.ask('DELETE', `/v2/sandboxes/${made.body.id}`);
+  });
+
+  it('gives the browser a cookie that neither scripts nor other sites get to use', async () => {
+    const browser = new Browser(daemon);
+    await signIn(browser, 'ada@example.com', PASSWORD);
+    const [cookie = ''] = browser.setCookies;
+    expect(cookie).toMatch(/^instavm=/);
+    for (const attribute of ['HttpOnly', 'SameSite=Strict', 'Path=/']) expect(cookie).toContain(attribute);
+    expect(cookie).not.toContain('Domain');
+  });
+
+  it('refuses what a page of someone else can send, cookie or not', async () => {
+    const own = new URL(daemon.baseUrl).host;
+    const foreign: Record<string, string>[] = [
+      {},
+      { ...OWN, origin: 'https://evil.example' },
+      { ...OWN, origin: 'null' },
+      { ...OWN, origin: `https://${own}` },
+      { ...OWN, 'sec-fetch-site': 'cross-site' },
+      { ...OWN, 'sec-fetch-site': 'same-site' },
+      { ...OWN, 'sec-fetch-site': 'none' },
+    ];
+    for (const headers of foreign) {
+      for (const [method, path, json] of [
+        ['GET', '/v2/sandboxes', undefined],
+        ['POST', '/v2/sandboxes', {}],
+        ['POST', '/execute', { session_id: 'x', command: 'y' }],
+        ['POST', '/api/auth/sign-out', undefined],
+        ['POST', '/api/auth/sign-in', { email: 'ada@example.com', password: PASSWORD }],
+        ['GET', '/api/auth/session', undefined],
+      ] as const) {
+        const refused = await ada.ask(method, path, json, headers);
+        expect([refused.status, refused.body.code], `${method} ${path} ${JSON.stringify(headers)}`).toEqual([
+          403,
+          'cross_origin',
+        ]);
+      }
+    }
+    expect((await ada.ask('GET', '/v2/sandboxes', undefined, { ...OWN, origin: daemon.baseUrl })).status).toBe(200);
+  });
+
+  it('answers no preflight, so that no other page may send the header', async () => {
+    const preflight = await ada.ask('OPTIONS', '/v2/sandboxes', undefined, {
+      origin: 'https://evil.example',
+      'access-control-request-method': 'GET',
+      'access-control-request-headers': 'x-instavm-csrf',
+    });
+    expect(preflight.headers.get('access-control-allow-origin')).toBeNull();
+    expect(preflight.headers.get('access-control-allow-headers')).toBeNull();
+  });
+
+  it('judges an API key that is sent, even beside a cookie', async () => {
+    expect((await ada.ask('GET', '/v2/sandboxes', undefined, { ...OWN, 'x-api-key': 'wrong' })).status).toBe(401);
+  });
+
+  it('adopts no session that was there before, and ends it', async () => {
+    const browser = new Browser(daemon);
+    await signIn(browser, 'ada@example.com', PASSWORD);
+    const before = browser.cookie;
+    await signIn(browser, 'ada@example.com', PASSWORD);
+    expect(browser.cookie).not.toBe(before);
+    const thief = new Browser(daemon);
+    thief.plant('instavm', before.slice('instavm='.length));
+    expect((await thief.ask('GET', '/v2/sandboxes')).status).toBe(401);
+
+    const victim = new Browser(daemon);
+    victim.plant('instavm', 'chosen-by-an-attacker.c2lnbmF0dXJl');
+    await signIn(victim, 'ada@example.com', PASSWORD);
+    expect(victim.cookie).not.toContain('chosen');
+  });
+
+  it('ends the session on the server when someone signs out', async () => {
+    const browser = new Browser(daemon);
+    await signIn(browser, 'ada@example.com', PASSWORD);
+    const value = browser.cookie.slice('instavm='.length);
+    await browser.ask('POST', '/api/auth/sign-out');
+    expect(browser.cookie).toBe('');
+    browser.plant('instavm', value);
+    expect((await browser.ask('GET', '/v2/sandboxes')).status).toBe(401);
+    expect((await browser.ask('GET', '/api/auth/session')).body).toMatchObject({ account: null, sign_up: 'open' });
+  });
+
+  it('signs other browsers out when the password is changed', async () => {
+    const [one, other] = [new Browser(daemon), new Browser(daemon)];
+    await one.ask('POST', '/api/auth/sign-up', { email: 'eve@example.com', password: PASSWORD, name: 'Eve' });
+    await signIn(other, 'eve@example.com', PASSWORD);
+    const wrong = await one.ask('POST', '/api/auth/password', { present: 'not that one', next: 'another long one' });
+    expect(wrong.body.code).toBe('sign_in_failed');
+    const changed = await one.ask('POST', '/api/auth/password', { present: PASSWORD, next: 'another long one' });
+    expect(changed.status).toBe(200);
+    expect((await one.ask('GET', '/v2/sandboxes')).status).toBe(200);
+    expect((await other.ask('GET', '/v2/sandboxes')).status).toBe(401);
+    expect((await signIn(other, 'eve@example.com', PASSWORD)).status).toBe(401);
+  });
+
+  it('says the same of an unknown address and a wrong password', async () => {
+    const [unknown, wrong] = [new Browser(daemon), new Browser(daemon)];
+    const strangers = await signIn(unknown, 'nobody@example.com', PASSWORD);
+    const wrongs = await signIn(wrong, 'ada@example.com', 'wrong wrong wrong');
+    const [a, b] = [strangers, wrongs].map(({ status, body: { request_id: _, ...body } }) => ({ status, body }));
+    expect(a).toEqual(b);
+    expect(a?.status).toBe(401);
+    expect(unknown.setCookies).toEqual([]);
+  });
+
+  it('refuses a short password and an address that is taken', async () => {
+    const browser = new Browser(daemon);
+    const short = await browser.ask('POST', '/api/auth/sign-up', {
+      email: 'b@example.com',
+      password: 'short',
+      name: 'B',
+    });
+    expect([short.status, short.body.code]).toEqual([422, 'invalid_argument']);
+    const taken = await browser.ask('POST', '/api/auth/sign-up', {
+      email: 'ADA@example.com',
+      password: PASSWORD,
+      name: 'Other',
+    });
+    expect([taken.status, taken.body.code]).toEqual([409, 'email_taken']);
+  });
+
+  it('stops someone who guesses, and not the others', async () => {
+    const guesser = new Browser(daemon);
+    const answers: number[] = [];
+    for (let guess = 0; guess < 12; guess += 1)
+      answers.push((await signIn(guesser, 'guessed@example.com', `guess number ${guess}`)).status);
+    expect(answers.slice(0, 10)).toEqual(Array(10).fill(401));
+    expect(answers.slice(10)).toEqual([429, 429]);
+    expect((await signIn(guesser, 'ada@example.com', PASSWORD)).status).toBe(200);
+  });
+
+  it('keeps passwords, cookies and links out of its log and its database', async () => {
+    const token = await linkToken(daemon);
+    const log = daemon.log();
+    for (const secret of [PASSWORD, ada.cookie.slice('instavm='.length), token]) expect(log).not.toContain(secret);
+    for (const name of ['instavm.db', 'instavm.db-wal']) {
+      const stored = await readFile(join(daemon.dataDirectory, name));
+      for (const secret of [PASSWORD, decodeURIComponent(ada.cookie.slice('instavm='.length)), token])
+        expect(stored.includes(secret), name).toBe(false);
+    }
+  });
+
+  it('lets a one-time link sign in one browser, once', async () => {
+    const token = await linkToken(daemon);
+    const [first, second] = [new Browser(daemon), new Browser(daemon)];
+    const both = await Promise.all([
+      first.ask('POST', '/api/auth/link', { token }),
+      second.ask('POST', '/api/auth/link', { token }),
+    ]);
+    expect(both.map(({ status }) => status).sort()).toEqual([200, 401]);
+    expect(both.find(({ status }) => status === 200)?.body.account).toMatchObject({ is_administrator: true });
+  });
+
+  it('gives no link to somebody for whom a proxy asks', async () => {
+    const headers = { 'x-api-key': daemon.apiKey, 'x-forwarded-for': '203.0.113.7' };
+    const refused = await new Browser(daemon).ask('POST', '/api/auth/links', undefined, headers);
+    expect([refused.status, refused.body.code]).toEqual([403, 'permission_denied']);
+  });
+
+  it('gives links and invitations to the administrator alone', async () => {
+    for (const path of ['/api/auth/links', '/api/auth/invitations']) {
+      const refused = await ada.ask('POST', path);
+      expect([refused.status, refused.body.code]).toEqual([403, 'permission_denied']);
+    }
+  });
+});
+
+describe('a daemon behind TLS where an invitation is needed', () => {
+  let daemon: TestDaemon;
+  const PUBLIC = { ...OWN, host: 'instavm.example.com', origin: 'https://instavm.example.com' };
+  beforeAll(async () => {
+    const env = { INSTAVM_SIGN_UP: 'invitation', INSTAVM_PUBLIC_URL: 'https://instavm.example.com' };
+    daemon = await startTestDaemon({ vmm: 'fake', env });
+  });
+  afterAll(() => daemon.stop());
+
+  /** fetch sets Host itself. */
+  const ask = async (path: string, json: unknown, headers: Record<string, string>) => {
+    const { request } = await import('node:http');
+    return new Promise<{ status: number; body: Record<string, never>; setCookies: string[] }>((resolve, reject) => {
+      const outgoing = request(daemon.baseUrl + path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+      });
+      outgoing.on('error', reject).on('response', async (answer) => {
+        let text = '';
+        for await (const chunk of answer) text += chunk;
+        resolve({
+          status: answer.statusCode ?? 0,
+          body: JSON.parse(text),
+          setCookies: answer.headers['set-cookie'] ?? [],
+        });
+      });
+      outgoing.end(JSON.stringify(json));
+    });
+  };
+
+  it('marks the cookie Secure and binds it to its host', async () => {
+    const invited = await ask('/api/auth/invitations', {}, { 'x-api-key': daemon.apiKey });
+    expect(invited.status).toBe(201);
+    const { hash, origin, pathname } = new URL(invited.body.url ?? '');
+    expect([origin, pathname]).toEqual(['https://instavm.example.com', '/dashboard/sign-up']);
+    const invitation = new URLSearchParams(hash.slice(1)).get('invitation');
+    const wanted = { email: 'guest@example.com', password: PASSWORD, name: 'Guest' };
+
+    const uninvited = await ask('/api/auth/sign-up', wanted, PUBLIC);
+    expect([uninvited.status, uninvited.body.code]).toEqual([403, 'invitation_invalid']);
+    const forged = await ask('/api/auth/sign-up', { ...wanted, invitation: 'made-up' }, PUBLIC);
+    expect([forged.status, forged.body.code]).toEqual([403, 'invitation_invalid']);
+    const entered = await ask('/api/auth/sign-up', { ...wanted, invitation }, PUBLIC);
+    expect(entered.status).toBe(200);
+    expect(entered.setCookies[0]).toMatch(/^__Host-instavm=.*; Secure/);
+    const again = await ask('/api/auth/sign-up', { ...wanted, email: 'second@example.com', invitation }, PUBLIC);
+    expect([again.status, again.body.code]).toEqual([403, 'invitation_invalid']);
+  });
+
+  it('takes no browser that comes under another name, as after DNS rebinding', async () => {
+    for (const host of ['evil.example', '127.0.0.1', 'instavm.example.com.evil.example']) {
+      const refused = await ask('/api/auth/link', { token: 'x' }, { ...OWN, host, origin: `http://${host}` });
+      expect([refused.status, refused.body.code]).toEqual([403, 'cross_origin']);
+    }
+  });
+});
+
+describe('a daemon as it comes', () => {
+  let daemon: TestDaemon;
+  beforeAll(async () => {
+    daemon = await startTestDaemon({ vmm: 'fake' });
+  });
+  afterAll(() => daemon.stop());
+
+  it('lets nobody sign up', async () => {
+    const browser = new Browser(daemon);
+    const wanted = { email: 'a@example.com', password: PASSWORD, name: 'A' };
+    const refused = await browser.ask('POST', '/api/auth/sign-up', wanted);
+    expect([refused.status, refused.body.code]).toEqual([403, 'sign_up_closed']);
+    const invited = await browser.ask('POST', '/api/auth/invitations', {}, { 'x-api-key': daemon.apiKey });
+    expect([invited.status, invited.body.code]).toEqual([403, 'sign_up_closed']);
+  });
+
+  it('keeps whoever is signed in signed in when it is started again', async () => {
+    const browser = new Browser(daemon);
+    await browser.signInByLink();
+    await daemon.crash();
+    daemon = await startTestDaemon({ vmm: 'fake', dataDirectory: daemon.dataDirectory });
+    const again = new Browser(daemon);
+    again.plant('instavm', browser.cookie.slice('instavm='.length));
+    expect((await again.ask('GET', '/api/auth/session')).body.account).toMatchObject({ email: 'admin@localhost' });
+  });
+
+  it('takes nobody for signed in whose host name it does not know', async () => {
+    const { request } = await import('node:http');
+    const status = await new Promise((resolve) => {
+      const headers = { ...OWN, host: 'evil.example' };
+      request(`${daemon.baseUrl}/api/auth/session`, { headers }, (answer) => resolve(answer.statusCode)).end();
+    });
+    expect(status).toBe(403);
+  });
+});
