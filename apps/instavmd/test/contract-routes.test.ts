@@ -9,8 +9,6 @@ POST /v1/ssh-keys
 POST /v1/vms/{vm}/volumes
 DELETE /v1/vms/{vm}/volumes/{vol}
 POST /v1/volumes
-POST /api/cli-auth/exchange
-POST /api/cli-auth/start
 DELETE /v1/ssh-keys/1
 GET PATCH DELETE /v1/volumes/{vol}
 GET POST /v1/volumes/{vol}/checkpoints

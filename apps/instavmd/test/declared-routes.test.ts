@@ -7,8 +7,20 @@ import { KeyConnections } from '../src/key-connections.ts';
 
 /** Anyone may ask these, and they are few. */
 const PUBLIC = [
+  '/',
+  // For pages of ours, which ask who is there before anyone is (`requireOwnPage`).
+  '/api/auth/link',
+  '/api/auth/password',
+  '/api/auth/session',
+  '/api/auth/sign-in',
+  '/api/auth/sign-out',
+  '/api/auth/sign-up',
   '/api/cli-auth/exchange',
   '/api/cli-auth/start',
+  '/dashboard',
+  '/dashboard/*',
+  '/dashboard/assets/:name',
+  '/dashboard/icon.svg',
   '/docs',
   '/docs/',
   '/docs/*',
@@ -24,7 +36,10 @@ beforeAll(async () => {
   const account = { id: 'acct_a', email: 'a@b', isAdministrator: true };
   const key = { id: 1, scope: 'full', expiresAt: null, sandboxMetadata: null };
   const keys = { authenticate: async () => ({ account, key }) } as unknown as ApiKeys;
-  app = await buildApp({ keys, keyConnections: new KeyConnections() } as Services, pino({ level: 'silent' }));
+  app = await buildApp(
+    { keys, keyConnections: new KeyConnections(), people: {} } as Services,
+    pino({ level: 'silent' }),
+  );
   app.get('/undeclared', async () => 'secret');
   await app.ready();
 });
