@@ -14,6 +14,7 @@ import type { KeyConnections } from './key-connections.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
+import { creditRoutes } from './routes/credits.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
 import { egressRoutes } from './routes/egress.ts';
 import { egressLogRoutes } from './routes/egress-log.ts';
@@ -135,6 +136,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(shareRoutes(services));
   await app.register(accountRoutes);
   await app.register(keyRoutes(services));
+  await app.register(creditRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));
   await app.register(sandboxRoutes(services));

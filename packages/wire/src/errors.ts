@@ -32,6 +32,7 @@ const CATALOG = {
   // identity
   unauthenticated: { status: 401, retryable: 'no', hint: 'Send the API key in the X-API-Key header.' },
   permission_denied: { status: 403, retryable: 'no', hint: 'Use a key with the right for this.' },
+  account_not_found: { status: 404, retryable: 'no', hint: 'Give the e-mail address or the id of the account.' },
   key_not_found: { status: 404, retryable: 'no', hint: 'List the keys of the account with GET /v1/api-keys/.' },
   // egress
   egress_denied: {
