@@ -1,6 +1,7 @@
 /** The program: its commands, and how every failure ends. */
 import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
+import { creditCommand } from './commands/credit/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
 import { keysCommand } from './commands/keys/index.ts';
@@ -27,6 +28,7 @@ for (const command of [
   egressCommand,
   shareCommand,
   keysCommand,
+  creditCommand,
 ])
   program.addCommand(command);
 
