@@ -1,6 +1,7 @@
 /** The program: its commands, and how every failure ends. */
 import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
+import { creditCommand } from './commands/credit/index.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
@@ -38,6 +39,7 @@ for (const command of [
   dashboardCommand,
   inviteCommand,
   keysCommand,
+  creditCommand,
 ])
   program.addCommand(command);
 

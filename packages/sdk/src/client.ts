@@ -1,4 +1,5 @@
 /** The client: one server, one key, its sandboxes. */
+import { Credit } from './credit.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
@@ -45,6 +46,7 @@ export class InstaVM {
   /** Ports with an address, of all sandboxes. */
   readonly shares: Shares;
   readonly keys: ApiKeys;
+  readonly credit: Credit;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -62,6 +64,7 @@ export class InstaVM {
     this.snapshots = new Snapshots(this.#http);
     this.shares = new Shares(this.#http);
     this.keys = new ApiKeys(this.#http);
+    this.credit = new Credit(this.#http);
   }
 
   /** Closes idle connections. */

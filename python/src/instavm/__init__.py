@@ -8,6 +8,7 @@ from ._client import (
     SandboxInfo,
     SnapshotInfo,
 )
+from ._credit import AsyncCredit, Charge, CreditBalance, Rates, Usage, UsageByDay
 from ._egress import EgressAddress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
@@ -16,7 +17,7 @@ from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
 from ._shares import AsyncShares, Share, ShareLink
-from ._sync import ApiKeys, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._sync import ApiKeys, Credit, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ApiKey",
     "ApiKeys",
     "AsyncApiKeys",
+    "AsyncCredit",
     "AsyncExec",
     "AsyncFiles",
     "AsyncInstaVM",
@@ -32,7 +34,10 @@ __all__ = [
     "AsyncSandbox",
     "AsyncShares",
     "ChangeEvent",
+    "Charge",
     "Command",
+    "Credit",
+    "CreditBalance",
     "EgressAddress",
     "EgressGap",
     "EgressLogEntry",
@@ -52,6 +57,7 @@ __all__ = [
     "PtyInfo",
     "PtyNotice",
     "Ptys",
+    "Rates",
     "RunResult",
     "Sandbox",
     "SandboxInfo",
@@ -59,4 +65,6 @@ __all__ = [
     "ShareLink",
     "Shares",
     "SnapshotInfo",
+    "Usage",
+    "UsageByDay",
 ]

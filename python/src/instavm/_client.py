@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._credit import AsyncCredit
 from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
@@ -287,6 +288,7 @@ class AsyncInstaVM:
         #: Ports with an address, of all sandboxes.
         self.shares = AsyncShares(self._http)
         self.keys = AsyncApiKeys(self._http)
+        self.credit = AsyncCredit(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()
