@@ -316,7 +316,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await guest.signIn();
     const views = ['terminal', 'files', 'ports', 'egress', 'snapshots', 'metrics'];
     const paths = [...views.map((view) => `sandboxes/${sandbox.id}/${view}`), 'sandboxes', 'snapshots', 'quickstart'];
-    for (const path of [...paths, 'account', 'keys']) {
+    for (const path of [...paths, 'account', 'keys', 'usage']) {
       await guest.open(path);
       await guest.page.locator('h1').waitFor();
       await guest.page.locator('.loading').waitFor({ state: 'detached' });

@@ -27,13 +27,13 @@ class Daemon:
     api_key: str
 
 
-def running_daemon() -> Iterator[Daemon]:
-    """For a session-scoped fixture: `yield from running_daemon()`."""
-    if "INSTAVM_TEST_BASE_URL" in os.environ:
+def running_daemon(**settings: str) -> Iterator[Daemon]:
+    """For a session-scoped fixture: `yield from running_daemon()`. With settings of its own it is always a new one."""
+    if "INSTAVM_TEST_BASE_URL" in os.environ and not settings:
         yield Daemon(os.environ["INSTAVM_TEST_BASE_URL"], os.environ["INSTAVM_TEST_API_KEY"])
         return
     with tempfile.TemporaryDirectory(prefix="instavm-pytest-") as directory:
-        process, url = _start(Path(directory))
+        process, url = _start(Path(directory), settings)
         try:
             yield Daemon(url, (Path(directory) / "admin.key").read_text().strip())
         finally:
@@ -45,14 +45,14 @@ def running_daemon() -> Iterator[Daemon]:
         assert left == [], f"sockets or overlays are left: {left}"
 
 
-def _start(directory: Path) -> tuple[subprocess.Popen[str], str]:
+def _start(directory: Path, settings: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INSTAVM_")}
     environment |= {
         "INSTAVM_DATA_DIR": str(directory),
         "INSTAVM_LISTEN": "127.0.0.1:0",
         "INSTAVM_PREVIEW_LISTEN": "127.0.0.1:0",
         "INSTAVM_ON_STOP": "end",
-    }
+    } | settings
     if "INSTAVM_CACHE_DIR" in os.environ:
         environment["INSTAVM_CACHE_DIR"] = os.environ["INSTAVM_CACHE_DIR"]
     process = subprocess.Popen(

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
 import { caCommand } from './commands/ca/index.ts';
+import { creditCommand } from './commands/credit/index.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { domainCommand } from './commands/domain/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
@@ -42,6 +43,7 @@ for (const command of [
   dashboardCommand,
   inviteCommand,
   keysCommand,
+  creditCommand,
 ])
   program.addCommand(command);
 

@@ -24,3 +24,7 @@ export function age(since: Date, now = Date.now()): string {
   if (seconds < 7_200) return `${Math.round(seconds / 60)} min`;
   return `${Math.round(seconds / 3_600)} h`;
 }
+
+/** Cents, and more places for what is less than one. */
+export const dollars = (amount: number): string =>
+  amount !== 0 && Math.abs(amount) < 0.01 ? `$${amount.toFixed(6)}` : `$${amount.toFixed(2)}`;

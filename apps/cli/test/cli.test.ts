@@ -351,3 +351,22 @@ describe('instavm keys', () => {
     expect((await run(['keys', 'create', 'x', '--metadata', 'a=b'])).stderr).toContain('--scope run');
   });
 });
+
+describe('instavm credit', () => {
+  it('tells what is left, used and costs, and adds to it', async () => {
+    const left = await run(['credit']);
+    expect([left.code, left.stdout]).toEqual([0, expect.stringMatching(/^left {2}\$\d+\.\d\d\nused {2}\$/)]);
+    expect(left.stderr).toContain('stops nobody');
+    const balance = JSON.parse((await run(['credit', '--json'])).stdout);
+    expect(balance).toMatchObject({ isEnforced: false, overage: 0 });
+    const added = await run(['credit', 'add', '25', '--account', 'admin@localhost', '--note', 'paid', '--json']);
+    expect(JSON.parse(added.stdout).remaining).toBeGreaterThan(balance.remaining + 20);
+    expect((await run(['credit', 'add', 'much'])).stderr).toContain('such as 25');
+    expect(await run(['credit', 'add', '1', '--account', 'x'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('no account'),
+    });
+    expect((await run(['credit', 'usage'])).stdout).toMatch(/^DAY +COST[\s\S]*\nall +\$/);
+    expect((await run(['credit', 'rates'])).stdout).toContain('$0.05 an hour');
+  });
+});

@@ -26,6 +26,7 @@ import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import { accountRoutes } from './routes/account.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
+import { creditRoutes } from './routes/credits.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
 import { domainRoutes } from './routes/domains.ts';
@@ -168,6 +169,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(domainRoutes(services));
   await app.register(accountRoutes);
   await app.register(keyRoutes(services));
+  await app.register(creditRoutes(services));
   await app.register(signInRoutes(services));
   await app.register(cliAuthRoutes(services));
   await app.register(dashboardRoutes);

@@ -9,8 +9,6 @@ POST /v1/ssh-keys
 POST /v1/vms/{vm}/volumes
 DELETE /v1/vms/{vm}/volumes/{vol}
 POST /v1/volumes
-POST /api/cli-auth/exchange
-POST /api/cli-auth/start
 DELETE /v1/ssh-keys/1
 GET PATCH DELETE /v1/volumes/{vol}
 GET POST /v1/volumes/{vol}/checkpoints
@@ -26,12 +24,6 @@ GET DELETE /v1/browser/sessions/{bsid}
 GET /v1/computeruse/{sid}/viewer-url
 GET /v1/computeruse/{sid}/vnc/websockify
 GET POST PUT PATCH DELETE OPTIONS HEAD /v1/computeruse/{sid}/state
-GET /v1/credits/allocation
-GET /v1/credits/check
-GET /v1/credits/rates
-GET /v1/credits/summary
-GET /v1/credits/usage/forecasting
-GET /v1/credits/usage/trends
 GET DELETE /v1/recordings/{id}
 GET /v1/recordings/{id}/download
 POST /v1/sessions/{sid}/tape/start
@@ -45,7 +37,6 @@ POST /v1/tapes/{tape}/stop
 POST /v1/templates
 GET /v1/templates/{slug}
 POST /v1/templates/{slug}/runs
-GET /v1/users/me/usage-breakdown
 POST /v1/vaults
 GET PATCH DELETE /v1/vaults/{vault}
 GET POST /v1/vaults/{vault}/credentials
@@ -73,7 +64,6 @@ const EMPTY_LISTS: [path: string, body: unknown][] = [
   ['/v1/audit/catalog', { catalog: {} }],
   ['/v1/audit/events?limit=5', { items: [], next_cursor: null }],
   ['/v1/browser/sessions/', { sessions: [] }],
-  ['/v1/credits/usage', []],
   ['/v1/recordings?limit=50&offset=0', []],
   ['/v1/tapes', []],
   ['/v1/templates', { templates: [] }],

@@ -28,6 +28,8 @@ type Attempt = {
   readonly raw?: { readonly type: string; readonly body: (victim: Victim) => string };
   /** `absent` (404, or 403): there is no such thing for them. `own`: an answer about their own things. */
   readonly expect: 'absent' | 'own';
+  /** It tells of all sandboxes of the account. */
+  readonly isOfAll?: boolean;
 };
 
 const absent = (rest: Omit<Attempt, 'expect'> = {}): Attempt => ({ ...rest, expect: 'absent' });
@@ -101,6 +103,16 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   // The same for everyone.
   'GET /v2/previews/ca': own(),
   'GET /v1/users/me': own(),
+  'GET /v1/users/me/usage-breakdown': own(),
+  'GET /v1/credits/summary': own(),
+  'GET /v1/credits/allocation': own(),
+  'GET /v1/credits/usage': own({ isOfAll: true }),
+  'GET /v1/credits/check': own({ query: '?usage_type=vm_execution&required_credits=1' }),
+  'GET /v1/credits/rates': own(),
+  'GET /v1/credits/usage/trends': own(),
+  'GET /v1/credits/usage/forecasting': own(),
+  // Only the administrator's.
+  'POST /v2/credits/grants': absent({ body: { dollars: 1 } }),
   'POST /v1/api-keys/': own({ body: {} }),
   'GET /v1/api-keys/': own(),
   'GET /v1/api-keys/{id}': absent({ id: 'key' }),
@@ -228,8 +240,8 @@ describe('what belongs to somebody else', () => {
     for (const [who, api] of Object.entries(strangers)) {
       const answer = await ask(api, operation, attempt);
       const text = JSON.stringify(answer.body);
-      const needsMore =
-        who === 'a key for other sandboxes' && document[path]?.[method.toLowerCase()]?.['x-scope'] === 'full';
+      const scope = document[path]?.[method.toLowerCase()]?.['x-scope'];
+      const needsMore = who === 'a key for other sandboxes' && (attempt.isOfAll || scope === 'full');
       if (needsMore) expect([who, answer.status, answer.body.code]).toEqual([who, 403, 'permission_denied']);
       else if (attempt.expect === 'absent')
         expect([who, answer.status, text], text).toEqual([who, expect.toBeOneOf([403, 404]), text]);

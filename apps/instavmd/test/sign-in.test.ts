@@ -40,6 +40,11 @@ describe('a daemon where anyone may sign up', () => {
     await ada.ask('DELETE', `/v2/sandboxes/${made.body.id}`);
   });
 
+  it('gives an account that somebody made the credit of every account', async () => {
+    const { body } = await ada.ask('GET', '/v1/credits/summary?period=current_month');
+    expect(body.dollars).toMatchObject({ allocated: 50 });
+  });
+
   it('gives the browser a cookie that neither scripts nor other sites get to use', async () => {
     const browser = new Browser(daemon);
     await signIn(browser, 'ada@example.com', PASSWORD);

@@ -1,4 +1,5 @@
 /** The client: one server, one key, its sandboxes. */
+import { Credit } from './credit.ts';
 import { Domains } from './domains.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
@@ -48,6 +49,7 @@ export class InstaVM {
   /** Host names of one's own for shares. */
   readonly domains: Domains;
   readonly keys: ApiKeys;
+  readonly credit: Credit;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -66,6 +68,7 @@ export class InstaVM {
     this.shares = new Shares(this.#http);
     this.domains = new Domains(this.#http);
     this.keys = new ApiKeys(this.#http);
+    this.credit = new Credit(this.#http);
   }
 
   /** Closes idle connections. */

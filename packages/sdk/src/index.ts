@@ -1,4 +1,5 @@
 export { type ClientOptions, type CreateOptions, DEFAULT_BASE_URL, InstaVM, type Sandboxes } from './client.ts';
+export type { Charge, Credit, CreditBalance, CreditPeriod, Rates, Usage, UsageByDay } from './credit.ts';
 export type { DomainHealth, DomainInfo, Domains } from './domains.ts';
 export type { EgressGap, EgressLogEntry, EgressLogFilter, EgressLogPage, EgressPolicy, EgressTest } from './egress.ts';
 export { errorFromBody, InstaVMError, type Retryable } from './errors.ts';

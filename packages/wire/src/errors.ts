@@ -41,6 +41,7 @@ const CATALOG = {
   invitation_invalid: { status: 403, retryable: 'no', hint: 'Ask the administrator for a new invitation.' },
   pairing_not_found: { status: 404, retryable: 'no', hint: 'Run the login command again.' },
   permission_denied: { status: 403, retryable: 'no', hint: 'Use a key with the right for this.' },
+  account_not_found: { status: 404, retryable: 'no', hint: 'Give the e-mail address or the id of the account.' },
   key_not_found: { status: 404, retryable: 'no', hint: 'List the keys of the account with GET /v1/api-keys/.' },
   // egress
   egress_denied: {

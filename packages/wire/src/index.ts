@@ -1,4 +1,5 @@
 export * from './common.ts';
+export * from './credits.ts';
 export * from './domains.ts';
 export * from './errors.ts';
 export * from './keys.ts';

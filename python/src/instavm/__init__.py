@@ -8,6 +8,7 @@ from ._client import (
     SandboxInfo,
     SnapshotInfo,
 )
+from ._credit import AsyncCredit, Charge, CreditBalance, Rates, Usage, UsageByDay
 from ._domains import AsyncDomains, DnsRecord, Domain, DomainHealth
 from ._egress import EgressAddress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
@@ -17,7 +18,7 @@ from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
 from ._shares import AsyncShares, PreviewAuthority, Share, ShareLink
-from ._sync import ApiKeys, Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._sync import ApiKeys, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ApiKey",
     "ApiKeys",
     "AsyncApiKeys",
+    "AsyncCredit",
     "AsyncDomains",
     "AsyncExec",
     "AsyncFiles",
@@ -34,7 +36,10 @@ __all__ = [
     "AsyncSandbox",
     "AsyncShares",
     "ChangeEvent",
+    "Charge",
     "Command",
+    "Credit",
+    "CreditBalance",
     "DnsRecord",
     "Domain",
     "DomainHealth",
@@ -59,6 +64,7 @@ __all__ = [
     "PtyInfo",
     "PtyNotice",
     "Ptys",
+    "Rates",
     "RunResult",
     "Sandbox",
     "SandboxInfo",
@@ -66,4 +72,6 @@ __all__ = [
     "ShareLink",
     "Shares",
     "SnapshotInfo",
+    "Usage",
+    "UsageByDay",
 ]

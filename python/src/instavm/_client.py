@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._credit import AsyncCredit
 from ._domains import AsyncDomains
 from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
 from ._exec import AsyncExec, Command, ExecResult
@@ -290,6 +291,7 @@ class AsyncInstaVM:
         #: Host names of one's own for shares.
         self.domains = AsyncDomains(self._http)
         self.keys = AsyncApiKeys(self._http)
+        self.credit = AsyncCredit(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ._client import AsyncInstaVM, AsyncSandbox, RunResult, SandboxInfo, SnapshotInfo
+from ._credit import Charge, CreditBalance, CreditPeriod, Rates, UsageByDay
 from ._domains import Domain, DomainHealth
 from ._egress import EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
@@ -450,6 +451,29 @@ class ApiKeys:
         self._loop.run(self._inner.revoke(key_id))
 
 
+class Credit:
+    """As `AsyncCredit`."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.credit
+
+    def balance(self, period: CreditPeriod = "current_month") -> CreditBalance:
+        return self._loop.run(self._inner.balance(period))
+
+    def usage(self, days: int = 30) -> UsageByDay:
+        return self._loop.run(self._inner.usage(days))
+
+    def charges(self, period: CreditPeriod = "current_month", *, limit: int = 100) -> list[Charge]:
+        return self._loop.run(self._inner.charges(period, limit=limit))
+
+    def rates(self) -> Rates:
+        return self._loop.run(self._inner.rates())
+
+    def grant(self, dollars: float, **options: Any) -> float:
+        return self._loop.run(self._inner.grant(dollars, **options))
+
+
 class InstaVM:
     """One server, one key. Close it, or use it as a context manager."""
 
@@ -462,6 +486,7 @@ class InstaVM:
         self.shares = Shares(self._loop, self._inner)
         self.domains = Domains(self._loop, self._inner)
         self.keys = ApiKeys(self._loop, self._inner)
+        self.credit = Credit(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from daemon import Daemon
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from official_cli import Cli, answer, cli_of
 
 
 @pytest.fixture
 def cli(daemon: Daemon, tmp_path: Path) -> Cli:
-    """Configured as a user would: by the environment, with an empty home."""
-
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        names = {"HOME": str(tmp_path), "INSTAVM_BASE_URL": daemon.base_url, "INSTAVM_API_KEY": daemon.api_key}
-        command = [str(Path(sys.executable).parent / "instavm"), *arguments]
-        return subprocess.run(
-            command, env=os.environ | names | environment, capture_output=True, text=True, timeout=180
-        )
-
-    return run
-
-
-def answer(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return cli_of(daemon, tmp_path)
 
 
 def test_a_vm_is_created_listed_and_removed(cli: Cli) -> None:

@@ -20,3 +20,5 @@ export type CliPairing = z.output<typeof wire.CliPairing>;
 export type ApiKey = z.output<typeof wire.ApiKey>;
 export type NewKey = z.output<typeof wire.NewApiKey>;
 export type CreateKey = z.input<typeof wire.CreateKeyRequest>;
+export type CreditSummary = z.output<typeof wire.CreditSummary>;
+export type Breakdown = z.output<typeof wire.UsageBreakdown>;

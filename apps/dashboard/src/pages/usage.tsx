@@ -1,26 +1,23 @@
 /** What is left of the credit, and what each day cost. */
-import { ApiError } from '../api/http.ts';
-import { type Breakdown, useBreakdown, useSummary } from '../api/usage.ts';
-import { Empty, Failure, Loading } from '../components/notes.tsx';
+import type { Breakdown } from '../api/types.ts';
+import { useBreakdown, useSummary } from '../api/usage.ts';
+import { Failure, Loading } from '../components/notes.tsx';
 
 const DAYS = 30;
 
 export function UsagePage() {
   const summary = useSummary();
   const breakdown = useBreakdown(DAYS);
-  const { error } = summary;
   return (
     <>
       <div className="heading">
         <h1>Credit and usage</h1>
       </div>
       {summary.isPending && <Loading />}
-      {error instanceof ApiError && error.code === 'not_available' ? (
-        <Empty title="This server counts nothing">
-          <p>Sandboxes cost nothing here.</p>
-        </Empty>
-      ) : (
-        error && <Failure error={error} />
+      {summary.isError && <Failure error={summary.error} />}
+      {breakdown.isError && <Failure error={breakdown.error} />}
+      {summary.data && !summary.data.enforced && (
+        <p className="muted">This server counts, and stops nobody whose credit is used up.</p>
       )}
       {summary.data && (
         <dl className="figures">
