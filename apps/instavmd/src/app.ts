@@ -13,6 +13,8 @@ import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
+import type { QuotaBook } from './quota-book.ts';
+import type { RateLimits } from './rate-limits.ts';
 import { accountRoutes } from './routes/account.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
@@ -24,6 +26,7 @@ import { healthRoutes } from './routes/health.ts';
 import { keyRoutes } from './routes/keys.ts';
 import { notYetRoutes } from './routes/not-yet.ts';
 import { ptyRoutes } from './routes/ptys.ts';
+import { quotaRoutes } from './routes/quotas.ts';
 import { sandboxSnapshotRoutes } from './routes/sandbox-snapshots.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { sessionRoutes } from './routes/sessions.ts';
@@ -40,6 +43,8 @@ export type Services = {
   readonly accounts: Accounts;
   readonly keys: ApiKeys;
   readonly keyConnections: KeyConnections;
+  readonly quotas: QuotaBook;
+  readonly rateLimits: RateLimits;
   readonly ptyTokens: PtyTokens;
   readonly egress: EgressRules;
   readonly egressLog: EgressLog;
@@ -116,7 +121,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
-    const caller = await authenticate(services.keys, request.headers['x-api-key']);
+    const caller = await authenticate(services, request.headers['x-api-key'], request.ip);
     requireScope(caller, scope);
     request.caller = caller;
     reply.raw.once(
@@ -137,6 +142,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(accountRoutes);
   await app.register(keyRoutes(services));
   await app.register(creditRoutes(services));
+  await app.register(quotaRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));
   await app.register(sandboxRoutes(services));

@@ -4,6 +4,7 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
+import { noLimits } from './no-limits.ts';
 
 /** Anyone may ask these, and they are few. */
 const PUBLIC = [
@@ -24,7 +25,10 @@ beforeAll(async () => {
   const account = { id: 'acct_a', email: 'a@b', isAdministrator: true };
   const key = { id: 1, scope: 'full', expiresAt: null, sandboxMetadata: null };
   const keys = { authenticate: async () => ({ account, key }) } as unknown as ApiKeys;
-  app = await buildApp({ keys, keyConnections: new KeyConnections() } as Services, pino({ level: 'silent' }));
+  app = await buildApp(
+    { keys, keyConnections: new KeyConnections(), rateLimits: noLimits() } as Services,
+    pino({ level: 'silent' }),
+  );
   app.get('/undeclared', async () => 'secret');
   await app.ready();
 });

@@ -16,6 +16,7 @@ import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
 import { KeyConnections } from '../src/key-connections.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
+import { noLimits } from './no-limits.ts';
 
 const record = (fields: Partial<EgressRecord> = {}): EgressRecord => ({
   at: new Date('2026-01-01T00:00:00Z'),
@@ -65,10 +66,18 @@ describe('the egress log', () => {
       shares: {} as Services['shares'],
       previews: undefined,
       health: () => ({}),
-      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage'>),
+      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
     app = await buildApp(
-      { sandboxes, accounts, keys: new ApiKeys(database), keyConnections, ptyTokens: new PtyTokens(), ...own },
+      {
+        sandboxes,
+        accounts,
+        keys: new ApiKeys(database),
+        keyConnections,
+        rateLimits: noLimits(),
+        ptyTokens: new PtyTokens(),
+        ...own,
+      },
       logger,
     );
     await app.listen({ host: '127.0.0.1', port: 0 });

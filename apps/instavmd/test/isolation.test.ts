@@ -8,7 +8,16 @@ import { WebSocket } from 'ws';
 import { asAnother } from './accounts.ts';
 import { type Answer, type Api, apiOf } from './api.ts';
 
-type Victim = { sid: string; vm: string; snapshot: string; share: string; task: string; pty: string; key: string };
+type Victim = {
+  account: string;
+  sid: string;
+  vm: string;
+  snapshot: string;
+  share: string;
+  task: string;
+  pty: string;
+  key: string;
+};
 
 type Attempt = {
   /** Which of the victim's ids stands for `{id}`. */
@@ -86,7 +95,9 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   'GET /v1/credits/rates': own(),
   'GET /v1/credits/usage/trends': own(),
   'GET /v1/credits/usage/forecasting': own(),
+  'GET /v2/quotas': own(),
   // Only the administrator's.
+  'PATCH /v2/accounts/{account}/quotas': absent({ body: { sandboxes: 1 } }),
   'POST /v2/credits/grants': absent({ body: { dollars: 1 } }),
   'POST /v1/api-keys/': own({ body: {} }),
   'GET /v1/api-keys/': own(),
@@ -158,7 +169,7 @@ beforeAll(async () => {
   const sid = await owner.createSession({ metadata: { team: 'a' } });
   const { vm_id: vm } = (await owner.request('GET', `/v1/sessions/session/${sid}`)).body;
   victim = {
-    ...{ sid, vm },
+    ...{ sid, vm, account: (await owner.request('GET', '/v1/users/me')).body.id },
     snapshot: (await post(`/v2/sandboxes/${sid}/snapshots`, { name: 'of the victim' })).id,
     share: (await post('/v1/shares', { session_id: sid, port: 3000 })).share_id,
     task: (await post('/execute_async', { session_id: sid, command: 'echo secret', language: 'bash' })).task_id,

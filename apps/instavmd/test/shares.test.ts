@@ -30,6 +30,7 @@ import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
+import { noLimits } from './no-limits.ts';
 
 const ADDRESSES: PreviewAddresses = {
   urlOf: (id) => `https://${id}.preview.test:8443`,
@@ -90,6 +91,7 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     accounts,
     keys: new ApiKeys(database),
     keyConnections: new KeyConnections(),
+    rateLimits: noLimits(),
     ptyTokens: new PtyTokens(),
     shares,
     previews: addresses ?? undefined,
