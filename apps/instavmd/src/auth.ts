@@ -6,6 +6,7 @@
 import type { AccountId } from '@instavm/core';
 import type { Account, ApiKeys } from '@instavm/store';
 import { InstaVMError, KEY_SCOPES, type KeyScope } from '@instavm/wire';
+import type { Services } from './app.ts';
 
 export type Caller = {
   readonly account: Account;
@@ -24,10 +25,21 @@ export const RUN: Needed = { config: { scope: 'run' } };
 export const FULL: Needed = { config: { scope: 'full' } };
 export const PUBLIC: Needed = { config: { isPublic: true } };
 
-/** @throws unauthenticated, the same for a missing, malformed, unknown, expired and revoked key */
-export async function authenticate(keys: ApiKeys, secret: string | string[] | undefined): Promise<Caller> {
+/**
+ * @param address where it came from
+ * @throws unauthenticated, the same for a missing, malformed, unknown, expired and revoked key; rate_limited
+ */
+export async function authenticate(
+  { keys, rateLimits }: Pick<Services, 'keys' | 'rateLimits'>,
+  secret: string | string[] | undefined,
+  address: string,
+): Promise<Caller> {
   const caller = await callerOf(keys, secret);
-  if (caller === undefined) throw new InstaVMError('unauthenticated', 'the API key is missing or not valid');
+  if (caller === undefined) {
+    await rateLimits.failure(address);
+    throw new InstaVMError('unauthenticated', 'the API key is missing or not valid');
+  }
+  await rateLimits.request(caller.account.id);
   return caller;
 }
 

@@ -61,6 +61,8 @@ const PublicUrl = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
+const Amount = z.coerce.number().int().min(0).max(1e9);
+
 /** Dollars, as micro-dollars. */
 const Dollars = (mostDollars: number) =>
   z.coerce
@@ -115,6 +117,16 @@ export const SETTINGS = {
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   /** Sandboxes that may run at once in one account. */
   INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
+  /** Of all that runs in one account. */
+  INSTAVM_MAX_VCPUS: Amount.default(800),
+  INSTAVM_MAX_MEMORY_MB: Amount.default(819_200),
+  /** Of one account. */
+  INSTAVM_MAX_SNAPSHOTS: Amount.default(10_000),
+  /** Of snapshots and of what suspended sandboxes keep, in one account. */
+  INSTAVM_MAX_STORAGE_MB: Amount.default(1_048_576),
+  /** Sandboxes that one account may make, and requests that it may send. */
+  INSTAVM_CREATES_PER_MINUTE: Amount.default(6_000),
+  INSTAVM_REQUESTS_PER_MINUTE: Amount.default(120_000),
   /** `enforce`: an account without credit runs nothing. What is used is counted either way. */
   INSTAVM_CREDIT: z.enum(['off', 'enforce']).default('off'),
   /** What every account is given once. */

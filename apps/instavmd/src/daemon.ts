@@ -47,6 +47,8 @@ import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
+import { QuotaBook, type QuotaValues } from './quota-book.ts';
+import { RateLimits } from './rate-limits.ts';
 import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
@@ -85,6 +87,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egressLog = egressLogIn(database);
     const egressJournal = new EgressJournal(egressLog, systemClock, logger);
     cleanup.push(() => egressJournal.stop());
+    const quotas = new QuotaBook(accounts, quotasIn(config));
     const ledger = ledgerIn(database);
     const rates = ratesOf(config);
     const meter = new Meter({ store: ledger, rates, clock: systemClock, log: logger });
@@ -114,7 +117,6 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       files: snapshotFiles(data.snapshotsDirectory, vmm),
       host: hostResources(config.INSTAVM_DATA_DIR),
       limits: {
-        maxAlivePerAccount: config.INSTAVM_MAX_SANDBOXES,
         memoryReserveMib: config.INSTAVM_MEMORY_RESERVE_MB,
         diskReserveMib: config.INSTAVM_DISK_RESERVE_MB,
       },
@@ -124,6 +126,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       log: logger,
       usage: meter,
       spending: credit,
+      quotas,
       reached: crashingAt(config.INSTAVM_CRASH_AT),
     });
     const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
@@ -167,7 +170,8 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     };
     const services = {
       ...{ sandboxes, accounts, keys, keyConnections, people, ptyTokens: new PtyTokens(), health, ...egress },
-      ...{ shares, previews, domains, domainHealth, credit, meter, rates, usage: ledgerReader(database) },
+      ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
+      ...{ credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
@@ -200,6 +204,16 @@ async function stopServing(
   const left = await ended;
   if (left > 0) app.log.warn({ left }, 'sandboxes stay running for the next daemon of this data directory');
 }
+
+const quotasIn = (config: Config): QuotaValues => ({
+  sandboxes: config.INSTAVM_MAX_SANDBOXES,
+  vcpus: config.INSTAVM_MAX_VCPUS,
+  memory_mib: config.INSTAVM_MAX_MEMORY_MB,
+  snapshots: config.INSTAVM_MAX_SNAPSHOTS,
+  stored_mib: config.INSTAVM_MAX_STORAGE_MB,
+  creates_per_minute: config.INSTAVM_CREATES_PER_MINUTE,
+  requests_per_minute: config.INSTAVM_REQUESTS_PER_MINUTE,
+});
 
 const ratesOf = (config: Config): Rates => ({
   perVcpuHour: config.INSTAVM_RATE_VCPU_HOUR,

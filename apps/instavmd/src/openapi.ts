@@ -25,6 +25,8 @@ const services: Services = {
   meter: refusing as Services['meter'],
   rates: refusing as Services['rates'],
   usage: refusing as Services['usage'],
+  quotas: refusing as Services['quotas'],
+  rateLimits: refusing as Services['rateLimits'],
   health: nothing,
 };
 

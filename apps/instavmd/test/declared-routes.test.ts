@@ -4,6 +4,7 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
+import { noLimits } from './no-limits.ts';
 
 /** Anyone may ask these, and they are few. */
 const PUBLIC = [
@@ -37,7 +38,7 @@ beforeAll(async () => {
   const key = { id: 1, scope: 'full', expiresAt: null, sandboxMetadata: null };
   const keys = { authenticate: async () => ({ account, key }) } as unknown as ApiKeys;
   app = await buildApp(
-    { keys, keyConnections: new KeyConnections(), people: {} } as Services,
+    { keys, keyConnections: new KeyConnections(), people: {}, rateLimits: noLimits() } as Services,
     pino({ level: 'silent' }),
   );
   app.get('/undeclared', async () => 'secret');

@@ -17,6 +17,7 @@ import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { DomainWorld } from './domain-world.ts';
+import { noLimits } from './no-limits.ts';
 
 const addresses = (port: string): PreviewAddresses => ({
   authority: undefined,
@@ -55,7 +56,12 @@ async function serve(previews: PreviewAddresses | null = addresses(':8443')) {
   };
   const unused = { sandboxes: {}, egress: {}, egressLog: {}, egressJournal: {}, health: () => ({}) };
   const own = { accounts, shares, domains, domainHealth, previews: previews ?? undefined, ptyTokens: new PtyTokens() };
-  const callers = { keys: new ApiKeys(database), keyConnections: new KeyConnections(), people: {} };
+  const callers = {
+    keys: new ApiKeys(database),
+    keyConnections: new KeyConnections(),
+    rateLimits: noLimits(),
+    people: {},
+  };
   const app = await buildApp({ ...unused, ...own, ...callers } as unknown as Services, pino({ level: 'silent' }));
   open.push(app);
   return async (method: 'GET' | 'POST' | 'DELETE', path = '', payload?: object, as = owner.key): Promise<Answer> => {

@@ -10,6 +10,7 @@ import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
 import { KeyConnections } from '../src/key-connections.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
+import { noLimits } from './no-limits.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: events are whatever the server sent; the tests look at them.
 type Event = any;
@@ -44,10 +45,18 @@ describe('the egress log', () => {
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],
       health: () => ({}),
-      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage'>),
+      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
     app = await buildApp(
-      { sandboxes, accounts, keys: new ApiKeys(database), keyConnections, ptyTokens: new PtyTokens(), ...own },
+      {
+        sandboxes,
+        accounts,
+        keys: new ApiKeys(database),
+        keyConnections,
+        rateLimits: noLimits(),
+        ptyTokens: new PtyTokens(),
+        ...own,
+      },
       logger,
     );
     await app.listen({ host: '127.0.0.1', port: 0 });

@@ -9,6 +9,7 @@ import { asAnother } from './accounts.ts';
 import { type Answer, type Api, apiOf } from './api.ts';
 
 type Victim = {
+  account: string;
   sid: string;
   vm: string;
   snapshot: string;
@@ -111,7 +112,9 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   'GET /v1/credits/rates': own(),
   'GET /v1/credits/usage/trends': own(),
   'GET /v1/credits/usage/forecasting': own(),
+  'GET /v2/quotas': own(),
   // Only the administrator's.
+  'PATCH /v2/accounts/{account}/quotas': absent({ body: { sandboxes: 1 } }),
   'POST /v2/credits/grants': absent({ body: { dollars: 1 } }),
   'POST /v1/api-keys/': own({ body: {} }),
   'GET /v1/api-keys/': own(),
@@ -197,7 +200,7 @@ beforeAll(async () => {
   const { vm_id: vm } = (await owner.request('GET', `/v1/sessions/session/${sid}`)).body;
   const share = (await post('/v1/shares', { session_id: sid, port: 3000 })).share_id;
   victim = {
-    ...{ sid, vm },
+    ...{ sid, vm, account: (await owner.request('GET', '/v1/users/me')).body.id },
     snapshot: (await post(`/v2/sandboxes/${sid}/snapshots`, { name: 'of the victim' })).id,
     ...{ share, link: (await post(`/v1/shares/${share}/token`, {})).link_id },
     domain: String((await post('/v1/custom-domains', { domain: 'a.example.com', share_id: share })).id),

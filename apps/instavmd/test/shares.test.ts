@@ -31,6 +31,7 @@ import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
+import { noLimits } from './no-limits.ts';
 
 const ADDRESSES: PreviewAddresses = {
   authority: { domain: 'preview.test', certPem: 'PEM' },
@@ -98,6 +99,7 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     keys: new ApiKeys(database),
     people: {},
     keyConnections: new KeyConnections(),
+    rateLimits: noLimits(),
     ptyTokens: new PtyTokens(),
     shares,
     previews: addresses ?? undefined,

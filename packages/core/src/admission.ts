@@ -4,6 +4,7 @@
  */
 import { InstaVMError } from '@instavm/wire';
 import type { AccountId } from './ids.ts';
+import { type Quotas, requireQuota } from './quotas.ts';
 import type { MachineSize } from './vmm.ts';
 
 /** What the host has now. Read at every decision, so both must be cheap. */
@@ -14,12 +15,13 @@ export interface HostResources {
 }
 
 export type AdmissionLimits = {
-  /** How many microVMs one account may have at once. */
-  readonly maxAlivePerAccount: number;
   /** Memory that stays free for the host and for what running guests have yet to touch. */
   readonly memoryReserveMib: number;
   readonly diskReserveMib: number;
 };
+
+/** What an account has running, or is about to. */
+export type Alive = Pick<Quotas, 'sandboxes' | 'vcpus' | 'memoryMib'>;
 
 /** A fresh clone touches 70 to 140 MiB of its own within its first second. */
 const CLONE_MIB = 160;
@@ -30,12 +32,12 @@ const DISK_RETRY_AFTER_MS = 30_000;
 export class Admission {
   readonly #host: HostResources;
   readonly #limits: AdmissionLimits;
-  readonly #aliveOf: (accountId: AccountId) => number;
+  readonly #aliveOf: (accountId: AccountId) => Alive;
   /** Of microVMs that are being made and have not touched it yet. */
   #promisedMib = 0;
   #isClosed = false;
 
-  constructor(host: HostResources, limits: AdmissionLimits, aliveOf: (accountId: AccountId) => number) {
+  constructor(host: HostResources, limits: AdmissionLimits, aliveOf: (accountId: AccountId) => Alive) {
     this.#host = host;
     this.#limits = limits;
     this.#aliveOf = aliveOf;
@@ -50,11 +52,12 @@ export class Admission {
    * @returns to be called when the microVM runs or has failed
    * @throws shutting_down, quota_exceeded, capacity_unavailable
    */
-  admit(accountId: AccountId, size: MachineSize): () => void {
+  admit(accountId: AccountId, size: MachineSize, quotas: Quotas): () => void {
     if (this.#isClosed) throw new InstaVMError('shutting_down', 'the daemon is stopping');
     const alive = this.#aliveOf(accountId);
-    if (alive >= this.#limits.maxAlivePerAccount)
-      throw new InstaVMError('quota_exceeded', `${alive} sandboxes are running; this account may run no more`);
+    requireQuota(quotas, 'sandboxes', alive.sandboxes, 1);
+    requireQuota(quotas, 'vcpus', alive.vcpus, size.vcpus);
+    requireQuota(quotas, 'memoryMib', alive.memoryMib, size.memoryMib);
     const neededMib = Math.min(size.memoryMib, CLONE_MIB);
     if (!this.hasMemoryFor(neededMib)) {
       throw new InstaVMError('capacity_unavailable', 'the host has too little free memory for another microVM', {

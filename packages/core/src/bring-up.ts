@@ -122,7 +122,8 @@ async function admitted<Guest extends GuestLink>(
 ): Promise<void> {
   const { accountId, size } = keeper.record;
   await ports.spending.check(accountId);
-  const settled = ports.admission.admit(accountId, size);
+  const quotas = await ports.quotas.of(accountId);
+  const settled = ports.admission.admit(accountId, size, quotas);
   const yielded = ports.pool.yieldTo();
   try {
     await make();

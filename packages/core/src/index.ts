@@ -16,6 +16,7 @@ export * from './metering/ledger.ts';
 export { type Accrued, Meter, type MeterPorts, type UsageObserver } from './metering/meter.ts';
 export { HOUR_MS, type Rates } from './metering/rates.ts';
 export { type OwnerDependencies, SandboxOwner, type Wake } from './owner.ts';
+export type { QuotaSource, Quotas } from './quotas.ts';
 export * from './records.ts';
 export { planRecovery, type RecoveryPlan } from './recovery.ts';
 export * from './sandbox.ts';

@@ -6,6 +6,7 @@ import type { ConstructionPorts } from './construction.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
 import type { SpendingGate } from './metering/credit.ts';
 import type { UsageObserver } from './metering/meter.ts';
+import type { QuotaSource } from './quotas.ts';
 import type { RecordKeeper } from './record-keeper.ts';
 import type { SandboxChange, SandboxRecords } from './records.ts';
 import type { Running } from './running.ts';
@@ -26,6 +27,7 @@ export type OwnerPorts<Guest extends GuestLink> = ConstructionPorts<Guest> & {
   readonly reached: StepObserver;
   readonly usage: UsageObserver;
   readonly spending: SpendingGate;
+  readonly quotas: QuotaSource;
 };
 
 export type OwnerParts<Guest extends GuestLink> = {

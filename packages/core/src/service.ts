@@ -1,7 +1,7 @@
 /** All sandboxes of one daemon: makes owners, finds them, brings back those of an earlier daemon, and ends or leaves them with this one. */
 import { InstaVMError } from '@instavm/wire';
 import pLimit from 'p-limit';
-import { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
+import { Admission, type AdmissionLimits, type Alive, type HostResources } from './admission.ts';
 import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
@@ -60,7 +60,14 @@ export class SandboxService<Guest extends GuestLink> {
     this.#admission = new Admission(host, limits, (accountId) => this.#aliveOf(accountId));
     const hasRoom = (): boolean => this.#admission.hasMemoryFor(POOL_HEADROOM_MIB);
     this.#pool = new WarmPool(ports, ports.templates, { ...warmPool, hasRoom });
-    this.snapshots = new Snapshots({ snapshots, states, clock: ports.clock, log: ports.log, reached });
+    this.snapshots = new Snapshots({
+      snapshots,
+      states,
+      clock: ports.clock,
+      log: ports.log,
+      reached,
+      quotas: ports.quotas,
+    });
     const keepAtEnd = async (owner: SandboxOwner<Guest>, name: string): Promise<void> => {
       await (await this.snapshots.take(owner, { name })).done;
     };
@@ -223,10 +230,14 @@ export class SandboxService<Guest extends GuestLink> {
     return owner;
   }
 
-  #aliveOf(accountId: AccountId): number {
-    let alive = 0;
+  #aliveOf(accountId: AccountId): Alive {
+    const alive = { sandboxes: 0, vcpus: 0, memoryMib: 0 };
     for (const { owner } of this.#owners.values()) {
-      if (owner.record.accountId === accountId && HOLDING_STATES.includes(owner.record.state)) alive++;
+      const { accountId: whose, state, size } = owner.record;
+      if (whose !== accountId || !HOLDING_STATES.includes(state)) continue;
+      alive.sandboxes++;
+      alive.vcpus += size.vcpus;
+      alive.memoryMib += size.memoryMib;
     }
     return alive;
   }

@@ -41,6 +41,8 @@ export interface SnapshotRecords {
   listUnsettled(): Promise<SnapshotRecord[]>;
   /** Ready ones whose name begins so and that nobody used since an instant. */
   listUnused(namePrefix: string, usedBefore: Date): Promise<SnapshotRecord[]>;
+  /** What an account keeps: snapshots that have not failed and are not transient, and the bytes of those and of suspended sandboxes. */
+  keptBy(accountId: AccountId): Promise<{ readonly snapshots: number; readonly storedBytes: number }>;
   /** Whether a snapshot or a sandbox does. */
   refersTo(id: FilesId): Promise<boolean>;
   /** Every directory of saved state that a snapshot or a sandbox refers to. */

@@ -8,6 +8,7 @@ import type { GuestLink } from './guest.ts';
 import { type AccountId, newFilesId, newSnapshotId, type SnapshotId } from './ids.ts';
 import type { LifecycleLog } from './log.ts';
 import type { SandboxOwner } from './owner.ts';
+import { type QuotaSource, requireQuota } from './quotas.ts';
 import { specOf } from './sandbox.ts';
 import type { SavedStates } from './saved-states.ts';
 import type { SnapshotRecord, SnapshotRecords } from './snapshot.ts';
@@ -19,7 +20,10 @@ export type SnapshotPorts = {
   readonly clock: Clock;
   readonly log: LifecycleLog;
   readonly reached: StepObserver;
+  readonly quotas: QuotaSource;
 };
+
+const MIB = 1_024 ** 2;
 
 export type TakeOptions = { readonly name?: string | null; readonly isTransient?: boolean };
 
@@ -32,7 +36,7 @@ export class Snapshots<Guest extends GuestLink> {
     this.#ports = ports;
   }
 
-  /** @returns when the intent is recorded; `done` settles when it is ready or has failed. @throws invalid_state at once when it cannot begin */
+  /** @returns when the intent is recorded; `done` settles when it is ready or has failed. @throws invalid_state at once when it cannot begin, quota_exceeded */
   async take(
     owner: SandboxOwner<Guest>,
     { name = null, isTransient = false }: TakeOptions = {},
@@ -40,6 +44,7 @@ export class Snapshots<Guest extends GuestLink> {
     const { snapshots, clock, reached } = this.#ports;
     owner.checkSnapshot();
     const { accountId, id: sandboxId, incarnationId } = owner.record;
+    if (!isTransient) await this.#requireRoom(accountId);
     const now = clock.now();
     const made = { id: newSnapshotId(), filesId: newFilesId(), accountId, sandboxId, incarnationId, name, isTransient };
     const unknown = { lastError: null, templateKey: null, sizeBytes: null };
@@ -127,6 +132,15 @@ export class Snapshots<Guest extends GuestLink> {
   /** Waits for those that are being made. */
   async close(): Promise<void> {
     await Promise.allSettled(this.#building.values());
+  }
+
+  /** @throws quota_exceeded */
+  async #requireRoom(accountId: AccountId): Promise<void> {
+    const { snapshots, quotas } = this.#ports;
+    const [limits, kept] = await Promise.all([quotas.of(accountId), snapshots.keptBy(accountId)]);
+    requireQuota(limits, 'snapshots', kept.snapshots, 1);
+    // How large it will be is not known before it is there.
+    requireQuota(limits, 'storedMib', kept.storedBytes / MIB, 0);
   }
 
   async #build(owner: SandboxOwner<Guest>, record: SnapshotRecord): Promise<SnapshotRecord> {

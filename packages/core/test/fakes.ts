@@ -14,6 +14,7 @@ import type {
   HostResources,
   LifecyclePolicy,
   MicroVm,
+  Quotas,
   SandboxId,
   SandboxRecord,
   SandboxRecords,
@@ -201,8 +202,10 @@ export class Life {
   }
 }
 
+const PLENTY: Quotas = { sandboxes: 100, vcpus: 1e6, memoryMib: 1e6, snapshots: 1e6, storedMib: 1e6 };
+
 export type LadderOptions = {
-  readonly maxAlivePerAccount?: number;
+  readonly quotas?: Partial<Quotas>;
   readonly warm?: number;
   readonly reached?: (step: Step) => void;
   readonly life?: Life;
@@ -297,7 +300,8 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     snapshots: life.of(snapshotRecordsOf(world)),
     files: life.of(files),
     host,
-    limits: { maxAlivePerAccount: options.maxAlivePerAccount ?? 100, memoryReserveMib: 512, diskReserveMib: 1024 },
+    limits: { memoryReserveMib: 512, diskReserveMib: 1024 },
+    quotas: { of: async () => ({ ...PLENTY, ...options.quotas }) },
     restoredAtOnce: 4,
     warmPool: { size: SIZE, depth: options.warm ?? 0 },
     clock,
@@ -371,6 +375,11 @@ function snapshotRecordsOf({ snapshots, stored, fail }: World): SnapshotRecords 
     listUnsettled: async () => all().filter(({ status, isTransient }) => status === 'building' || isTransient),
     listUnused: async (prefix, before) =>
       all().filter(({ name, usedAt }) => name?.startsWith(prefix) && usedAt < before),
+    keptBy: async (accountId) => {
+      const own = all().filter((each) => each.accountId === accountId && each.status !== 'failed' && !each.isTransient);
+      const storedBytes = own.reduce((sum, { sizeBytes }) => sum + (sizeBytes ?? 0), 0);
+      return { snapshots: own.length, storedBytes };
+    },
     refersTo: async (id) => referred().has(id),
     listFiles: async () => referred(),
   };

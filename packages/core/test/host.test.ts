@@ -90,6 +90,20 @@ describe('the warm pool', () => {
 });
 
 describe('admission', () => {
+  it('takes no further snapshot when an account stores more than it may, and suspends all the same', async () => {
+    const { create, service } = ladder({ quotas: { storedMib: 0 } });
+    const owner = await create();
+    const take = async () => (await service.snapshots.take(owner)).done;
+    await take();
+    await expect(take()).rejects.toMatchObject({
+      code: 'quota_exceeded',
+      details: { quota: 'stored_mib', limit: 0, used: 1 },
+    });
+    await service.clone(owner, 1, null, {});
+    await owner.suspend('');
+    expect(owner.record.state).toBe('suspended');
+  });
+
   it('refuses without memory or disk, says when to ask again, and records nothing', async () => {
     for (const [name, low] of [
       ['availableMemoryMib', 600],
@@ -212,7 +226,7 @@ describe('a snapshot', () => {
 
 describe('clones', () => {
   it('are all made, or none', async () => {
-    const { create, service, world, stored } = ladder({ maxAlivePerAccount: 4 });
+    const { create, service, world, stored } = ladder({ quotas: { sandboxes: 4 } });
     const owner = await create();
     const { clones } = await service.clone(owner, 3, null, { ttlSeconds: 30 });
     expect(new Set(clones.map(({ record }) => record.id)).size).toBe(3);

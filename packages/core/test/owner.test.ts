@@ -136,7 +136,7 @@ describe('a sandbox', () => {
   });
 
   it('is refused beyond the limit and after the end of the daemon, without a record', async () => {
-    const { create, service, stored } = ladder({ maxAlivePerAccount: 2 });
+    const { create, service, stored } = ladder({ quotas: { sandboxes: 2 } });
     const made = await Promise.allSettled([create(), create(), create()]);
     expect(made.map(({ status }) => status).sort()).toEqual(['fulfilled', 'fulfilled', 'rejected']);
     expect(stored.size).toBe(2);

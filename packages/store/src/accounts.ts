@@ -46,6 +46,27 @@ export class Accounts {
     });
   }
 
+  /** Those that are its own, by name; for the others the server's defaults hold. */
+  async quotasOf(id: AccountId): Promise<Map<string, number>> {
+    const query = this.#database.selectFrom('account_quotas').select(['quota', 'amount']).where('account_id', '=', id);
+    return new Map((await query.execute()).map(({ quota, amount }) => [quota, amount]));
+  }
+
+  /** @param changes null: the server's default again */
+  async setQuotas(id: AccountId, changes: Readonly<Record<string, number | null>>): Promise<void> {
+    await this.#database.transaction().execute(async (transaction) => {
+      for (const [quota, amount] of Object.entries(changes)) {
+        await transaction
+          .deleteFrom('account_quotas')
+          .where('account_id', '=', id)
+          .where('quota', '=', quota)
+          .execute();
+        if (amount !== null)
+          await transaction.insertInto('account_quotas').values({ account_id: id, quota, amount }).execute();
+      }
+    });
+  }
+
   async find(id: AccountId): Promise<Account | undefined> {
     const query = this.#database.selectFrom('accounts').select(ACCOUNT_COLUMNS).where('accounts.id', '=', id);
     const row = await query.executeTakeFirst();

@@ -36,6 +36,8 @@ export type Tables = SignInTables &
       previous_sha256_hex: string | null;
       previous_expires_at: string | null;
     };
+    /** Where an account has another one than the server's default. */
+    account_quotas: { account_id: string; quota: string; amount: number };
     sandboxes: {
       id: string;
       account_id: string;

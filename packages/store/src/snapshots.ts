@@ -12,7 +12,7 @@ import type {
   SnapshotStatus,
   TemplateKey,
 } from '@instavm/core';
-import type { Insertable, Selectable, Updateable } from 'kysely';
+import { type Insertable, type Selectable, sql, type Updateable } from 'kysely';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
 
@@ -67,6 +67,19 @@ export function snapshotRecords(database: Database): SnapshotRecords {
         .where('used_at', '<', usedBefore.toISOString())
         .execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
+    },
+    async keptBy(accountId) {
+      const { rows } = await sql<{ snapshots: number; bytes: number | null }>`
+        select sum(snapshots) as snapshots, sum(bytes) as bytes from (
+          select sum(is_snapshot) as snapshots, max(bytes) as bytes from (
+            select files_id, 1 as is_snapshot, size_bytes as bytes from snapshots
+              where account_id = ${accountId} and status != 'failed' and is_transient = 0
+            union all
+            select saved_in, 0, saved_bytes from sandboxes
+              where account_id = ${accountId} and state = 'suspended' and saved_in is not null
+          ) group by files_id
+        )`.execute(database);
+      return { snapshots: rows[0]?.snapshots ?? 0, storedBytes: rows[0]?.bytes ?? 0 };
     },
     async refersTo(id) {
       const row = await database

@@ -170,5 +170,8 @@ describe('what is stored', () => {
       { accountId, bytes: 100, since: at('01-03T00:00:00') },
       { accountId: otherId, bytes: 200, since: at('01-03T00:00:00') },
     ]);
+    // One that is being made counts as one.
+    expect(await snapshots.keptBy(accountId)).toEqual({ snapshots: 3, storedBytes: 107 });
+    expect(await snapshots.keptBy(otherId)).toEqual({ snapshots: 0, storedBytes: 200 });
   });
 });

@@ -3,6 +3,7 @@ export * from './credits.ts';
 export * from './domains.ts';
 export * from './errors.ts';
 export * from './keys.ts';
+export * from './quotas.ts';
 export * from './shares.ts';
 export * from './sign-in.ts';
 export * from './v1.ts';

@@ -47,6 +47,7 @@ export async function createSandbox(
 ): Promise<SandboxOwner<Guest>> {
   const { sandboxes } = services;
   const { id: accountId } = caller.account;
+  await services.rateLimits.create(accountId);
   if (wanted.snapshot_id) {
     const { id } = await snapshotOf(services, caller, wanted.snapshot_id);
     const snapshot = await sandboxes.snapshots.getReady(accountId, id);

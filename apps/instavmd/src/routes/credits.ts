@@ -23,6 +23,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import type { Services } from '../app.ts';
 import { type Caller, FULL, READ, requireAdministrator, requireAllSandboxes } from '../auth.ts';
 import { DAY_MS, plus, type Span, sumOf, usedByTime, usedIn } from '../used-by-time.ts';
+import { accountNamed } from './views.ts';
 
 const NO_BROWSER = { allocated: 0, used: 0, remaining: 0 };
 const MAX_DAYS = 366;
@@ -31,7 +32,7 @@ const FORECAST_DAYS = 7;
 export const creditRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
-    const { credit, rates, usage, accounts } = services;
+    const { credit, rates, usage } = services;
     const dollarsSince = async ({ account }: Caller, from: Date) => {
       const used = (await usedIn(services, { accountId: account.id, from, to: FOREVER })).microDollars;
       const left = await credit.remaining(account.id);
@@ -179,11 +180,7 @@ export const creditRoutes =
     app.post('/v2/credits/grants', { ...FULL, schema: granted }, async ({ caller, body, log }) => {
       requireAdministrator(caller);
       const { account: wanted, dollars: amount, note = null, id = crypto.randomUUID() } = body;
-      const account =
-        wanted === undefined
-          ? caller.account
-          : ((await accounts.findByEmail(wanted)) ?? (await accounts.find(wanted as typeof caller.account.id)));
-      if (account === undefined) throw new InstaVMError('account_not_found', `there is no account ${wanted}`);
+      const account = wanted === undefined ? caller.account : await accountNamed(services, wanted);
       await credit.grant(account.id, Math.round(amount * MICRO), id, note);
       log.info({ accountId: account.id, dollars: amount, by: caller.account.id, id }, 'credit granted');
       const remaining = dollars(await credit.remaining(account.id));

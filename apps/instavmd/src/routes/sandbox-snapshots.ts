@@ -68,6 +68,7 @@ export const sandboxSnapshotRoutes =
       const owner = await ownerOf(services, caller, params.id);
       const { count = 1, name = null, ttl_seconds: ttlSeconds, egress_policy, ...wanted } = body ?? {};
       const change = specChange(caller, { ...wanted, ttlSeconds, ...egressWanted(services.egress, egress_policy) });
+      await services.rateLimits.create(caller.account.id, count);
       const { clones, snapshot } = await services.sandboxes.clone(owner, count, name, change);
       const sandboxes = clones.map(({ record }) => sandboxView(record));
       return reply.code(201).send({ sandboxes, snapshot_id: name === null ? null : snapshot.id });

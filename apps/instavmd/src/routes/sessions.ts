@@ -25,8 +25,8 @@ export const sessionRoutes =
   (services: Services): FastifyPluginAsyncZod =>
   async (app) => {
     const created = { body: CreateSessionRequest, response: { 200: CreateSessionResponse } };
-    app.post('/v1/sessions/session', { ...PUBLIC, schema: created }, async ({ body }) => {
-      const caller = await authenticate(services.keys, body.api_key);
+    app.post('/v1/sessions/session', { ...PUBLIC, schema: created }, async ({ body, ip }) => {
+      const caller = await authenticate(services, body.api_key, ip);
       requireScope(caller, 'run');
       const owner = await createSandbox(services, caller, { ...body, ttlSeconds: body.vm_lifetime_seconds });
       return { session_id: owner.record.id };

@@ -1,5 +1,6 @@
 /** How sandboxes and snapshots look on the wire, and how wire ids find them. */
 import {
+  type AccountId,
   parseIncarnationId,
   parseSandboxId,
   parseSnapshotId,
@@ -9,6 +10,7 @@ import {
   type SandboxState,
   type SnapshotRecord,
 } from '@instavm/core';
+import type { Account } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
 import { type Caller, isFor } from '../auth.ts';
@@ -47,6 +49,13 @@ export async function isSandboxFor(services: Services, caller: Caller, id: Sandb
 export async function recordsFor(services: Services, caller: Caller, alive = false): Promise<SandboxRecord[]> {
   const records = await services.sandboxes.list(caller.account.id, LIST_LIMIT, alive);
   return records.filter((record) => isFor(caller, record, record.metadata));
+}
+
+/** By e-mail address or id. @throws account_not_found */
+export async function accountNamed({ accounts }: Services, name: string): Promise<Account> {
+  const account = (await accounts.findByEmail(name)) ?? (await accounts.find(name as AccountId));
+  if (account === undefined) throw new InstaVMError('account_not_found', `there is no account ${name.slice(0, 80)}`);
+  return account;
 }
 
 /** @throws snapshot_not_found */

@@ -101,6 +101,7 @@ export const vmRoutes =
     app.post('/v1/vms/:vm/clone', { ...RUN, schema: cloned }, async ({ caller, params, body }) => {
       const owner = await ownerOfVm(services, caller, params.vm);
       const name = body?.snapshot_name ?? null;
+      await services.rateLimits.create(caller.account.id);
       const { clones, snapshot } = await services.sandboxes.clone(owner, 1, name, {});
       const [clone = owner] = clones;
       return {

@@ -5,15 +5,20 @@ import type { Services } from '../app.ts';
 import { authenticate, type Caller } from '../auth.ts';
 import { requireOwnPage } from './same-origin.ts';
 
-type Asked = Pick<Services, 'keys' | 'people'>;
+type Asked = Pick<Services, 'keys' | 'people' | 'rateLimits'>;
 
-/** A key that is sent is what counts, valid or not. @throws unauthenticated; cross_origin for a browser on a page of someone else */
-export async function callerOfRequest({ keys, people }: Asked, request: FastifyRequest): Promise<Caller> {
+/**
+ * A key that is sent is what counts, valid or not.
+ * @throws unauthenticated; rate_limited; cross_origin for a browser on a page of someone else
+ */
+export async function callerOfRequest(services: Asked, request: FastifyRequest): Promise<Caller> {
+  const { people, rateLimits } = services;
   const key = request.headers['x-api-key'];
-  if (key !== undefined || request.headers.cookie === undefined) return authenticate(keys, key);
+  if (key !== undefined || request.headers.cookie === undefined) return authenticate(services, key, request.ip);
   requireOwnPage(request.headers, people.publicUrl);
   const found = await people.signIns.find(browserHeaders(request), false);
   if (found === undefined) throw new InstaVMError('unauthenticated', 'nobody is signed in, or no longer');
+  await rateLimits.request(found.account.id);
   return { account: found.account, scope: 'full', keyId: null, expiresAt: null, sandboxMetadata: null };
 }
 

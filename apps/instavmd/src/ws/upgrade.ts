@@ -38,7 +38,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
   const server = new WebSocketServer({ noServer: true, maxPayload: MAX_FRAME_BYTES, perMessageDeflate: false });
 
   const exec: Handler = async ({ request, accept, cutWith }, id = '') => {
-    const caller = await authenticate(services.keys, request.headers['x-api-key']);
+    const caller = await authenticate(services, request.headers['x-api-key'], addressOf(request));
     requireScope(caller, 'run');
     cutWith(caller);
     const owner = await ownerOf(services, caller, id);
@@ -132,6 +132,8 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
   );
 }
 
+const addressOf = ({ socket }: IncomingMessage): string => socket.remoteAddress ?? 'unknown';
+
 /** @throws malformed_request */
 function urlOf(request: IncomingMessage): URL {
   const target = (request.url ?? '/').replace(/^\/{2,}/, '/');
@@ -173,7 +175,7 @@ async function ptyGrant(services: Services, request: IncomingMessage, url: URL):
   }
   const key = request.headers['x-api-key'] ?? url.searchParams.get('api_key') ?? undefined;
   try {
-    const caller = await authenticate(services.keys, key);
+    const caller = await authenticate(services, key, addressOf(request));
     // Whoever may only look may look at terminals, too.
     return { caller, readOnly: caller.scope === 'read', allows: () => true };
   } catch (error) {
