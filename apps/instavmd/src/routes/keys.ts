@@ -27,7 +27,7 @@ export const keyRoutes =
       body: CreateKeyRequest.nullish(),
       response: { 200: NewApiKey },
     };
-    app.post('/v1/api-keys/', { ...FULL, schema: created }, async ({ caller, body }, reply) => {
+    app.post('/v1/api-keys/', { ...FULL, schema: created }, async ({ caller, body, log }, reply) => {
       const {
         name,
         description = null,
@@ -43,6 +43,7 @@ export const keyRoutes =
         sandboxMetadata: sandbox_metadata,
         expiresAt: expires_at,
       });
+      log.info({ accountId: caller.account.id, keyId: key.id, scope }, 'API key made');
       reply.headers(NEVER_KEPT);
       return { ...keyView(key), api_key: secret };
     });
@@ -76,12 +77,13 @@ export const keyRoutes =
       params: Params,
       response: { 200: KeyRevoked },
     };
-    app.delete('/v1/api-keys/:id', { ...FULL, schema: revoked }, async ({ caller, params }, reply) => {
+    app.delete('/v1/api-keys/:id', { ...FULL, schema: revoked }, async ({ caller, params, log }, reply) => {
       const id = keyIdOf(params.id);
       found((await keys.revoke(caller.account.id, id)) || undefined, params.id);
       // After the answer, which may be one to this very key.
+      log.info({ accountId: caller.account.id, keyId: id }, 'API key revoked');
       ptyTokens.forget(id);
-      reply.raw.once('finish', () => keyConnections.revoke(id));
+      reply.raw.once('close', () => keyConnections.revoke(id));
       return { id, revoked: true as const };
     });
 
@@ -97,7 +99,7 @@ export const keyRoutes =
       if (graceMs > 0) keyConnections.endAt(key.id, earlier(key.expiresAt, new Date(Date.now() + graceMs)));
       else {
         ptyTokens.forget(key.id);
-        reply.raw.once('finish', () => keyConnections.cut(key.id));
+        reply.raw.once('close', () => keyConnections.cut(key.id));
       }
       reply.headers(NEVER_KEPT);
       return { ...keyView(key), api_key: secret };
