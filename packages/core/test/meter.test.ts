@@ -6,7 +6,8 @@ import { ACCOUNT, type HandGuest, Life, ladder, SIZE, World } from './fakes.ts';
 import { settled } from './settled.ts';
 import { UsageMemory } from './usage-memory.ts';
 
-const RATES: Rates = { perVcpuHour: 50_000, perGibHour: 16_000, perStoredGibHour: 100, perEgressGib: 50_000 };
+/** So odd that no hour costs a whole number. */
+const RATES: Rates = { perVcpuHour: 50_001, perGibHour: 16_003, perStoredGibHour: 100, perEgressGib: 50_000 };
 const TICK_MS = 10_000;
 /** The dearest and the cheapest millisecond of the one size there is, in micro-dollars. */
 const COST_OF_MS = (SIZE.vcpus * RATES.perVcpuHour + (SIZE.memoryMib / 1_024) * RATES.perGibHour) / HOUR_MS;
@@ -229,6 +230,31 @@ describe('a meter', () => {
     stage.world.alive[0]?.die();
     await stage.crash();
     expect(stage.usage.sum('vcpuMs')).toBe((1_000_000 + 2 * TICK_MS) * SIZE.vcpus);
+  });
+
+  it('loses nothing of what happens while it writes', async () => {
+    const stage = new Stage();
+    const { usage } = stage;
+    await stage.begin();
+    await stage.do('create', 0);
+    await stage.do('create', 1);
+    for (const index of [0, 1]) await stage.do('send', index);
+    stage.world.clock.advance(HOUR_MS + 1_000);
+    const gate = Promise.withResolvers<void>();
+    usage.gate = gate.promise;
+    const writing = stage.meter.tick();
+    await settled();
+    for (const index of [0, 1]) await stage.do('send', index);
+    stage.world.clock.advance(1_000);
+    await stage.do('end', 0);
+    gate.resolve();
+    await writing;
+    await stage.tick();
+    await stage.do('end', 1);
+    await stage.tick();
+    expect(usage.sum('vcpuMs')).toBe(2 * (HOUR_MS + 2_000) * SIZE.vcpus);
+    expect(usage.sum('bytes')).toBe(stage.sentBytes);
+    expect(usage.runs.size).toBe(0);
   });
 
   it('charges nothing for the time before there was a meter', async () => {

@@ -15,12 +15,15 @@ export class UsageMemory implements UsageStore, Ledger {
   stored: StoredBytes[] = [];
   watchedUntil: Date | null = null;
   fails: 'before' | 'after' | undefined;
+  /** A commit waits for it. */
+  gate: Promise<void> | undefined;
 
   async load() {
     return { watchedUntil: this.watchedUntil, runs: [...this.runs.values()] };
   }
 
   async commit(change: Parameters<UsageStore['commit']>[0]): Promise<void> {
+    await this.gate;
     const { fails } = this;
     this.fails = undefined;
     if (fails === 'before') throw new Error('it was not written');

@@ -145,7 +145,7 @@ export class Meter implements UsageObserver {
   async #write(): Promise<void> {
     const { store, clock } = this.#ports;
     const now = clock.now();
-    const [ended, changed] = [this.#ended, this.#changed];
+    const [ended, changed] = [[...this.#ended], this.#changed];
     this.#changed = new Set();
     /** As they are once this is written. */
     const next = new Map<Run, Pick<Run, 'chargedUntil' | 'egressBytes'>>();
