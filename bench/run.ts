@@ -5,6 +5,7 @@ import { InstaVM } from 'instavm';
 import { egressRows } from './egress.ts';
 import { Floor } from './floor.ts';
 import { lifecycleRows } from './lifecycle.ts';
+import { meteringRows } from './metering.ts';
 import { ptyRows } from './pty.ts';
 import { median, type Row, rssMib, table, timed } from './report.ts';
 
@@ -32,6 +33,8 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(...(await ptyRows(client, floor, daemon)));
     progress('the network of a sandbox');
     rows.push(...(await egressRows(floor)));
+    progress('counting and keys');
+    rows.push(...(await meteringRows()));
     progress('upload and download');
     rows.push(...(await bulk(client, floor, daemon.pid)));
     progress('many execs in one sandbox');
