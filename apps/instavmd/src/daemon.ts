@@ -205,14 +205,14 @@ const ratesOf = (config: Config): Rates => ({
 
 /** @returns how to stop */
 function metering(meter: Meter, credit: Credit, sandboxes: SandboxService<Guest>, everyMs: number): () => void {
-  let isBusy = false;
+  let isEnforcing = false;
   const tick = async (): Promise<void> => {
-    // Suspending what may no longer run can take longer than a tick.
-    if (isBusy) return;
-    isBusy = true;
     await meter.tick();
+    // Suspending what may no longer run can take longer than a tick, and must not hold up the count.
+    if (isEnforcing) return;
+    isEnforcing = true;
     await credit.enforce((accountId, reason) => sandboxes.suspendAll(accountId, reason));
-    isBusy = false;
+    isEnforcing = false;
   };
   const timer = setInterval(() => void tick(), everyMs);
   return () => clearInterval(timer);
