@@ -19,6 +19,7 @@ export default defineConfig({
         ...shared,
         test: {
           name: 'unit',
+          globalSetup: ['tests/acme-servers.ts'],
           include: [`${roots}/**/*.test.ts`],
           exclude: ['**/node_modules/**', '**/dist/**', '**/*.vm.test.ts'],
           testTimeout: 30_000,

@@ -33,7 +33,7 @@ export async function ptyRows(client: InstaVM, floor: Floor, server: Server): Pr
 }
 
 /** A viewer as any client would be one, without our SDK's own work in the figure. */
-async function attach(sandbox: Sandbox, server: Server, argv: readonly string[]): Promise<WebSocket> {
+export async function attach(sandbox: Sandbox, server: Server, argv: readonly string[]): Promise<WebSocket> {
   const base = `/v1/sessions/${sandbox.id}/pty`;
   const headers = { 'x-api-key': server.apiKey };
   const created = await fetch(`${server.baseUrl}${base}/sessions`, {
@@ -47,14 +47,14 @@ async function attach(sandbox: Sandbox, server: Server, argv: readonly string[])
   return socket;
 }
 
-async function nextBinary(socket: WebSocket): Promise<Buffer> {
+export async function nextBinary(socket: WebSocket): Promise<Buffer> {
   for (;;) {
     const [data, isBinary] = (await once(socket, 'message')) as [Buffer, boolean];
     if (isBinary) return data;
   }
 }
 
-async function timedEchoes(send: () => void, received: () => Promise<unknown>): Promise<number[]> {
+export async function timedEchoes(send: () => void, received: () => Promise<unknown>): Promise<number[]> {
   const times: number[] = [];
   for (let round = 0; round < ECHO_ROUNDS; round++) {
     const answer = received();

@@ -6,6 +6,7 @@ import { egressRows } from './egress.ts';
 import { Floor } from './floor.ts';
 import { lifecycleRows } from './lifecycle.ts';
 import { meteringRows } from './metering.ts';
+import { previewRows } from './previews.ts';
 import { ptyRows } from './pty.ts';
 import { median, type Row, rssMib, table, timed } from './report.ts';
 
@@ -35,6 +36,8 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(...(await egressRows(floor)));
     progress('counting and keys');
     rows.push(...(await meteringRows()));
+    progress('previews');
+    rows.push(...(await previewRows(floor)));
     progress('upload and download');
     rows.push(...(await bulk(client, floor, daemon.pid)));
     progress('many execs in one sandbox');

@@ -1,8 +1,8 @@
 /**
  * `npm run demo`: sets up, starts a daemon of its own, runs the announcement's example through the TypeScript and the Python
- * provider, shows every tool call with its real output, says where the time went, and leaves nothing running.
+ * provider, shows every tool call with its real output, opens a preview with either, says where the time went, and leaves nothing running.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,6 +27,16 @@ const examples: Example[] = [
     args: ['--conditions=instavm-source', 'examples/data-analyst.ts'],
   },
   { title: 'Python: examples/data_analyst.py', command: pythonPath('current'), args: ['examples/data_analyst.py'] },
+  {
+    title: 'A preview, verified, TypeScript: scripts/demo/preview.ts',
+    command: process.execPath,
+    args: ['--conditions=instavm-source', 'scripts/demo/preview.ts'],
+  },
+  {
+    title: 'A preview, verified, Python: scripts/demo/preview.py',
+    command: pythonPath('current'),
+    args: ['scripts/demo/preview.py'],
+  },
 ];
 
 const dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-demo-'));
@@ -69,6 +79,7 @@ async function runExample({ title, command, args }: Example): Promise<boolean> {
       ...process.env,
       INSTAVM_BASE_URL: daemon.url,
       INSTAVM_API_KEY: key,
+      ...trusting(key),
       OPENAI_BASE_URL: model.url,
       OPENAI_API_KEY: apiKey ?? 'scripted',
       OPENAI_AGENTS_DISABLE_TRACING: '1',
@@ -85,10 +96,18 @@ async function runExample({ title, command, args }: Example): Promise<boolean> {
     child.once('close', resolve);
   });
   running.delete(child);
-  console.log(`\n  final answer\n${indented(answer.trimEnd())}`);
+  console.log(`\n  answer\n${indented(answer.trimEnd())}`);
   const total = performance.now() - started;
   console.log(`\n  time  ${daemon.timings.describe(total)}`);
   return code === 0;
+}
+
+/** What `eval "$(instavm ca path --print-env)"` sets: programs trust the previews of this daemon besides what they trusted before. */
+function trusting(key: string): NodeJS.ProcessEnv {
+  const env = { ...process.env, INSTAVM_BASE_URL: daemon.url, INSTAVM_API_KEY: key, XDG_CONFIG_HOME: dataDirectory };
+  const asked = execFileSync(join(ROOT, 'apps/cli/bin/instavm'), ['ca', 'path', '--json'], { env, encoding: 'utf8' });
+  const { path, bundlePath } = JSON.parse(asked) as { path: string; bundlePath: string };
+  return { NODE_EXTRA_CA_CERTS: path, SSL_CERT_FILE: bundlePath };
 }
 
 function show(event: ToolEvent): void {

@@ -6,7 +6,7 @@ import { TEST_RUNNERS, type TestResult } from './steps/test-runners.ts';
 // Runners get Ctrl-C from the terminal themselves; this process stays to say what they left.
 process.on('SIGINT', () => {});
 
-await setup({ python: true });
+await setup({ python: true, tests: true });
 
 const mark = new RunMark();
 const results: TestResult[] = [];

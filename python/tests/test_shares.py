@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,9 +24,14 @@ async def test_shares_are_made_found_changed_and_revoked(client: AsyncInstaVM, s
     assert await sandbox.share(8000) == await client.shares.get(share.id) == share
     assert (await client.shares.update(share.id, is_public=True)).is_public
     assert (await sandbox.share(8000)).is_public
+    assert (await sandbox.share(8000, rewrite_host=True)).rewrite_host
+    changed = await client.shares.update(share.id, rewrite_host=False)
+    assert changed.is_public and not changed.rewrite_host
     other = await sandbox.share(8001, is_public=True)
     assert await client.shares.list(sandbox.id) == [other, await client.shares.get(share.id)]
     assert other in await client.shares.list()
+    assert await client.shares.list(sandbox.id, limit=1) == [other]
+    assert await client.shares.list(sandbox.id, before=other.id) == [await client.shares.get(share.id)]
     await client.shares.revoke(share.id)
     await client.shares.revoke(share.id)
     with pytest.raises(InstaVMError) as gone:
@@ -40,6 +46,12 @@ async def test_links_open_a_share_until_they_end(client: AsyncInstaVM, sandbox: 
     assert urlsplit(link.url).netloc == urlsplit(share.url).netloc and urlsplit(link.url).query
     assert link.expires_at - datetime.now(timezone.utc) <= timedelta(seconds=60)
     assert (await client.shares.link(share.id)).expires_at - link.expires_at > timedelta(minutes=50)
+    assert link.id in link.url
+    await client.shares.revoke_link(share.id, link.id)
+    await client.shares.revoke_link(share.id, link.id)
+    with pytest.raises(InstaVMError) as wrong:
+        await client.shares.revoke_link(share.id, "nonsense")
+    assert wrong.value.code == "invalid_argument"
 
 
 def test_the_blocking_client_has_all_of_it(daemon: Daemon) -> None:
@@ -48,6 +60,10 @@ def test_the_blocking_client_has_all_of_it(daemon: Daemon) -> None:
         assert client.shares.list(sandbox.id) == [share] == [client.shares.get(share.id)]
         assert not client.shares.update(share.id, is_public=False).is_public
         assert client.shares.link(share.id, ttl_seconds=5).url.startswith(share.url)
+        client.shares.revoke_link(share.id, client.shares.link(share.id).id)
+        authority = client.shares.authority()
+        assert f"{share.id}.{authority.domain}" == urlsplit(share.url).hostname
+        assert ssl.create_default_context(cadata=authority.certificate).get_ca_certs()
         client.shares.revoke(share.id)
         assert client.shares.list(sandbox.id) == []
 

@@ -1,8 +1,10 @@
 /** Everything that a clone needs before it can run microVMs. Idempotent: finished steps are recognised and skipped. */
 import { join } from 'node:path';
 import { defaultCacheDirectory, ensureGuestImages, GUEST_AGENT_PATH, guestImagesNeedDownload } from '@instavm/images';
-import { installDebianPackages } from './debian-packages.ts';
+import { buildAcmeServers } from './acme-servers.ts';
+import { installBrowser, installDebianPackages } from './debian-packages.ts';
 import { buildGuestAgent } from './guest-agent.ts';
+import { packGuestPrograms } from './guest-programs.ts';
 import { withLock } from './lock.ts';
 import { makePythonEnvironments } from './python-environments.ts';
 import { Reporter } from './report.ts';
@@ -10,6 +12,8 @@ import { Reporter } from './report.ts';
 export type SetupOptions = {
   /** Also make the Python environments that tests and the demo use. */
   readonly python: boolean;
+  /** Also what only tests need; goes with `python`. */
+  readonly tests?: boolean;
   /** Report as JSON lines. */
   readonly json?: boolean;
 };
@@ -34,6 +38,12 @@ export async function setup(options: SetupOptions): Promise<void> {
         return 'ready';
       });
       if (options.python) await reporter.step('Python', (progress) => makePythonEnvironments(progress, signal));
+      if (options.tests) {
+        const { cacheDirectory } = location;
+        await reporter.step('ACME servers', (progress) => buildAcmeServers(cacheDirectory, progress, signal));
+        await reporter.step('browser', (progress) => installBrowser(progress, signal));
+        await reporter.step('programs for guests', (progress) => packGuestPrograms(progress, signal));
+      }
     });
   } catch (error) {
     // An aborted program reports how it ended; why it was aborted says more.

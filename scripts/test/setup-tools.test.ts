@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { buildAcmeServers, locateAcmeServers } from '../steps/acme-servers.ts';
 import { RunMark } from '../steps/leftovers.ts';
 import { withLock } from '../steps/lock.ts';
 import { run } from '../steps/run.ts';
@@ -48,4 +49,18 @@ test('a failed program is shown with its last lines of either output', async () 
   await expect(failing).rejects.toThrow(/exit status 7/);
   await expect(failing).rejects.toThrow(/out/);
   await expect(failing).rejects.toThrow(/err/);
+});
+
+test('without Go the servers of the ACME tests are left out with a reason, and in CI that is a failure', async () => {
+  const build = (): Promise<string> => buildAcmeServers(directory, () => {}, new AbortController().signal);
+  vi.stubEnv('PATH', directory);
+  vi.stubEnv('CI', '');
+  try {
+    expect(await build()).toMatch(/^skipped: Go is not on the PATH/);
+    expect(await locateAcmeServers(directory)).toEqual({ missing: expect.stringContaining('install Go') });
+    vi.stubEnv('CI', 'true');
+    await expect(build()).rejects.toThrow('go could not be started');
+  } finally {
+    vi.unstubAllEnvs();
+  }
 });

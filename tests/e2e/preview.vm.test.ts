@@ -118,6 +118,11 @@ describe('a share', () => {
     expect((await visit(location ?? '')).status).toBe(200);
     expect(await text(`${share.url}/own`, { 'x-api-key': daemon.apiKey })).toBe('service /own');
     expect((await visit(`${share.url}/own`, { 'x-api-key': 'instavm_sk_wrong' })).status).toBe(302);
+    const link = await sandbox.shares.link(share.id);
+    const token = new URL(link.url).searchParams.get('instavm_token') ?? '';
+    expect(await text(`${share.url}/lent`, { 'x-instavm-token': token })).toBe('service /lent');
+    await sandbox.shares.revokeLink(share.id, link.id);
+    expect((await visit(`${share.url}/lent`, { 'x-instavm-token': token })).status).toBe(302);
   });
 
   it('says when nothing listens, and works as soon as something does', async () => {

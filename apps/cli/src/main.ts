@@ -1,7 +1,9 @@
 /** The program: its commands, and how every failure ends. */
 import { Command } from 'commander';
 import { InstaVMError } from 'instavm';
+import { caCommand } from './commands/ca/index.ts';
 import { creditCommand } from './commands/credit/index.ts';
+import { domainCommand } from './commands/domain/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
 import { execCommand } from './commands/exec.ts';
 import { keysCommand } from './commands/keys/index.ts';
@@ -29,6 +31,8 @@ for (const command of [
   shareCommand,
   keysCommand,
   creditCommand,
+  caCommand,
+  domainCommand,
 ])
   program.addCommand(command);
 

@@ -3,9 +3,9 @@ import { spawn as spawnPiped } from 'node:child_process';
 import { once } from 'node:events';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { EgressEntry, SandboxId } from '@instavm/core';
+import type { SandboxId } from '@instavm/core';
 import { egressLog, openDatabase } from '@instavm/store';
-import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { egressEntry, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { type IPty, spawn } from '@lydell/node-pty';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -236,11 +236,7 @@ describe('instavm, in pipes', () => {
   it('shows what a sandbox tried to reach, and follows it', async () => {
     const { id } = await client.sandboxes.create();
     const database = await openDatabase(join(daemon.dataDirectory, 'instavm.db'));
-    const entry: EgressEntry = {
-      ...{ at: new Date('2026-01-01T00:00:00Z'), kind: 'connect', host: 'a.test', port: 443, address: '192.0.2.1' },
-      ...{ allowed: true, rule: 'allow_https', outcome: 'closed', reason: null },
-      ...{ bytesSent: 120, bytesReceived: 3_500_000, durationMs: 42, repeated: 1 },
-    };
+    const entry = egressEntry({ host: 'a.test', bytesSent: 120, bytesReceived: 3_500_000, durationMs: 42 });
     const denied = {
       ...entry,
       allowed: false,
@@ -284,9 +280,16 @@ describe('instavm, in pipes', () => {
     expect(listed).toMatch(header);
     expect(listed).toMatch(new RegExp(`\n${share}  ${id}  8000  public +\\d+ s  https://${share}\\.`));
     expect((await run(['share', id, '8000', '--private', '--json'])).stdout).toContain('"isPublic":false');
+    expect((await run(['share', id, '8000', '--rewrite-host', '--json'])).stdout).toContain('"rewriteHost":true');
+    expect((await run(['share', id, '8000', '--json'])).stdout).toContain('"rewriteHost":true');
+    expect((await run(['share', id, '8000', '--no-rewrite-host', '--json'])).stdout).toContain('"rewriteHost":false');
     expect(JSON.parse((await run(['share', 'ls', id, '--json'])).stdout)).toMatchObject([{ id: share, port: 8000 }]);
     const link = await run(['share', 'link', share, '--ttl', '2h']);
     expect(link.stdout).toMatch(new RegExp(`^https://${share}\\.\\S+\\?\\S+\n$`));
+    expect((await run(['share', 'link', share, '--revoke', link.stdout.trim()])).stdout).toMatch(
+      /^lnk[a-z2-7]{16} revoked\n$/,
+    );
+    expect(link.stderr).toMatch(new RegExp(`share link ${share} --revoke lnk[a-z2-7]{16}\n`));
     const { expiresAt } = JSON.parse((await run(['share', 'link', share, '--ttl', '90', '--json'])).stdout);
     expect(Date.parse(expiresAt) - Date.now()).toBeLessThanOrEqual(90_000);
     expect((await run(['share', 'rm', share])).stdout).toBe(`${share} revoked\n`);
@@ -311,6 +314,7 @@ describe('instavm, in pipes', () => {
       [['share', '00000000-0000-4000-8000-000000000000', '80'], {}, /there is no session/],
       [['share', 'rm', 'nowhere'], {}, /there is no share nowhere/],
       [['share', 'link', 'nowhere', '--ttl', '8d'], {}, /up to 7d/],
+      [['share', 'link', 'nowhere', '--revoke', 'x'], {}, /x is the id of no link/],
       [['ls'], { INSTAVM_API_KEY: 'wrong' }, /API key/],
       [['ls'], { INSTAVM_API_KEY: '' }, /no API key/],
       [['ls'], { INSTAVM_BASE_URL: 'http://127.0.0.1:9' }, /npm start/],

@@ -1,11 +1,22 @@
 /** The HTTP application: plug-ins, authentication, validation and error answers; the routes are neighbours. */
-import type { Credit, EgressJournal, EgressLog, Meter, Rates, SandboxService, Shares } from '@instavm/core';
+import type {
+  Credit,
+  DomainRecord,
+  Domains,
+  EgressJournal,
+  EgressLog,
+  Meter,
+  Rates,
+  SandboxService,
+  Shares,
+} from '@instavm/core';
 import type { Accounts, ApiKeys, LedgerReader } from '@instavm/store';
 import type { KeyScope } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import { authenticate, type Caller, requireScope } from './auth.ts';
+import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
 import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
@@ -18,6 +29,7 @@ import type { RateLimits } from './rate-limits.ts';
 import { accountRoutes } from './routes/account.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { documentationRoutes, openApi } from './routes/documentation.ts';
+import { domainRoutes } from './routes/domains.ts';
 import { egressRoutes } from './routes/egress.ts';
 import { egressLogRoutes } from './routes/egress-log.ts';
 import { executeRoutes } from './routes/execute.ts';
@@ -56,6 +68,8 @@ export type Services = {
   readonly meter: Meter;
   readonly rates: Rates;
   readonly usage: LedgerReader;
+  readonly domains: Domains;
+  readonly domainHealth: (record: DomainRecord) => Promise<DomainHealth>;
   /** What `/healthz` tells. */
   readonly health: () => Record<string, unknown>;
 };
@@ -139,6 +153,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(ptyRoutes(services));
   await app.register(snapshotRoutes(services));
   await app.register(shareRoutes(services));
+  await app.register(domainRoutes(services));
   await app.register(accountRoutes);
   await app.register(keyRoutes(services));
   await app.register(creditRoutes(services));

@@ -41,6 +41,12 @@ const isServer = (text: string): boolean => {
   return isIP(ipv6 ?? ipv4 ?? text) !== 0;
 };
 
+/** DNS servers. */
+const Servers = Words.refine(
+  (servers) => servers.every(isServer),
+  'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
+);
+
 const HttpProxy = z.string().transform((text, context) => {
   const url = URL.parse(text);
   if (url?.protocol === 'http:' && url.hostname !== '') return url;
@@ -75,6 +81,24 @@ export const SETTINGS = {
   /** A certificate for `*.<domain>` and its key, PEM, read again when they change; without them, those of a local CA. */
   INSTAVM_PREVIEW_CERT: z.string().min(1).optional(),
   INSTAVM_PREVIEW_KEY: z.string().min(1).optional(),
+  /** Directory URL of a certificate authority (RFC 8555) that is to issue certificates; setting it agrees to the authority's terms of service. */
+  INSTAVM_ACME_DIRECTORY: z.url({ protocol: /^https$/, error: 'must be an https URL' }).optional(),
+  /** Where the authority writes to about the account. */
+  INSTAVM_ACME_EMAIL: z.email().optional(),
+  /** PEM file to trust for the authority's own address: of a private one. */
+  INSTAVM_ACME_CA: z.string().min(1).optional(),
+  /** External account binding, where the authority wants it: key id, and HMAC key in base64url. */
+  INSTAVM_ACME_EAB_KID: z.string().min(1).optional(),
+  INSTAVM_ACME_EAB_HMAC: z
+    .string()
+    .regex(/^[\w+/-]{16,}={0,2}$/, 'must be base64url')
+    .optional(),
+  /** Where HTTP-01 is answered, which authorities ask on port 80, and everything else led to https. */
+  INSTAVM_ACME_HTTP_LISTEN: Listen.optional(),
+  /** Program for DNS-01, run as `HOOK add|remove _acme-challenge.NAME VALUE`; with it the certificate of the preview domain is ordered, too. */
+  INSTAVM_ACME_DNS_HOOK: z.string().startsWith('/', 'must be an absolute path').optional(),
+  /** DNS servers that are asked whose a custom domain is, `address[:port]`, separated by commas or spaces; default: the system's. */
+  INSTAVM_DOMAIN_DNS_SERVERS: Servers.prefault(''),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
   /** `auto` boots a probe guest to find out whether KVM works. */
@@ -123,10 +147,7 @@ export const SETTINGS = {
   /** Address ranges that no policy may reach, whatever it says. */
   INSTAVM_EGRESS_FORBIDDEN_CIDRS: Cidrs.prefault(''),
   /** DNS servers of the gateway, `address[:port]`, separated by commas or spaces; default: the system's. */
-  INSTAVM_EGRESS_DNS: Words.prefault('').refine(
-    (servers) => servers.every(isServer),
-    'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
-  ),
+  INSTAVM_EGRESS_DNS: Servers.prefault(''),
   /** The HTTP proxy through which the host itself reaches the outside. */
   INSTAVM_EGRESS_PROXY: HttpProxy.optional(),
   /** Open at once in one sandbox; the egress channel carries no more than 1,024. */
@@ -142,11 +163,19 @@ const FOREIGN = /^INSTAVM_(API_KEY|BASE_URL|SSH_HOST|COOKBOOKS_\w+|TEST_\w+|TAPE
 
 export type Config = z.infer<z.ZodObject<typeof SETTINGS>> & { readonly INSTAVM_CACHE_DIR: string };
 
-const ONE_OF_TWO = {
-  code: 'custom',
-  path: ['INSTAVM_PREVIEW_CERT'],
-  message: 'goes with INSTAVM_PREVIEW_KEY: set both or neither',
-} as const;
+/** The first means nothing without the second. */
+const NEEDS: readonly (readonly [keyof Config, keyof Config])[] = [
+  ['INSTAVM_PREVIEW_CERT', 'INSTAVM_PREVIEW_KEY'],
+  ['INSTAVM_PREVIEW_KEY', 'INSTAVM_PREVIEW_CERT'],
+  ['INSTAVM_ACME_EMAIL', 'INSTAVM_ACME_DIRECTORY'],
+  ['INSTAVM_ACME_CA', 'INSTAVM_ACME_DIRECTORY'],
+  ['INSTAVM_ACME_HTTP_LISTEN', 'INSTAVM_ACME_DIRECTORY'],
+  ['INSTAVM_ACME_DNS_HOOK', 'INSTAVM_ACME_DIRECTORY'],
+  ['INSTAVM_ACME_EAB_KID', 'INSTAVM_ACME_DIRECTORY'],
+  ['INSTAVM_ACME_EAB_KID', 'INSTAVM_ACME_EAB_HMAC'],
+  ['INSTAVM_ACME_EAB_HMAC', 'INSTAVM_ACME_EAB_KID'],
+  ['INSTAVM_ACME_DIRECTORY', 'INSTAVM_PREVIEW_LISTEN'],
+];
 
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
@@ -156,18 +185,19 @@ export class ConfigError extends Error {
 export function parseConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const own = Object.entries(env).filter(([name]) => name.startsWith('INSTAVM_') && !FOREIGN.test(name));
   const parsed = z.strictObject(SETTINGS).safeParse(Object.fromEntries(own));
+  const lacking = parsed.success
+    ? NEEDS.filter(([name, other]) => parsed.data[name] !== undefined && parsed.data[other] === undefined)
+    : [];
   // Where setup leaves the images: the same rule for both.
-  if (parsed.success) {
-    const { INSTAVM_PREVIEW_CERT: cert, INSTAVM_PREVIEW_KEY: key } = parsed.data;
-    if ((cert === undefined) === (key === undefined))
-      return { ...parsed.data, INSTAVM_CACHE_DIR: defaultCacheDirectory(env) };
-  }
-  const issues = parsed.error?.issues ?? [ONE_OF_TWO];
-  const problems = issues.map((issue) =>
-    issue.code === 'unrecognized_keys'
-      ? `${issue.keys.join(', ')}: no such setting`
-      : `${issue.path.join('.')}: ${issue.message}`,
-  );
+  if (parsed.success && lacking.length === 0) return { ...parsed.data, INSTAVM_CACHE_DIR: defaultCacheDirectory(env) };
+  const problems = [
+    ...(parsed.error?.issues ?? []).map((issue) =>
+      issue.code === 'unrecognized_keys'
+        ? `${issue.keys.join(', ')}: no such setting`
+        : `${issue.path.join('.')}: ${issue.message}`,
+    ),
+    ...lacking.map(([name, other]) => `${name}: needs ${other}`),
+  ];
   throw new ConfigError(
     `the configuration is not usable:\n  ${problems.join('\n  ')}\nSee docs/reference/configuration.md`,
   );

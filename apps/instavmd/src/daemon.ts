@@ -6,6 +6,7 @@ import {
   CleanupStack,
   Credit,
   DEFAULT_SIZE,
+  Domains,
   EgressJournal,
   type GuestImages,
   Meter,
@@ -18,9 +19,11 @@ import {
   type Vmm,
 } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
+import { domainNameProblem } from '@instavm/preview';
 import {
   Accounts,
   ApiKeys,
+  domainRecords,
   egressLog as egressLogIn,
   ledger as ledgerIn,
   ledgerReader,
@@ -30,16 +33,17 @@ import {
   snapshotRecords,
 } from '@instavm/store';
 import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
-import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
+import { domainCertificates, domainHealthOf, txtLookUp } from './domains.ts';
 import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
+import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
@@ -137,24 +141,27 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const keys = new ApiKeys(database);
     const keyConnections = new KeyConnections();
     cleanup.push(() => keyConnections.stop());
-    const services = {
-      sandboxes,
-      accounts,
-      keys,
-      keyConnections,
-      ptyTokens: new PtyTokens(),
-      health,
-      ...egress,
+    const domainsKept = domainRecords(database);
+    const previewParts = { shares, sandboxes, keys, domains: domainsKept };
+    const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
+    cleanup.push(() => previews?.close());
+    const certificates = domainCertificates(previews, config.INSTAVM_PREVIEW_CERT);
+    const domains = new Domains({
+      domains: domainsKept,
       shares,
-      quotas,
-      rateLimits: new RateLimits(quotas),
-      credit,
-      meter,
-      rates,
-      usage: ledgerReader(database),
-      previews: await listenForPreviews(config, data.previewDirectory, { shares, sandboxes, keys }, logger),
+      lookUpTxt: txtLookUp(config.INSTAVM_DOMAIN_DNS_SERVERS),
+      certificates,
+      problemOf: (name) => domainNameProblem(name, config.INSTAVM_PREVIEW_DOMAIN),
+      clock: systemClock,
+      log: logger,
+    });
+    cleanup.push(() => domains.close());
+    const domainHealth = domainHealthOf(previews, config.INSTAVM_PREVIEW_LISTEN, certificates);
+    const services = {
+      ...{ sandboxes, accounts, keys, keyConnections, ptyTokens: new PtyTokens(), health, ...egress },
+      ...{ quotas, rateLimits: new RateLimits(quotas), credit, meter, rates, usage: ledgerReader(database) },
+      ...{ shares, previews, domains, domainHealth },
     };
-    cleanup.push(() => services.previews?.close());
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
     // Nothing of the fake outlives its daemon.
@@ -164,6 +171,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_UNUSED_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
     sandboxes.warmUp();
+    if (previews !== undefined) await domains.resume();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };
   } catch (error) {
     await cleanup.run().catch((cause: unknown) => logger.error({ err: cause }, 'clean-up after a failed start'));
@@ -205,17 +213,9 @@ const crashingAt =
     if (step === fatal) process.kill(process.pid, 'SIGKILL');
   };
 
-async function listen(app: FastifyInstance, { host, port }: Config['INSTAVM_LISTEN']): Promise<string> {
-  try {
-    await app.listen({ host, port });
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
-    throw new InstaVMError('conflict', `cannot listen on ${host}:${port} (${code})`, {
-      cause: error,
-      hint: 'Stop what listens there, or set INSTAVM_LISTEN to another host:port.',
-    });
-  }
+async function listen(app: FastifyInstance, at: Config['INSTAVM_LISTEN']): Promise<string> {
+  const setting = 'INSTAVM_LISTEN to another host:port';
+  await listening(app.listen(at), 'listen', { ...at, setting });
   const address = app.server.address() as AddressInfo;
   return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
 }

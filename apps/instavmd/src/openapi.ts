@@ -24,6 +24,8 @@ const services: Services = {
   usage: refusing as Services['usage'],
   quotas: refusing as Services['quotas'],
   rateLimits: refusing as Services['rateLimits'],
+  domains: refusing as Services['domains'],
+  domainHealth: nothing,
   health: nothing,
 };
 

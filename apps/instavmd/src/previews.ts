@@ -2,19 +2,21 @@
 import type { Duplex } from 'node:stream';
 import {
   type AccountId,
+  type DomainRecords,
   type LifecycleLog,
+  type LinkId,
   parseShareId,
   type SandboxId,
   type SandboxRecord,
-  type ShareId,
   type Shares,
   type Wake,
 } from '@instavm/core';
-import { PreviewProxy, type PreviewTargets } from '@instavm/preview';
+import { type AcmeOptions, PreviewProxy, type PreviewTarget, type PreviewTargets } from '@instavm/preview';
 import type { ApiKeys } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
 import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
+import { listening } from './listening.ts';
 
 /** @returns undefined when they are off. @throws conflict when the address is taken */
 export async function listenForPreviews(
@@ -26,26 +28,37 @@ export async function listenForPreviews(
   const { INSTAVM_PREVIEW_LISTEN: listen, INSTAVM_PREVIEW_CERT: certPath, INSTAVM_PREVIEW_KEY: keyPath } = config;
   if (listen === undefined) return undefined;
   const certificate = certPath !== undefined && keyPath !== undefined ? { certificate: { certPath, keyPath } } : {};
+  const acme = acmeOptions(config);
   const own = { ...listen, domain: config.INSTAVM_PREVIEW_DOMAIN, directory, targets: previewTargets(parts), log };
-  try {
-    const proxy = await PreviewProxy.listen({ ...own, ...certificate });
-    parts.shares.onWithdrawn((id) => proxy.drop(id));
-    log.info({ url: proxy.urlOf('<share>'), ca: proxy.caPath }, 'previews');
-    return proxy;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') throw error;
-    throw new InstaVMError('conflict', `cannot serve previews on ${listen.host}:${listen.port} (${code})`, {
-      cause: error,
-      hint: 'Stop what listens there, or set INSTAVM_PREVIEW_LISTEN to another host:port, or to off.',
-    });
-  }
+  const started = PreviewProxy.listen({ ...own, ...certificate, ...(acme ? { acme } : {}) });
+  const setting = 'INSTAVM_PREVIEW_LISTEN to another host:port, or to off';
+  const httpSetting = 'INSTAVM_ACME_HTTP_LISTEN to another host:port, or not at all';
+  const forHttp = acme?.httpListen ? [{ ...acme.httpListen, setting: httpSetting }] : [];
+  const proxy = await listening(started, 'serve previews', { ...listen, setting }, ...forHttp);
+  parts.shares.onWithdrawn((id, what) => proxy.withdraw(id, what));
+  log.info({ url: proxy.urlOf('<share>'), ca: proxy.authority?.certPath, acme: acme?.directoryUrl }, 'previews');
+  return proxy;
 }
 
-/** Where shares are, and links that open private ones. */
+function acmeOptions(config: Config): AcmeOptions | undefined {
+  const { INSTAVM_ACME_DIRECTORY: directoryUrl, INSTAVM_ACME_EAB_KID: kid, INSTAVM_ACME_EAB_HMAC: hmacKey } = config;
+  if (directoryUrl === undefined) return undefined;
+  return {
+    directoryUrl,
+    email: config.INSTAVM_ACME_EMAIL,
+    caPath: config.INSTAVM_ACME_CA,
+    externalAccount: kid !== undefined && hmacKey !== undefined ? { kid, hmacKey } : undefined,
+    httpListen: config.INSTAVM_ACME_HTTP_LISTEN,
+    dnsHook: config.INSTAVM_ACME_DNS_HOOK,
+  };
+}
+
+/** Where shares are, links that open private ones, and what visitors have to trust. */
 export type PreviewAddresses = {
+  /** Undefined with a certificate of the operator's own. */
+  readonly authority: { readonly domain: string; readonly certPem: string } | undefined;
   urlOf(shareId: string): string;
-  signedUrlOf(shareId: string, expiresAt: Date): string;
+  signedUrlOf(shareId: string, linkId: LinkId, expiresAt: Date): string;
 };
 
 /** The part of a sandbox that a preview needs. */
@@ -59,67 +72,50 @@ export type PreviewParts = {
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
   readonly keys: ApiKeys;
+  readonly domains: Pick<DomainRecords, 'findHeld'>;
 };
 
-type Connection = { readonly isPublic: boolean; readonly cut: AbortController };
-
-/**
- * A connection holds its sandbox as used until it is closed. Revoking the share closes it, and so does making it private for one that was opened
- * while it was public.
- */
-export function previewTargets({ shares, sandboxes, keys }: PreviewParts): PreviewTargets {
-  /** From before they are dialled until they are closed. */
-  const connections = new Map<ShareId, Set<Connection>>();
-  shares.onWithdrawn((id, how) => {
-    for (const { isPublic, cut } of connections.get(id) ?? []) if (how === 'revoked' || isPublic) cut.abort();
-  });
-
-  function track(id: ShareId, isPublic: boolean): { cut: AbortSignal; forget: () => void } {
-    const ofShare = connections.get(id) ?? new Set();
-    connections.set(id, ofShare);
-    const connection = { isPublic, cut: new AbortController() };
-    ofShare.add(connection);
-    const forget = (): void => {
-      ofShare.delete(connection);
-      if (ofShare.size === 0 && connections.get(id) === ofShare) connections.delete(id);
+/** A connection holds its sandbox as used until it is closed. */
+export function previewTargets({ shares, sandboxes, keys, domains }: PreviewParts): PreviewTargets {
+  async function find(text: string): Promise<PreviewTarget | undefined> {
+    const shareId = parseShareId(text);
+    const share = shareId && (await shares.find(shareId));
+    if (share === undefined) return undefined;
+    const { id, accountId, sandboxId, port, isPublic, rewriteHost } = share;
+    const connect = async (signal: AbortSignal): Promise<Duplex> => {
+      const owner = await sandboxes.get(accountId, sandboxId);
+      const release = owner.hold();
+      try {
+        const guest = await owner.guest('suspended');
+        const stream = await guest.connectPort(port, signal);
+        if (stream.closed) release();
+        else stream.once('close', release);
+        return stream;
+      } catch (error) {
+        release();
+        throw error;
+      }
     };
-    return { cut: connection.cut.signal, forget };
+    const serviceAuthority = rewriteHost ? `localhost:${port}` : undefined;
+    return { shareId: id, sandboxId, port, isPublic, serviceAuthority, connect };
   }
 
   return {
-    async find(text) {
-      const shareId = parseShareId(text);
-      const share = shareId && (await shares.find(shareId));
-      if (share === undefined) return undefined;
-      const { id, accountId, sandboxId, port, isPublic } = share;
-      const connect = async (signal: AbortSignal): Promise<Duplex> => {
-        const { cut, forget } = track(id, isPublic);
-        const closing: (() => void)[] = [forget];
-        const close = (): void => {
-          for (const each of closing.splice(0)) each();
-        };
-        try {
-          // Withdrawn after `find`, before it was tracked.
-          const now = await shares.find(id);
-          if (now === undefined || (isPublic && !now.isPublic)) throw withdrawn();
-          const owner = await sandboxes.get(accountId, sandboxId);
-          closing.push(owner.hold());
-          const guest = await owner.guest('suspended');
-          const stream = await guest.connectPort(port, AbortSignal.any([signal, cut]));
-          stream.once('close', close);
-          cut.addEventListener('abort', () => stream.destroy(), { once: true });
-          if (cut.aborted) {
-            stream.destroy();
-            throw withdrawn();
-          }
-          if (stream.closed) close();
-          return stream;
-        } catch (error) {
-          close();
-          throw cut.aborted ? withdrawn() : error;
-        }
-      };
-      return { shareId: id, sandboxId, port, isPublic, connect };
+    find,
+
+    async findDomain(host) {
+      const domain = await domains.findHeld(host);
+      if (domain === undefined) return undefined;
+      const target = await find(domain.shareId);
+      // As the share's own address would: the host is the right one, and its share is gone.
+      if (target === undefined)
+        throw new InstaVMError('share_not_found', 'The share of this domain was revoked, or its sandbox is gone.');
+      return target;
+    },
+
+    async isLinkRevoked(shareId, linkId) {
+      const id = parseShareId(shareId);
+      return id === undefined || shares.isLinkRevoked(id, linkId);
     },
 
     async mayOpen(apiKey, { shareId }) {
@@ -133,5 +129,3 @@ export function previewTargets({ shares, sandboxes, keys }: PreviewParts): Previ
     },
   };
 }
-
-const withdrawn = (): InstaVMError => new InstaVMError('share_not_found', 'the share was revoked or made private');

@@ -22,6 +22,21 @@ describe('the configuration', () => {
     for (const name of Object.keys(bad)) expect(() => parseConfig(bad)).toThrow(name);
   });
 
+  it('wants what belongs together together', () => {
+    const acme = { INSTAVM_ACME_DIRECTORY: 'https://ca.example/dir' };
+    expect(parseConfig(acme).INSTAVM_ACME_DIRECTORY).toBe('https://ca.example/dir');
+    for (const [env, problem] of [
+      [{ INSTAVM_PREVIEW_CERT: 'c' }, 'INSTAVM_PREVIEW_CERT: needs INSTAVM_PREVIEW_KEY'],
+      [{ INSTAVM_ACME_EMAIL: 'a@b.example' }, 'INSTAVM_ACME_EMAIL: needs INSTAVM_ACME_DIRECTORY'],
+      [{ ...acme, INSTAVM_ACME_EAB_KID: 'k' }, 'INSTAVM_ACME_EAB_KID: needs INSTAVM_ACME_EAB_HMAC'],
+      [{ ...acme, INSTAVM_PREVIEW_LISTEN: 'off' }, 'INSTAVM_ACME_DIRECTORY: needs INSTAVM_PREVIEW_LISTEN'],
+      [{ INSTAVM_ACME_DIRECTORY: 'http://ca.example/dir' }, 'must be an https URL'],
+      [{ ...acme, INSTAVM_ACME_DNS_HOOK: 'hook' }, 'must be an absolute path'],
+    ] as const) {
+      expect(() => parseConfig(env)).toThrow(problem);
+    }
+  });
+
   it('lets the settings of clients stand in the same environment', () => {
     expect(() => parseConfig({ INSTAVM_API_KEY: 'k', INSTAVM_BASE_URL: 'http://h', HOME: '/root' })).not.toThrow();
   });

@@ -26,10 +26,6 @@ GET DELETE /v1/browser/sessions/{bsid}
 GET /v1/computeruse/{sid}/viewer-url
 GET /v1/computeruse/{sid}/vnc/websockify
 GET POST PUT PATCH DELETE OPTIONS HEAD /v1/computeruse/{sid}/state
-POST /v1/custom-domains
-GET DELETE /v1/custom-domains/1
-GET /v1/custom-domains/1/health
-POST /v1/custom-domains/1/verify
 GET DELETE /v1/recordings/{id}
 GET /v1/recordings/{id}/download
 POST /v1/sessions/{sid}/tape/start
@@ -70,7 +66,6 @@ const EMPTY_LISTS: [path: string, body: unknown][] = [
   ['/v1/audit/catalog', { catalog: {} }],
   ['/v1/audit/events?limit=5', { items: [], next_cursor: null }],
   ['/v1/browser/sessions/', { sessions: [] }],
-  ['/v1/custom-domains', { domains: [] }],
   ['/v1/recordings?limit=50&offset=0', []],
   ['/v1/tapes', []],
   ['/v1/templates', { templates: [] }],

@@ -1,13 +1,7 @@
 /** The routes of the egress log over a real store and journal; sandboxes are only looked up. */
-import {
-  type EgressEntry,
-  EgressJournal,
-  type EgressLog,
-  type EgressRecord,
-  newSandboxId,
-  systemClock,
-} from '@instavm/core';
+import { EgressJournal, type EgressLog, newSandboxId, systemClock } from '@instavm/core';
 import { Accounts, ApiKeys, type Database, egressLog, openDatabase } from '@instavm/store';
+import { egressEntry, egressRecord } from '@instavm/testing';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -17,23 +11,6 @@ import { createGateway, egressRules } from '../src/egress.ts';
 import { KeyConnections } from '../src/key-connections.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { noLimits } from './no-limits.ts';
-
-const record = (fields: Partial<EgressRecord> = {}): EgressRecord => ({
-  at: new Date('2026-01-01T00:00:00Z'),
-  kind: 'connect',
-  host: 'example.com',
-  port: 443,
-  address: '192.0.2.1',
-  allowed: true,
-  rule: 'allow_https',
-  outcome: 'closed',
-  reason: null,
-  bytesSent: 1,
-  bytesReceived: 2,
-  durationMs: 3,
-  ...fields,
-});
-const entry = (fields: Partial<EgressRecord> = {}): EgressEntry => ({ ...record(fields), repeated: 1 });
 
 // biome-ignore lint/suspicious/noExplicitAny: events are whatever the server sent; the tests look at them.
 type Event = any;
@@ -64,7 +41,8 @@ describe('the egress log', () => {
       egressLog: log,
       egressJournal: journal,
       shares: {} as Services['shares'],
-      previews: undefined,
+      ...{ previews: undefined, domains: {} as Services['domains'] },
+      domainHealth: (() => {}) as unknown as Services['domainHealth'],
       health: () => ({}),
       ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
@@ -121,7 +99,11 @@ describe('the egress log', () => {
   }
 
   it('is read in pages, newest last, by verdict and by host', async () => {
-    await log.append(id, [entry(), entry({ host: 'a.test', allowed: false, outcome: 'denied' }), entry()]);
+    await log.append(id, [
+      egressEntry(),
+      egressEntry({ host: 'a.test', allowed: false, outcome: 'denied' }),
+      egressEntry(),
+    ]);
     expect(await ids('')).toEqual([1, 2, 3]);
     expect(await ids('?limit=2')).toEqual([2, 3]);
     expect(await ids('?limit=2&before=3')).toEqual([1, 2]);
@@ -137,24 +119,24 @@ describe('the egress log', () => {
   });
 
   it('is followed from a row on, then as things happen, beginnings first', async () => {
-    await log.append(id, [entry(), entry(), entry()]);
+    await log.append(id, [egressEntry(), egressEntry(), egressEntry()]);
     const stream = await follow('&after=1');
     expect((await stream.next(2)).map((event) => event.id)).toEqual([2, 3]);
-    journal.record(id, record({ outcome: 'open', host: 'live' }));
+    journal.record(id, egressRecord({ outcome: 'open', host: 'live' }));
     expect(await stream.next(1)).toMatchObject([{ id: null, host: 'live', outcome: 'open' }]);
-    journal.record(id, record({ host: 'live' }));
+    journal.record(id, egressRecord({ host: 'live' }));
     expect(await stream.next(1)).toMatchObject([{ id: 4, host: 'live', outcome: 'closed' }]);
     stream.stop();
   });
 
   it('is followed from now on when no row is named, and only for what was asked for', async () => {
-    await log.append(id, [entry({ allowed: false })]);
+    await log.append(id, [egressEntry({ allowed: false })]);
     const stream = await follow('&verdict=denied&host=test');
-    journal.record(id, record({ outcome: 'open' }));
-    journal.record(id, record());
-    journal.record(id, record({ host: 'b.test', allowed: false, outcome: 'denied' }));
+    journal.record(id, egressRecord({ outcome: 'open' }));
+    journal.record(id, egressRecord());
+    journal.record(id, egressRecord({ host: 'b.test', allowed: false, outcome: 'denied' }));
     await journal.flush();
-    journal.record(id, record({ host: 'test', allowed: false, outcome: 'denied' }));
+    journal.record(id, egressRecord({ host: 'test', allowed: false, outcome: 'denied' }));
     expect((await stream.next(2)).map((event) => [event.id, event.host])).toEqual([
       [3, 'b.test'],
       [4, 'test'],
@@ -163,7 +145,7 @@ describe('the egress log', () => {
   });
 
   it('says how much is gone when it is followed from a row that is not kept any more', async () => {
-    const many = Array.from({ length: 10_000 }, () => entry());
+    const many = Array.from({ length: 10_000 }, () => egressEntry());
     await log.append(id, many);
     await log.append(id, many.slice(0, 50));
     const stream = await follow('&after=7');

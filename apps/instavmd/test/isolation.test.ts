@@ -17,6 +17,8 @@ type Victim = {
   task: string;
   pty: string;
   key: string;
+  link: string;
+  domain: string;
 };
 
 type Attempt = {
@@ -86,6 +88,14 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   'PATCH /v1/shares/{id}': absent({ id: 'share', body: { is_public: true } }),
   'DELETE /v1/shares/{id}': absent({ id: 'share' }),
   'POST /v1/shares/{id}/token': absent({ id: 'share' }),
+  'DELETE /v1/shares/{id}/links/{link}': absent({ id: 'share' }),
+  'GET /v2/previews/ca': own(),
+  'POST /v1/custom-domains': absent({ body: ({ share }: Victim) => ({ domain: 'mine.example.com', share_id: share }) }),
+  'GET /v1/custom-domains': own({ isOfAll: true }),
+  'GET /v1/custom-domains/{id}': absent({ id: 'domain' }),
+  'DELETE /v1/custom-domains/{id}': absent({ id: 'domain' }),
+  'POST /v1/custom-domains/{id}/verify': absent({ id: 'domain' }),
+  'GET /v1/custom-domains/{id}/health': absent({ id: 'domain' }),
   'GET /v1/users/me': own(),
   'GET /v1/users/me/usage-breakdown': own(),
   'GET /v1/credits/summary': own(),
@@ -168,10 +178,13 @@ beforeAll(async () => {
   const post = async (path: string, body: object) => (await owner.json('POST', path, body)).body;
   const sid = await owner.createSession({ metadata: { team: 'a' } });
   const { vm_id: vm } = (await owner.request('GET', `/v1/sessions/session/${sid}`)).body;
+  const share = (await post('/v1/shares', { session_id: sid, port: 3000 })).share_id;
   victim = {
     ...{ sid, vm, account: (await owner.request('GET', '/v1/users/me')).body.id },
     snapshot: (await post(`/v2/sandboxes/${sid}/snapshots`, { name: 'of the victim' })).id,
-    share: (await post('/v1/shares', { session_id: sid, port: 3000 })).share_id,
+    share,
+    link: (await post(`/v1/shares/${share}/token`, {})).link_id,
+    domain: String((await post('/v1/custom-domains', { domain: 'victim.example.com', share_id: share })).id),
     task: (await post('/execute_async', { session_id: sid, command: 'echo secret', language: 'bash' })).task_id,
     pty: (await post(`/v1/sessions/${sid}/pty/sessions`, {})).session_id,
     key: String((await post('/v1/api-keys/', { name: 'of the victim' })).id),
@@ -202,6 +215,11 @@ function ask(api: Api, operation: string, { id, query = '', body, raw }: Attempt
 }
 
 describe('what belongs to somebody else', () => {
+  it('is really there', () => {
+    for (const [what, id] of Object.entries(victim))
+      expect([what, id]).toEqual([what, expect.stringMatching(/^(?!undefined).+/)]);
+  });
+
   it('has a line in the table for every route, and no line for none', () => {
     expect(Object.keys(TABLE).sort()).toEqual(operations().sort());
   });

@@ -18,6 +18,7 @@ import {
   Accounts,
   ApiKeys,
   type Database,
+  domainRecords,
   openDatabase,
   sandboxRecords,
   shareRecords,
@@ -33,8 +34,9 @@ import { PtyTokens } from '../src/pty-tokens.ts';
 import { noLimits } from './no-limits.ts';
 
 const ADDRESSES: PreviewAddresses = {
+  authority: { domain: 'preview.test', certPem: 'PEM' },
   urlOf: (id) => `https://${id}.preview.test:8443`,
-  signedUrlOf: (id, expiresAt) => `https://${id}.preview.test:8443/?until=${expiresAt.toISOString()}`,
+  signedUrlOf: (id, link, expiresAt) => `https://${id}.preview.test:8443/?${link}=${expiresAt.toISOString()}`,
 };
 const NOWHERE = 'shraaaaaaaaaaaaaaaaaaaa';
 
@@ -53,6 +55,10 @@ beforeEach(async () => {
     key = given;
   });
   shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
+  targets = previewTargets({
+    ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
+    sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
+  });
 });
 afterEach(async () => {
   for (const app of open.splice(0)) await app.close();
@@ -69,6 +75,7 @@ async function sandbox(state: SandboxState = 'running', accountId: AccountId = a
   await sandboxRecords(database).insert(record);
   return record;
 }
+const recordOf = async (id: SandboxId) => (await sandboxRecords(database).find(id)) as SandboxRecord;
 const become = (id: SandboxId, state: SandboxState) => sandboxRecords(database).update(id, 1, { state });
 
 // biome-ignore lint/suspicious/noExplicitAny: answers are whatever the server sent; the tests look at them.
@@ -117,6 +124,7 @@ describe('shares over HTTP', () => {
         url: `https://${body.share_id}.preview.test:8443`,
         port: 8000,
         is_public: false,
+        rewrite_host: false,
         session_id: id,
         created_at: expect.any(String),
       },
@@ -142,6 +150,21 @@ describe('shares over HTTP', () => {
     expect(await visibility({})).toBe(true);
     expect(await visibility({ is_public: null })).toBe(true);
     expect(await visibility({ is_public: false })).toBe(false);
+  });
+
+  it('tell the program the name of visitors, or its own when that is asked for', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const share = async (fields: object) =>
+      (await call('POST', '/v1/shares', { port: 80, session_id: id, ...fields })).body;
+    const { share_id, rewrite_host } = await share({ is_public: true });
+    expect(rewrite_host).toBe(false);
+    expect(await share({ rewrite_host: true })).toMatchObject({ is_public: true, rewrite_host: true });
+    expect(await share({})).toMatchObject({ rewrite_host: true });
+    const patch = (body: object) => call('PATCH', `/v1/shares/${share_id}`, body);
+    expect((await patch({ is_public: false })).body).toMatchObject({ is_public: false, rewrite_host: true });
+    expect((await patch({ rewrite_host: false })).body).toMatchObject({ is_public: false, rewrite_host: false });
+    expect((await patch({ rewrite_host: null })).body.code).toBe('invalid_argument');
   });
 
   it('are read, listed, made public and private', async () => {
@@ -182,11 +205,57 @@ describe('shares over HTTP', () => {
     const link = async (body?: object) => (await call('POST', `/v1/shares/${share_id}/token`, body)).body;
     const secondsOf = ({ expires_at }: { expires_at: string }) => (Date.parse(expires_at) - Date.now()) / 1000;
     const hour = await link();
-    expect(hour.url).toBe(`https://${share_id}.preview.test:8443/?until=${hour.expires_at}`);
+    expect(hour.url).toBe(`https://${share_id}.preview.test:8443/?${hour.link_id}=${hour.expires_at}`);
     expect(secondsOf(hour)).toBeGreaterThan(3_500);
     expect(secondsOf(await link({ ttl_seconds: 60 }))).toBeLessThanOrEqual(60);
     for (const ttl_seconds of [0, 1.5, 7 * 86_400 + 1])
       expect((await link({ ttl_seconds })).code).toBe('invalid_argument');
+  });
+
+  it('take a link back, and say so to who is in through it', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    const { share_id } = (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
+    const path = `/v1/shares/${share_id}`;
+    const told: string[] = [];
+    shares.onWithdrawn((share, what) => told.push(share, what));
+    const { link_id } = (await call('POST', `${path}/token`)).body;
+    expect(await targets.isLinkRevoked(share_id, link_id)).toBe(false);
+    for (let round = 0; round < 2; round++)
+      expect(await call('DELETE', `${path}/links/${link_id}`)).toMatchObject({
+        status: 200,
+        body: { link_id, revoked: true },
+      });
+    expect(await targets.isLinkRevoked(share_id, link_id)).toBe(true);
+    expect(told.slice(0, 2)).toEqual([share_id, link_id]);
+    expect(await call('DELETE', `${path}/links/nonsense`)).toMatchObject({ body: { code: 'invalid_argument' } });
+    await call('DELETE', path);
+    expect(await call('DELETE', `${path}/links/${link_id}`)).toMatchObject({ body: { code: 'share_not_found' } });
+  });
+
+  it('are listed in pages', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    for (const port of [1, 2, 3]) await call('POST', '/v1/shares', { port, session_id: id });
+    const page = async (query: string) => (await call('GET', `/v1/shares?${query}`)).body;
+    const all = (await page('')).shares as { share_id: string }[];
+    expect((await page('limit=2')).shares).toEqual(all.slice(0, 2));
+    const [, second] = all;
+    expect((await page(`limit=2&before=${second?.share_id}`)).shares).toEqual(all.slice(2));
+    for (const wrong of ['limit=0', 'limit=1001', 'limit=x']) expect((await page(wrong)).code).toBe('invalid_argument');
+    for (const nobodys of ['before=x', `before=${NOWHERE}`]) expect((await page(nobodys)).code).toBe('share_not_found');
+  });
+
+  it('are a thousand at most in an account, and those that are there can still be asked for and changed', async () => {
+    const call = await serve();
+    const { id } = await sandbox();
+    for (let port = 1; port <= 1_000; port++) await shares.open(await recordOf(id), port);
+    const body = { session_id: id, port: 1_001 };
+    expect(await call('POST', '/v1/shares', body)).toMatchObject({ status: 429, body: { code: 'quota_exceeded' } });
+    const there = await call('POST', '/v1/shares', { session_id: id, port: 1, is_public: true });
+    expect(there).toMatchObject({ status: 200, body: { is_public: true } });
+    await call('DELETE', `/v1/shares/${there.body.share_id}`);
+    expect((await call('POST', '/v1/shares', body)).status).toBe(200);
   });
 
   it('are what app-url answers: a link for as long as the session lives, or the URL of what is public already', async () => {
@@ -196,7 +265,7 @@ describe('shares over HTTP', () => {
     expect([status, body]).toEqual([
       200,
       {
-        direct_url: expect.stringContaining(`https://${body.share_id}.preview.test:8443/?until=`),
+        direct_url: expect.stringContaining(`https://${body.share_id}.preview.test:8443/?lnk`),
         url: body.direct_url,
         share_id: expect.any(String),
         is_public: false,
@@ -238,6 +307,13 @@ describe('shares over HTTP', () => {
     expect((await call('GET', `/v1/shares/${share_id}`)).status).toBe(404);
   });
 
+  it("have a certificate authority that clients can ask for, unless the certificate is the operator's own", async () => {
+    const asked = (await (await serve())('GET', '/v2/previews/ca')).body;
+    expect(asked).toEqual({ domain: 'preview.test', certificate: 'PEM' });
+    const own = await serve({ ...ADDRESSES, authority: undefined });
+    expect(await own('GET', '/v2/previews/ca')).toMatchObject({ status: 403, body: { code: 'not_available' } });
+  });
+
   it('belong to their account', async () => {
     const call = await serve();
     const { id, incarnationId } = await sandbox();
@@ -253,6 +329,8 @@ describe('shares over HTTP', () => {
       await call('PATCH', path, { revoke: true }, stranger),
       await call('DELETE', path, undefined, stranger),
       await call('POST', `${path}/token`, undefined, stranger),
+      await call('DELETE', `${path}/links/lnkaaaaaaaaaaaaaaaa`, undefined, stranger),
+      await call('GET', `/v1/shares?before=${share_id}`, undefined, stranger),
       await call('POST', '/v1/shares', { port: 1, session_id: id }, stranger),
       await call('POST', '/v1/shares', { port: 1, vm_id: incarnationId }, stranger),
       await call('GET', `/v1/shares?session_id=${id}`, undefined, stranger),
@@ -290,7 +368,7 @@ describe('shares over HTTP', () => {
     const { id } = await sandbox();
     const { share_id } = (await (await serve())('POST', '/v1/shares', { port: 1, session_id: id })).body;
     const off = await serve(null);
-    const paths = [`/v1/shares`, `/v1/shares/${share_id}`, `/v1/sessions/app-url/${id}`];
+    const paths = ['/v2/previews/ca', `/v1/shares`, `/v1/shares/${share_id}`, `/v1/sessions/app-url/${id}`];
     const answers = await Promise.all(paths.map((path) => off('GET', path)));
     answers.push(await off('POST', '/v1/shares', { port: 1, session_id: id }));
     for (const { status, body } of answers) {
@@ -322,12 +400,20 @@ describe('shares as the preview proxy sees them', () => {
       },
     };
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
-    targets = previewTargets({ shares, sandboxes, keys: new ApiKeys(database) });
+    targets = previewTargets({ shares, sandboxes, keys: new ApiKeys(database), domains: domainRecords(database) });
+  });
+
+  it('tell the program its own name when that is asked for', async () => {
+    const record = await sandbox();
+    const share = await shares.open(record, 8000);
+    expect((await targets.find(share.id))?.serviceAuthority).toBeUndefined();
+    await shares.change(account.id, share.id, { rewriteHost: true });
+    expect((await targets.find(share.id))?.serviceAuthority).toBe('localhost:8000');
   });
 
   async function target(isPublic = true) {
     const record = await sandbox();
-    const { id } = await shares.open(record, 8000, isPublic);
+    const { id } = await shares.open(record, 8000, { isPublic });
     return { record, id, target: (await targets.find(id)) as NonNullable<Awaited<ReturnType<typeof targets.find>>> };
   }
   const closed = (stream: Duplex) => new Promise<void>((done) => stream.once('close', () => done()));
@@ -400,53 +486,20 @@ describe('shares as the preview proxy sees them', () => {
     expect(events.at(-1)).toBe('released');
   });
 
-  it('close what is open when they are revoked, and made private what came in while they were public', async () => {
-    const { id, target: found } = await target();
-    const stranger = await found.connect(never);
-    await shares.setPublic(account.id, id, false);
-    await closed(stranger);
-    const owners = await (await targets.find(id))?.connect(never);
-    await shares.setPublic(account.id, id, false);
-    expect(owners?.destroyed).toBe(false);
-    await shares.revoke(account.id, id);
-    await closed(owners as Duplex);
-    expect(events.filter((event) => event === 'released')).toHaveLength(2);
-  });
-
   it('are told of only when a right was lost', async () => {
     const told: string[] = [];
-    shares.onWithdrawn((_, how) => told.push(how));
+    shares.onWithdrawn((_, what) => told.push(what));
     const record = await sandbox();
     const { id } = await shares.open(record, 8000);
-    await shares.open(record, 8000, false);
-    await shares.setPublic(account.id, id, false);
-    await shares.open(record, 8000, true);
-    await shares.setPublic(account.id, id, true);
+    await shares.open(record, 8000, { isPublic: false });
+    await shares.change(account.id, id, { isPublic: false });
+    await shares.open(record, 8000, { isPublic: true });
+    await shares.change(account.id, id, { isPublic: true });
     expect(told).toEqual([]);
-    await shares.open(record, 8000, false);
-    await shares.open(record, 8000, false);
+    await shares.open(record, 8000, { isPublic: false });
+    await shares.open(record, 8000, { isPublic: false });
     await shares.revoke(account.id, id);
     await shares.revoke(account.id, id);
-    expect(told).toEqual(['private', 'revoked']);
-  });
-
-  it('let nobody in who was on the way when they were revoked or made private', async () => {
-    const { id, target: found } = await target();
-    let stream = new PassThrough();
-    connectPort = async () => {
-      await shares.setPublic(account.id, id, false);
-      return stream;
-    };
-    await expect(found.connect(never)).rejects.toMatchObject({ code: 'share_not_found' });
-    expect(stream.destroyed).toBe(true);
-    // Found while it was public, dialled afterwards.
-    await expect(found.connect(never)).rejects.toMatchObject({ code: 'share_not_found' });
-    const isPrivate = await targets.find(id);
-    stream = new PassThrough();
-    connectPort = async () => {
-      await shares.revoke(account.id, id);
-      throw new Error('refused');
-    };
-    await expect(isPrivate?.connect(never)).rejects.toMatchObject({ code: 'share_not_found' });
+    expect(told).toEqual(['public', 'share']);
   });
 });

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 /// A flow reads in pieces between these, larger as long as it fills them: an idle one holds none, a busy one few.
 const LEAST_READ: usize = 4 * 1024;
-const MOST_READ: usize = 128 * 1024;
+const MOST_READ: usize = 64 * 1024;
 /// One call takes so much, in so many pieces.
 const MOST_WRITTEN: usize = 256 * 1024;
 const MOST_PIECES: usize = 64;

@@ -2,19 +2,20 @@
  * The typed client of one guest agent over one byte stream: SYNC exchange, then gRPC on HTTP/2 with prior knowledge. It does
  * not retry and has no policy; a lost stream ends it.
  */
-import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from 'node:http2';
+import { type ClientHttp2Session, connect } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { type Client, createClient, type Transport } from '@connectrpc/connect';
 import { createGrpcTransport, type GrpcTransportOptions } from '@connectrpc/connect-node';
 import { AgentError } from './errors.ts';
 import { Exec, Files, Lifecycle, Pty } from './gen/agent_pb.js';
 import { synchronize } from './handshake.ts';
+import { withResettingClose } from './http2-quirks.ts';
 import { openTunnel, type TunnelOptions } from './tunnel.ts';
 
-/** A stalled stream holds at most this much. */
-const STREAM_WINDOW_BYTES = 1024 * 1024;
-/** The largest there is (RFC 9113 §6.9.1): however many streams stall, one that moves never waits for them. */
-const CONNECTION_WINDOW_BYTES = 2 ** 31 - 1;
+/** A stalled stream holds at most this much, and what somebody types comes behind as much of every bulk transfer at worst. */
+const STREAM_WINDOW_BYTES = 128 * 1024;
+/** Bounds what is on its way. Node gives it back as data comes, read or not, so that streams that stall take nothing from the rest. */
+const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
 const MAX_FRAME_BYTES = 256 * 1024;
 /** The largest single message that a guest may send; contents come in chunks far below. */
 const READ_MAX_BYTES = 4 * 1024 * 1024;
@@ -100,24 +101,11 @@ function onSession(session: ClientHttp2Session): NonNullable<GrpcTransportOption
     async request(method, path, headers, options) {
       if (session.destroyed || session.closed)
         throw new AgentError('channel_lost', 'the channel to the guest is closed');
-      return resetBeforeEnd(session.request({ ...headers, ':method': method, ':path': path }, options));
+      const call = session.request({ ...headers, ':method': method, ':path': path }, options);
+      return withResettingClose(call, () => new AgentError('cancelled', 'the call was given up'));
     },
     notifyResponseByteRead() {},
   };
-}
-
-/**
- * Node ends the request when it cancels a stream, and only then resets it; gRPC servers in their turn take CANCEL for an end. Either
- * would let a file that was given up half-way look complete. A request that is not at its end is therefore reset as an error, at once.
- */
-function resetBeforeEnd(stream: ClientHttp2Stream): ClientHttp2Stream {
-  const close = stream.close.bind(stream);
-  stream.close = (code, callback) => {
-    if (code === undefined || code === constants.NGHTTP2_NO_ERROR || stream.writableEnded) return close(code, callback);
-    if (callback !== undefined) stream.once('close', callback);
-    stream.destroy(new AgentError('cancelled', 'the call was given up'));
-  };
-  return stream;
 }
 
 /** Errors of calls, and of the streams they answer with, carry the guest's reason. */

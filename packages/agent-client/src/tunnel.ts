@@ -1,7 +1,8 @@
 /** Tunnels to ports of the guest: `CONNECT localhost:PORT` on the control channel's HTTP/2 (RFC 9113 §8.5). */
-import { type ClientHttp2Session, type ClientHttp2Stream, constants, type IncomingHttpHeaders } from 'node:http2';
+import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { AgentError } from './errors.ts';
+import { withoutEmptyWrites, withoutFalseEnds } from './http2-quirks.ts';
 
 export type TunnelOptions = {
   /** Gives up the attempt, not the tunnel. */
@@ -31,10 +32,8 @@ export function openTunnel(
   const isLost = (): boolean => session.destroyed || session.closed;
   if (isLost()) return Promise.reject(new AgentError('channel_lost', 'the channel to the guest is closed'));
   if (signal?.aborted === true) return Promise.reject(new AgentError('cancelled', 'the attempt was given up'));
-  const stream = withoutFalseEnds(
-    session,
-    session.request({ ':method': 'CONNECT', ':authority': `localhost:${port}` }, { endStream: false }),
-  );
+  const request = session.request({ ':method': 'CONNECT', ':authority': `localhost:${port}` }, { endStream: false });
+  const stream = withoutEmptyWrites(withoutFalseEnds(request, () => endOf(session, request)));
   return new Promise((resolve, reject) => {
     const settle = (): void => {
       clearTimeout(timer);
@@ -74,25 +73,6 @@ function refusal(headers: IncomingHttpHeaders & { ':status'?: number }, port: nu
   return known === undefined
     ? new AgentError('protocol', `the guest refused a tunnel to port ${port} with status ${headers[':status']}`)
     : new AgentError(known.reason, `${known.message} ${port}`);
-}
-
-/**
- * Node takes a stream that is destroyed without an error, here or by the guest's reset, for one that has ended: its reader is told of an end, and
- * the guest is sent NO_ERROR, which is an orderly end too (RFC 9113 §8.1). What was cut off would look complete.
- */
-function withoutFalseEnds(session: ClientHttp2Session, stream: ClientHttp2Stream): ClientHttp2Stream {
-  const destroy = stream._destroy.bind(stream);
-  stream._destroy = (error, callback) => {
-    if (stream.closed && stream.rstCode === constants.NGHTTP2_NO_ERROR) {
-      destroy(error, callback);
-      return;
-    }
-    stream.push = () => false;
-    const seen = error ?? endOf(session, stream);
-    destroy(seen ?? new AgentError('cancelled', 'the tunnel was given up'), () => callback(seen));
-  };
-  stream.on('error', () => {});
-  return stream;
 }
 
 /** @returns null for one that was ended here */

@@ -5,7 +5,7 @@ import { connect, createServer as createListener, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { ACKN, AgentClient, SYNC } from '@instavm/agent-client';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 
 const DEADLINE_MS = 10_000;
 const NONCE_BYTES = 16;
@@ -26,7 +26,7 @@ afterEach(() => {
 
 /** @param answer sees every CONNECT first */
 async function guest(answer: (stream: ServerHttp2Stream) => void): Promise<Guest> {
-  const server: Http2Server = createServer();
+  const server: Http2Server = createServer({ maxSessionMemory: 1_000 });
   const authorities: string[] = [];
   const streams: ServerHttp2Stream[] = [];
   const waiting: ((stream: ServerHttp2Stream) => void)[] = [];
@@ -117,6 +117,45 @@ describe('a tunnel', () => {
     giveUp.abort();
     await expect(attempt).rejects.toMatchObject({ reason: 'cancelled' });
     if (!stream.aborted) await once(stream, 'aborted');
+  });
+
+  it('carries what is written together with empty writes, as Node’s HTTP client does at the end of each request', async () => {
+    const other = await guest(grant);
+    const tunnel = await open(other);
+    const heard = text(await other.next());
+    const written: string[] = [];
+    tunnel.cork();
+    tunnel.write('', 'latin1');
+    tunnel.write('POST / HTTP/1.1\r\n', 'latin1', () => written.push('head'));
+    tunnel.write(Buffer.from('{}'));
+    tunnel.write('', 'latin1', () => written.push('end'));
+    tunnel.uncork();
+    await new Promise((resolve) => setImmediate(resolve));
+    tunnel.cork();
+    tunnel.write('');
+    tunnel.write('');
+    tunnel.uncork();
+    tunnel.end();
+    expect(await heard).toBe('POST / HTTP/1.1\r\n{}');
+    expect(written).toEqual(['head', 'end']);
+  });
+
+  it('carries what others do not read for long: together they may hold more than a connection has room for', async () => {
+    const window = 128 * 1024;
+    const other = await guest((stream) => {
+      stream.respond({ ':status': 200 });
+      stream.write(Buffer.alloc(2 * window));
+    });
+    const stalled: Duplex[] = [];
+    while (stalled.length * window <= 64 * 1024 * 1024) stalled.push(await open(other));
+    const full = (tunnel: Duplex): boolean => {
+      tunnel.read(0);
+      return tunnel.readableLength >= window;
+    };
+    await vi.waitFor(() => expect(stalled.every(full)).toBe(true), { timeout: 20_000 });
+    const tunnel = await open(other);
+    expect(((await once(tunnel, 'data')) as [Buffer])[0].length).toBeGreaterThan(0);
+    for (const each of stalled) each.destroy();
   });
 
   it('is not ended by the signal of the attempt that opened it', async () => {

@@ -15,12 +15,15 @@ export type SnapshotId = Branded<'SnapshotId'>;
 export type FilesId = Branded<'FilesId'>;
 /** `shr` and 20 base-32 characters: a DNS label, which the address of the share begins with. */
 export type ShareId = Branded<'ShareId'>;
+/** `lnk` and 16 base-32 characters: one link to a private share, and what it became. */
+export type LinkId = Branded<'LinkId'>;
 /** Hex digest over everything a template is made from; equal keys are interchangeable. */
 export type TemplateKey = Branded<'TemplateKey'>;
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const SNAPSHOT = /^snap_[a-z2-7]{20}$/;
 const SHARE = /^shr[a-z2-7]{20}$/;
+const LINK = /^lnk[a-z2-7]{16}$/;
 const INCARNATION = /^vm_[a-z2-7]{20}$/;
 
 /** @returns undefined when the text is not the canonical form of a sandbox id */
@@ -44,6 +47,11 @@ export function parseShareId(text: string): ShareId | undefined {
   return SHARE.test(text) ? (text as ShareId) : undefined;
 }
 
+/** @returns undefined when the text is not the id of a link */
+export function parseLinkId(text: string): LinkId | undefined {
+  return LINK.test(text) ? (text as LinkId) : undefined;
+}
+
 export const newSandboxId = (): SandboxId => crypto.randomUUID() as SandboxId;
 
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
@@ -55,3 +63,4 @@ export const newAccountId = (): AccountId => `acct_${base32(20)}` as AccountId;
 export const newSnapshotId = (): SnapshotId => `snap_${base32(20)}` as SnapshotId;
 export const newFilesId = (): FilesId => `files_${base32(20)}` as FilesId;
 export const newShareId = (): ShareId => `shr${base32(20)}` as ShareId;
+export const newLinkId = (): LinkId => `lnk${base32(16)}` as LinkId;

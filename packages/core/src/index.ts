@@ -1,6 +1,9 @@
 export { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
 export * from './cleanup.ts';
 export * from './clock.ts';
+export * from './domain.ts';
+export { challengeOf, type DomainName, parseDomainName } from './domain-name.ts';
+export { type DomainPorts, Domains, MAX_DOMAINS_PER_ACCOUNT, takenByOther } from './domains.ts';
 export * from './egress.ts';
 export { NOT_LISTED } from './egress-batch.ts';
 export * from './egress-journal.ts';

@@ -1,14 +1,14 @@
 /**
- * Shares: which ports of sandboxes have an address, and who may use it. A share exists while it is not revoked and its sandbox has not
+ * Shares: which ports of sandboxes have an address, who may use it, and which links to it were taken back. A share exists while it is not revoked and its sandbox has not
  * ended. How bytes reach the port is the preview proxy's.
  */
-import { InstaVMError } from '@instavm/wire';
+import { InstaVMError, MAX_LINK_SECONDS } from '@instavm/wire';
 import type { Clock } from './clock.ts';
-import { type AccountId, newShareId, type SandboxId, type ShareId } from './ids.ts';
+import { type AccountId, type LinkId, newShareId, type SandboxId, type ShareId } from './ids.ts';
 import { absence } from './parts.ts';
 import type { SandboxRecords } from './records.ts';
 import type { SandboxRecord } from './sandbox.ts';
-import type { ShareRecord, ShareRecords } from './share.ts';
+import type { ShareChange, ShareRecord, ShareRecords } from './share.ts';
 import { ENDED_STATES } from './states.ts';
 
 export type SharePorts = {
@@ -17,8 +17,14 @@ export type SharePorts = {
   readonly clock: Clock;
 };
 
-export type Withdrawal = 'revoked' | 'private';
-export type WithdrawalListener = (id: ShareId, how: Withdrawal) => void;
+/** What lets nobody in any more: the whole share, that it was public, or one link to it. */
+export type Withdrawal = 'share' | 'public' | LinkId;
+export type WithdrawalListener = (id: ShareId, what: Withdrawal) => void;
+
+/** Open in one account at once. */
+const MOST_OPEN = 1_000;
+/** Links of one share, within the time that one is good for. */
+const MOST_REVOKED_LINKS = 1_000;
 
 export class Shares {
   readonly #ports: SharePorts;
@@ -30,16 +36,24 @@ export class Shares {
 
   /**
    * The share of a port, the same one each time until it is revoked.
-   * @param isPublic left out, a new one is private and one that is there stays as it is
-   * @throws lease_expired, invalid_state for a sandbox that has ended; share_not_found when it is revoked meanwhile
+   * @param wanted what is left out is false of a new one, and stays as it is of one that is there
+   * @throws lease_expired, invalid_state for a sandbox that has ended; quota_exceeded; share_not_found when it is revoked meanwhile
    */
-  async open(sandbox: SandboxRecord, port: number, isPublic?: boolean): Promise<ShareRecord> {
+  async open(sandbox: SandboxRecord, port: number, wanted: ShareChange = {}): Promise<ShareRecord> {
     if (ENDED_STATES.includes(sandbox.state)) throw absence(sandbox);
     const { id: sandboxId, accountId } = sandbox;
     const createdAt = this.#ports.clock.now();
-    const wanted = { id: newShareId(), accountId, sandboxId, port, isPublic: isPublic ?? false, createdAt };
-    const share = await this.#ports.shares.open({ ...wanted, revokedAt: null });
-    return isPublic === undefined || share.isPublic === isPublic ? share : this.#change(share.id, isPublic);
+    const { isPublic = false, rewriteHost = false } = wanted;
+    const made = { id: newShareId(), accountId, sandboxId, port, isPublic, rewriteHost, createdAt, revokedAt: null };
+    const share = await this.#ports.shares.open(made, MOST_OPEN);
+    if (share === undefined)
+      throw new InstaVMError('quota_exceeded', `${MOST_OPEN} ports are shared; this account may share no more`, {
+        hint: 'Revoke shares that are no longer needed; GET /v1/shares lists them.',
+      });
+    const isSo =
+      (wanted.isPublic ?? share.isPublic) === share.isPublic &&
+      (wanted.rewriteHost ?? share.rewriteHost) === share.rewriteHost;
+    return isSo ? share : this.#change(share.id, wanted);
   }
 
   /** For who only has the address. @returns undefined when there is no such share, it is revoked, or its sandbox has ended */
@@ -57,38 +71,60 @@ export class Shares {
     return share;
   }
 
-  /** Newest first. */
-  list(accountId: AccountId, limit: number, sandboxId?: SandboxId): Promise<ShareRecord[]> {
-    return this.#ports.shares.list(accountId, limit, sandboxId);
+  /** Newest first; those after `before`, which may be revoked by now. @throws share_not_found for a `before` that is none of the account */
+  async list(
+    accountId: AccountId,
+    page: { readonly limit: number; readonly sandboxId?: SandboxId | undefined; readonly before?: ShareId | undefined },
+  ): Promise<ShareRecord[]> {
+    const before = page.before && (await this.#ports.shares.find(page.before));
+    if (page.before && before?.accountId !== accountId) throw noShare(page.before);
+    return this.#ports.shares.list(accountId, { ...page, before });
   }
 
   /** @throws share_not_found */
-  async setPublic(accountId: AccountId, id: ShareId, isPublic: boolean): Promise<ShareRecord> {
+  async change(accountId: AccountId, id: ShareId, change: ShareChange): Promise<ShareRecord> {
     await this.get(accountId, id);
-    return this.#change(id, isPublic);
+    return this.#change(id, change);
   }
 
   /** Success when it is revoked already, and when its sandbox has ended. @throws share_not_found, also for another account's */
   async revoke(accountId: AccountId, id: ShareId): Promise<void> {
     const share = await this.#ports.shares.find(id);
     if (share?.accountId !== accountId) throw noShare(id);
-    if (await this.#ports.shares.update(id, { revokedAt: this.#ports.clock.now() })) this.#tell(id, 'revoked');
+    if (await this.#ports.shares.update(id, { revokedAt: this.#ports.clock.now() })) this.#tell(id, 'share');
   }
 
-  /** `listener` is told when a share is revoked and when a public one becomes private: who came in may have lost the right to it. */
+  /** One link, and the cookies that it became. Success when it is revoked already, has ended, or never was. @throws share_not_found, quota_exceeded */
+  async revokeLink(accountId: AccountId, id: ShareId, linkId: LinkId): Promise<void> {
+    await this.get(accountId, id);
+    const now = this.#ports.clock.now();
+    const forget = new Date(now.getTime() - MAX_LINK_SECONDS * 1_000);
+    if (!(await this.#ports.shares.revokeLink(id, linkId, now, forget, MOST_REVOKED_LINKS)))
+      throw new InstaVMError('quota_exceeded', `${MOST_REVOKED_LINKS} links of this share are revoked already`, {
+        hint: 'Revoke the share, and with it every link; the port can be shared again.',
+      });
+    this.#tell(id, linkId);
+  }
+
+  isLinkRevoked(id: ShareId, linkId: LinkId): Promise<boolean> {
+    return this.#ports.shares.isLinkRevoked(id, linkId);
+  }
+
+  /** `listener` is told of what lets nobody in any more, after it does not. */
   onWithdrawn(listener: WithdrawalListener): void {
     this.#listeners.add(listener);
   }
 
-  async #change(id: ShareId, isPublic: boolean): Promise<ShareRecord> {
-    const before = await this.#ports.shares.update(id, { isPublic });
+  async #change(id: ShareId, change: ShareChange): Promise<ShareRecord> {
+    const before = await this.#ports.shares.update(id, change);
     if (before === undefined) throw noShare(id);
-    if (before.isPublic && !isPublic) this.#tell(id, 'private');
-    return { ...before, isPublic };
+    const { isPublic = before.isPublic, rewriteHost = before.rewriteHost } = change;
+    if (before.isPublic && !isPublic) this.#tell(id, 'public');
+    return { ...before, isPublic, rewriteHost };
   }
 
-  #tell(id: ShareId, how: Withdrawal): void {
-    for (const listener of this.#listeners) listener(id, how);
+  #tell(id: ShareId, what: Withdrawal): void {
+    for (const listener of this.#listeners) listener(id, what);
   }
 }
 

@@ -1,25 +1,19 @@
 /** What becomes of what guests do, between the gateway and the log. */
+import { egressRecord } from '@instavm/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type EgressEntry, EgressJournal, type EgressLog, type EgressRecord, newSandboxId } from '../src/index.ts';
 import { ManualClock } from './fakes.ts';
 
-const record = (fields: Partial<EgressRecord> = {}): EgressRecord => ({
-  at: new Date('2026-01-01T00:00:00Z'),
-  kind: 'connect',
-  host: 'example.com',
-  port: 443,
-  address: '192.0.2.1',
-  allowed: true,
-  rule: 'allow_https',
-  outcome: 'closed',
-  reason: null,
-  bytesSent: 1,
-  bytesReceived: 2,
-  durationMs: 3,
-  ...fields,
-});
 const denial = (fields: Partial<EgressRecord> = {}): EgressRecord =>
-  record({ allowed: false, rule: 'default_deny', outcome: 'denied', reason: 'no', address: null, ...NONE, ...fields });
+  egressRecord({
+    allowed: false,
+    rule: 'default_deny',
+    outcome: 'denied',
+    reason: 'no',
+    address: null,
+    ...NONE,
+    ...fields,
+  });
 const NONE = { bytesSent: 0, bytesReceived: 0, durationMs: null };
 
 describe('the egress journal', () => {
@@ -42,8 +36,8 @@ describe('the egress journal', () => {
   });
 
   it('writes what happened in a quarter of a second at once', async () => {
-    journal.record(id, record());
-    journal.record(id, record({ host: 'other' }));
+    journal.record(id, egressRecord());
+    journal.record(id, egressRecord({ host: 'other' }));
     clock.advance(249);
     expect(written).toEqual([]);
     clock.advance(1);
@@ -55,8 +49,8 @@ describe('the egress journal', () => {
   it('makes one row of attempts that were alike and came to nothing, and none of a connection that began', async () => {
     for (let time = 0; time < 1_000; time++) journal.record(id, denial());
     journal.record(id, denial({ port: 80 }));
-    journal.record(id, record({ outcome: 'open' }));
-    for (let time = 0; time < 2; time++) journal.record(id, record());
+    journal.record(id, egressRecord({ outcome: 'open' }));
+    for (let time = 0; time < 2; time++) journal.record(id, egressRecord());
     await journal.flush();
     const rows = written[0]?.map(({ port, outcome, repeated }) => [port, outcome, repeated]);
     expect(rows).toEqual([
@@ -69,7 +63,7 @@ describe('the egress journal', () => {
 
   it('counts every attempt of a flood, in a bounded number of rows of bounded length', async () => {
     for (let time = 0; time < 5_000; time++) journal.record(id, denial({ host: `${time}.${'x'.repeat(2_000)}` }));
-    for (let time = 0; time < 5_000; time++) journal.record(id, record({ host: `${time}` }));
+    for (let time = 0; time < 5_000; time++) journal.record(id, egressRecord({ host: `${time}` }));
     await journal.flush();
     const rows = written[0] ?? [];
     expect(rows.length).toBeLessThan(300);
@@ -83,7 +77,7 @@ describe('the egress journal', () => {
 
   it('bounds what all sandboxes together have written at once', async () => {
     const ids = Array.from({ length: 50 }, () => newSandboxId());
-    for (const one of ids) for (let time = 0; time < 100; time++) journal.record(one, record());
+    for (const one of ids) for (let time = 0; time < 100; time++) journal.record(one, egressRecord());
     await journal.flush();
     expect(written.flat().length).toBeLessThan(2_048 + 2 * ids.length);
     expect(written.flat().reduce((sum, { repeated }) => sum + repeated, 0)).toBe(5_000);
@@ -91,12 +85,12 @@ describe('the egress journal', () => {
 
   it('does not fail with the log, and counts what could not be written in the next row that can', async () => {
     failing = true;
-    journal.record(id, record());
+    journal.record(id, egressRecord());
     journal.record(id, denial());
     await journal.flush();
     expect(warnings).toHaveLength(1);
     failing = false;
-    journal.record(id, record({ host: 'next' }));
+    journal.record(id, egressRecord({ host: 'next' }));
     await journal.flush();
     expect(written.flat().map(({ rule, allowed, repeated }) => [rule, allowed, repeated])).toEqual([
       ['allow_https', true, 1],
@@ -107,18 +101,18 @@ describe('the egress journal', () => {
 
   it('tells followers of what began at once, of what ended when it is written, and how much they missed', async () => {
     const follower = journal.follow(id);
-    journal.record(newSandboxId(), record({ outcome: 'open' }));
-    for (let time = 0; time < 1_500; time++) journal.record(id, record({ outcome: 'open' }));
+    journal.record(newSandboxId(), egressRecord({ outcome: 'open' }));
+    for (let time = 0; time < 1_500; time++) journal.record(id, egressRecord({ outcome: 'open' }));
     expect(await follower.news()).toBe(true);
     const { opened, missed } = follower.takeOpened();
     expect([opened.length, missed]).toEqual([1_000, 500]);
     expect(follower.takeOpened()).toEqual({ opened: [], missed: 0 });
     const next = follower.news();
-    journal.record(id, record());
+    journal.record(id, egressRecord());
     await journal.flush();
     expect(await next).toBe(true);
     const last = follower.news();
-    journal.record(id, record());
+    journal.record(id, egressRecord());
     await journal.stop();
     expect([await last, await follower.news()]).toEqual([false, false]);
     expect(written).toHaveLength(2);

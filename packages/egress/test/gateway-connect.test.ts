@@ -4,7 +4,7 @@ import { connect as connectTls } from 'node:tls';
 import { describe, expect, it } from 'vitest';
 import { addressesOf } from './support/dns-server.ts';
 import { bytesOf, resetStream } from './support/guest.ts';
-import { echo, hasLowPorts, listen, PUBLIC, policyOf, startRig, until } from './support/rig.ts';
+import { echo, listen, needLowPorts, PUBLIC, policyOf, startRig, until } from './support/rig.ts';
 
 describe('a CONNECT', () => {
   it('to a name that a rule allows reaches its address, and is written down when it opens and when it ends', async () => {
@@ -195,7 +195,8 @@ describe('Host and SNI', () => {
   const FRONT = '127.0.1.80';
   const request = (host: string) => `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`;
 
-  it.skipIf(!hasLowPorts)('have to agree with the name on port 80 when the name is why it is allowed', async () => {
+  it('have to agree with the name on port 80 when the name is why it is allowed', async (context) => {
+    needLowPorts(context);
     const seen: (string | undefined)[] = [];
     const server = createHttpServer((incoming, response) => {
       seen.push(incoming.headers.host);
@@ -226,25 +227,23 @@ describe('Host and SNI', () => {
     expect(String(await bytesOf(any.stream))).toContain('200 OK');
   });
 
-  it.skipIf(!hasLowPorts)(
-    'have to agree on port 443: a ClientHello for another name never reaches the server',
-    async () => {
-      const arrived: Buffer[] = [];
-      await listen((socket) => void socket.on('data', (chunk: Buffer) => arrived.push(chunk)), FRONT, 443);
-      const { guest, dns, ends } = await startRig({ policy: { allowedDomains: ['good.test'] } });
-      dns.host('good.test', FRONT);
-      const hello = async (servername: string): Promise<void> => {
-        const { stream } = await guest.ask('good.test:443');
-        connectTls({ socket: stream, servername }).on('error', () => {});
-      };
-      await hello('evil.test');
-      await until(() => ends().length === 1);
-      expect(ends()).toMatchObject([{ outcome: 'denied', rule: 'host_mismatch', bytesSent: 0 }]);
-      expect(ends()[0]?.reason).toContain('evil.test');
-      expect(arrived).toEqual([]);
-      await hello('good.test');
-      await until(() => arrived.length > 0);
-      expect(ends()).toHaveLength(1);
-    },
-  );
+  it('have to agree on port 443: a ClientHello for another name never reaches the server', async (context) => {
+    needLowPorts(context);
+    const arrived: Buffer[] = [];
+    await listen((socket) => void socket.on('data', (chunk: Buffer) => arrived.push(chunk)), FRONT, 443);
+    const { guest, dns, ends } = await startRig({ policy: { allowedDomains: ['good.test'] } });
+    dns.host('good.test', FRONT);
+    const hello = async (servername: string): Promise<void> => {
+      const { stream } = await guest.ask('good.test:443');
+      connectTls({ socket: stream, servername }).on('error', () => {});
+    };
+    await hello('evil.test');
+    await until(() => ends().length === 1);
+    expect(ends()).toMatchObject([{ outcome: 'denied', rule: 'host_mismatch', bytesSent: 0 }]);
+    expect(ends()[0]?.reason).toContain('evil.test');
+    expect(arrived).toEqual([]);
+    await hello('good.test');
+    await until(() => arrived.length > 0);
+    expect(ends()).toHaveLength(1);
+  });
 });

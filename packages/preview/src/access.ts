@@ -2,10 +2,10 @@
  * Who may see a private share. A link's token becomes a cookie of that host alone; programs send the token or an API key as a header; everyone
  * else is led to a page that says so, and that answers 200 because the official deploy flow polls private shares without credentials.
  */
-import type { Clock } from '@instavm/core';
+import type { Clock, LinkId } from '@instavm/core';
 import { COOKIE_NAME, type Field, ourCookies, TOKEN_HEADER, valuesOf } from './headers.ts';
 import type { PreviewTarget, PreviewTargets } from './targets.ts';
-import type { TokenSigner } from './tokens.ts';
+import type { Proof, TokenPurpose, TokenSigner } from './tokens.ts';
 
 export const PRIVATE_PAGE = '/.instavm/private';
 /** A link may be valid for longer; the cookie that it became is not. */
@@ -22,8 +22,11 @@ export type Asked = {
   readonly isWebSocket: boolean;
 };
 
+/** Why somebody is let in; when that ends, so does what they have under way. */
+export type Admission = 'public' | 'key' | LinkId;
+
 export type Access =
-  | { readonly kind: 'allowed' }
+  | { readonly kind: 'allowed'; readonly by: Admission }
   /** To the same address without the token. */
   | { readonly kind: 'enter'; readonly setCookie: string }
   | { readonly kind: 'denied'; readonly reason: 'private' | 'link_expired' };
@@ -43,34 +46,39 @@ export class AccessRules {
     const { shareId } = target;
     const now = this.#clock.now();
     if (asked.token !== undefined) {
-      const expiresAt = this.#signer.verify('link', shareId, asked.token, now);
-      if (!expiresAt && !target.isPublic) return { kind: 'denied', reason: 'link_expired' };
+      const link = await this.#proof('link', shareId, [asked.token], now);
+      if (!link && !target.isPublic) return { kind: 'denied', reason: 'link_expired' };
       const isVisit = !asked.isWebSocket && (asked.method === 'GET' || asked.method === 'HEAD');
-      if (expiresAt && isVisit) return { kind: 'enter', setCookie: this.#cookie(shareId, expiresAt, now) };
-      if (expiresAt) return { kind: 'allowed' };
+      if (link && isVisit) return { kind: 'enter', setCookie: this.#cookie(shareId, link, now) };
+      if (link) return { kind: 'allowed', by: link.linkId };
     }
-    if (target.isPublic) return { kind: 'allowed' };
+    if (target.isPublic) return { kind: 'allowed', by: 'public' };
 
-    const byToken = valuesOf(asked.fields, TOKEN_HEADER).some((token) =>
-      this.#signer.verify('link', shareId, token, now),
-    );
-    const byCookie =
-      isOfThisSite(asked) &&
-      ourCookies(valuesOf(asked.fields, 'cookie')).some((cookie) =>
-        this.#signer.verify('cookie', shareId, cookie, now),
-      );
-    if (byToken || byCookie) return { kind: 'allowed' };
+    const cookies = isOfThisSite(asked) ? ourCookies(valuesOf(asked.fields, 'cookie')) : [];
+    const proof =
+      (await this.#proof('link', shareId, valuesOf(asked.fields, TOKEN_HEADER), now)) ??
+      (await this.#proof('cookie', shareId, cookies, now));
+    if (proof) return { kind: 'allowed', by: proof.linkId };
 
     for (const key of apiKeysOf(asked.fields)) {
-      if (await this.#targets.mayOpen(key, target)) return { kind: 'allowed' };
+      if (await this.#targets.mayOpen(key, target)) return { kind: 'allowed', by: 'key' };
     }
     return { kind: 'denied', reason: 'private' };
   }
 
-  #cookie(shareId: string, linkExpiresAt: Date, now: Date): string {
-    const expiresAt = new Date(Math.min(linkExpiresAt.getTime(), now.getTime() + COOKIE_LIFETIME_MS));
+  /** The first that is valid and whose link was not taken back. */
+  async #proof(purpose: TokenPurpose, shareId: string, tokens: string[], now: Date): Promise<Proof | undefined> {
+    for (const token of tokens) {
+      const proof = this.#signer.verify(purpose, shareId, token, now);
+      if (proof && !(await this.#targets.isLinkRevoked(shareId, proof.linkId))) return proof;
+    }
+    return undefined;
+  }
+
+  #cookie(shareId: string, link: Proof, now: Date): string {
+    const expiresAt = new Date(Math.min(link.expiresAt.getTime(), now.getTime() + COOKIE_LIFETIME_MS));
     const seconds = Math.floor((expiresAt.getTime() - now.getTime()) / 1_000);
-    const value = this.#signer.sign('cookie', shareId, expiresAt);
+    const value = this.#signer.sign('cookie', shareId, { linkId: link.linkId, expiresAt });
     return `${COOKIE_NAME}=${value}; Max-Age=${seconds}; Path=/; Secure; HttpOnly; SameSite=Lax`;
   }
 }

@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import { InstaVMError } from '@instavm/wire';
 import { breakOff, finish, type Incoming, isGone, isHttp2, type Outgoing, writeHead } from './exchange.ts';
-import { collected, fieldsOf, responseFields, trailerFields } from './headers.ts';
+import { collected, fieldsOf, responseFields, trailerFields, type Visit } from './headers.ts';
 
 /** Of an answer of the service. */
 export const MAX_ANSWER_HEADER_BYTES = 64 * 1024;
@@ -13,7 +13,7 @@ export const MAX_ANSWER_HEADER_BYTES = 64 * 1024;
 export type AnswerOptions = {
   readonly request: Incoming;
   readonly response: Outgoing;
-  readonly hostName: string;
+  readonly visit: Visit;
   /** Whether the connection cannot be used for a further request. */
   readonly mustClose: boolean;
   readonly onData: () => void;
@@ -54,10 +54,10 @@ export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): vo
   });
 }
 
-function headersOf(answer: IncomingMessage, { request, response, hostName, mustClose }: AnswerOptions) {
+function headersOf(answer: IncomingMessage, { request, response, visit, mustClose }: AnswerOptions) {
   const takesTrailers =
     isHttp2(response) || (answer.headers['transfer-encoding'] !== undefined && request.httpVersion !== '1.0');
-  const fields = responseFields(fieldsOf(answer.rawHeaders), hostName);
+  const fields = responseFields(fieldsOf(answer.rawHeaders), visit);
   const headers = collected(fields.filter(([name]) => takesTrailers || name.toLowerCase() !== 'trailer'));
   if (mustClose && !isHttp2(response)) headers.connection = 'close';
   return headers;

@@ -46,6 +46,20 @@ export function localCertificate(ca: LocalCa, clock: Clock): CertificateSource {
   };
 }
 
+/** What an authority issued, once it has; until then the fallback's. */
+export function issuedCertificate(issued: () => KeyPair | undefined, fallback: CertificateSource): CertificateSource {
+  let shown: KeyPair | undefined;
+  return {
+    async next() {
+      const pair = issued();
+      if (!pair) return fallback.next();
+      if (pair === shown) return undefined;
+      shown = pair;
+      return pair;
+    },
+  };
+}
+
 /** Hands every newer key pair to `use`. A source that fails leaves the last one in place, and is asked again. @returns a function that stops */
 export function follow(source: CertificateSource, use: (pair: KeyPair) => void, log: LifecycleLog): () => void {
   let busy = false;

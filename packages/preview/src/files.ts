@@ -1,6 +1,6 @@
-/** Files that are made once for a data directory, by whichever process comes first, and read ever after. */
+/** Files of a data directory that only their owner reads: made once by whichever process comes first, or replaced as a whole. */
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /**
@@ -24,7 +24,30 @@ export async function readOrCreateSecret(path: string, make: () => Promise<strin
   return readFile(path, 'utf8');
 }
 
-async function readIfExists(path: string): Promise<string | undefined> {
+/** Puts a whole new file in the place of the old one, if any; it outlives a loss of power. */
+export async function replaceSecret(path: string, contents: string): Promise<void> {
+  const partial = `${path}.${randomBytes(6).toString('hex')}.partial`;
+  try {
+    await writeFile(partial, contents, { mode: 0o600, flush: true });
+    await rename(partial, path);
+  } catch (error) {
+    await rm(partial, { force: true });
+    throw error;
+  }
+  await syncDirectory(dirname(path));
+}
+
+/** Makes the names in a directory durable. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path);
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+export async function readIfExists(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {

@@ -20,7 +20,6 @@ export type Forwarding = {
   /** Path and query as the service sees them. */
   readonly path: string;
   readonly visit: Visit;
-  readonly hostName: string;
   readonly pool: ServicePool;
   readonly timeouts: ForwardTimeouts;
 };
@@ -112,8 +111,7 @@ class Exchange {
     const wantsTrailers = valuesOf(received, 'te').some((value) => /\btrailers\b/i.test(value));
     const options = [this.#isRepeatable ? 'keep-alive' : 'close', ...(wantsTrailers ? ['TE'] : [])];
 
-    const fields: Field[] = [['Host', visit.authority]];
-    fields.push(...requestFields(received, visit).filter(([name]) => isChunked || name.toLowerCase() !== 'trailer'));
+    const fields = requestFields(received, visit).filter(([name]) => isChunked || name.toLowerCase() !== 'trailer');
     fields.push(['Connection', options.join(', ')]);
     if (wantsTrailers) fields.push(['TE', 'trailers']);
     if (length !== undefined) fields.push(['Content-Length', length]);
@@ -142,12 +140,12 @@ class Exchange {
   }
 
   #answer(answer: IncomingMessage): void {
-    const { request, response, hostName } = this.#of;
+    const { request, response, visit } = this.#of;
     clearTimeout(this.#answerTimer);
     // Refused before it was invited: whether the body still comes is unknown, so nothing may follow on this connection.
     const mustClose = request.headers.expect !== undefined && !this.#invited;
     try {
-      relayAnswer(answer, { request, response, hostName, mustClose, onData: () => this.#idle.refresh() });
+      relayAnswer(answer, { request, response, visit, mustClose, onData: () => this.#idle.refresh() });
     } catch (error) {
       this.#fail(error as Error);
     }

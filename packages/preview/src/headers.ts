@@ -77,10 +77,13 @@ export type Visit = {
   readonly clientAddress: string;
   /** What the visitor called us: host name and port. */
   readonly authority: string;
+  readonly hostName: string;
+  /** What the service is told instead. */
+  readonly serviceAuthority?: string | undefined;
   readonly httpVersion: string;
 };
 
-/** Fields for the guest. Host and the framing are the caller's to add. */
+/** Fields for the guest. The framing is the caller's to add. */
 export function requestFields(received: readonly Field[], visit: Visit): Field[] {
   const passed = withoutHopByHop(received).filter(([name, value]) => {
     // CGI and WSGI cannot tell `X_Forwarded_For` from `X-Forwarded-For`.
@@ -95,11 +98,20 @@ export function requestFields(received: readonly Field[], visit: Visit): Field[]
       return false;
     return !((lower === 'authorization' || lower === 'x-api-key') && API_KEY.test(value.trim()));
   });
+  const { serviceAuthority } = visit;
+  const host = serviceAuthority ?? visit.authority;
+  // A service compares the two to know its own pages.
+  const named = passed.map(([name, value]): Field => {
+    const isOwnOrigin =
+      name.toLowerCase() === 'origin' && value.toLowerCase() === `https://${visit.authority}`.toLowerCase();
+    return isOwnOrigin && serviceAuthority !== undefined ? [name, `http://${serviceAuthority}`] : [name, value];
+  });
   // HTTP/2 may send one field per cookie; HTTP/1.1 has one field (RFC 9113 §8.2.3).
   const cookies = cookiesWithoutOurs(valuesOf(received, 'cookie'));
   const address = visit.clientAddress.includes(':') ? `"[${visit.clientAddress}]"` : visit.clientAddress;
   return [
-    ...passed,
+    ['Host', host],
+    ...named,
     ...(cookies === '' ? [] : [['Cookie', cookies] as const]),
     ['X-Forwarded-For', visit.clientAddress],
     ['X-Forwarded-Proto', 'https'],
@@ -110,14 +122,23 @@ export function requestFields(received: readonly Field[], visit: Visit): Field[]
 }
 
 /** Fields of the guest's answer that the visitor sees. */
-export function responseFields(received: readonly Field[], hostName: string): Field[] {
+export function responseFields(received: readonly Field[], visit: Visit): Field[] {
   return withoutHopByHop(received).flatMap(([name, value]): Field[] => {
     const lower = name.toLowerCase();
     if (lower === CODE_HEADER || lower === 'alt-svc') return []; // which servers speak for this host is not the guest's to say
+    if (lower === 'location') return [[name, visitorLocation(value, visit)]];
     if (lower !== 'set-cookie') return [[name, value]];
-    const cookie = guestCookie(value, hostName);
+    const cookie = guestCookie(value, visit.hostName);
     return cookie === undefined ? [] : [[name, cookie]];
   });
+}
+
+/** Where a service leads that took the name it was told for its own. */
+function visitorLocation(value: string, { authority, serviceAuthority }: Visit): string {
+  if (serviceAuthority === undefined) return value;
+  const [origin = '', scheme = '', host = ''] = /^(https?):\/\/([^/?#]*)/i.exec(value) ?? [];
+  const isOwn = scheme !== '' && host.toLowerCase() === serviceAuthority.toLowerCase();
+  return isOwn ? `https://${authority}${value.slice(origin.length)}` : value;
 }
 
 export function trailerFields(raw: readonly string[]): [string, string][] {

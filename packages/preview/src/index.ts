@@ -1,3 +1,6 @@
+export type { DomainCertificateState, DomainCertificates } from './acme/domain-certificates.ts';
+export { domainNameProblem } from './acme/names.ts';
+export type { AcmeOptions } from './acme/options.ts';
 export type { CertificateFiles } from './certificates.ts';
 export { isPreviewDomain } from './hosts.ts';
 export { createLocalCa, type LocalCa } from './local-ca.ts';

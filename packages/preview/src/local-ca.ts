@@ -1,6 +1,6 @@
 /**
  * The certificate authority of one data directory: what a person trusts once so that previews open without a warning. Its name constraint
- * (RFC 5280 §4.2.1.10) lets it speak for names under the preview domain and for nothing else, should its key ever leak.
+ * (RFC 5280 §4.2.1.10) lets it speak for names under the preview domain, for no address and for nothing else, should its key ever leak.
  */
 import 'reflect-metadata';
 import { createPrivateKey, type webcrypto as WebCrypto, webcrypto } from 'node:crypto';
@@ -36,12 +36,15 @@ const CA_DAYS = 3_650;
 const LEAF_DAYS = 90;
 /** Clocks of browsers differ. */
 const BACKDATE_MS = 3_600_000;
+const ALL_ADDRESSES = ['0.0.0.0/0', '::/0'];
 
 export type Issued = { readonly cert: string; readonly key: string; readonly expiresAt: Date };
 
 export type LocalCa = {
-  /** The certificate alone, readable by everyone: what `instavm ca path` prints. */
+  readonly domain: string;
+  /** The certificate alone, PEM, in a file readable by everyone. */
   readonly certPath: string;
+  readonly certPem: string;
   /** A new certificate with a new key for the domain and every name directly under it. */
   issue(now: Date): Promise<Issued>;
 };
@@ -56,12 +59,15 @@ export async function createLocalCa(directory: string, domain: string): Promise<
   const signingKey = await importPrivateKey(section(pem, 'PRIVATE KEY'));
 
   const certPath = join(directory, `${domain}.ca.pem`);
+  const certPem = `${section(pem, 'CERTIFICATE')}\n`;
   const partial = `${certPath}.${crypto.randomUUID()}.partial`;
-  await writeFile(partial, `${section(pem, 'CERTIFICATE')}\n`, { mode: 0o644, flush: true });
+  await writeFile(partial, certPem, { mode: 0o644, flush: true });
   await rename(partial, certPath);
 
   return {
+    domain,
     certPath,
+    certPem,
     async issue(now) {
       const keys = await generateKeys();
       const expiresAt = new Date(now.getTime() + LEAF_DAYS * DAY_MS);
@@ -92,8 +98,11 @@ export async function createLocalCa(directory: string, domain: string): Promise<
 
 async function makeCa(domain: string, now: Date): Promise<string> {
   const keys = await generateKeys();
+  const subtree = (base: AsnGeneralName): GeneralSubtree => new GeneralSubtree({ base });
   const onlyDomain = new NameConstraints({
-    permittedSubtrees: new GeneralSubtrees([new GeneralSubtree({ base: new AsnGeneralName({ dNSName: domain }) })]),
+    permittedSubtrees: new GeneralSubtrees([subtree(new AsnGeneralName({ dNSName: domain }))]),
+    // A constraint on names says nothing of addresses.
+    excludedSubtrees: new GeneralSubtrees(ALL_ADDRESSES.map((iPAddress) => subtree(new AsnGeneralName({ iPAddress })))),
   });
   const certificate = await X509CertificateGenerator.createSelfSigned({
     name: [{ O: ['InstaVM'] }, { CN: [`InstaVM local previews (${domain})`] }],

@@ -7,27 +7,25 @@ import type { IncomingMessage } from 'node:http';
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type Clock, type LifecycleLog, systemClock } from '@instavm/core';
+import { type Clock, type LifecycleLog, type LinkId, systemClock, type Withdrawal } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import { type Access, AccessRules, PRIVATE_PAGE } from './access.ts';
-import {
-  type CertificateFiles,
-  type CertificateSource,
-  follow,
-  localCertificate,
-  ownCertificate,
-} from './certificates.ts';
+import { type Access, AccessRules, type Admission, PRIVATE_PAGE } from './access.ts';
+import type { Acme } from './acme/acme.ts';
+import type { DomainCertificates } from './acme/domain-certificates.ts';
+import type { AcmeOptions } from './acme/options.ts';
+import { type CertificateFiles, follow, type KeyPair } from './certificates.ts';
 import { answerClientError } from './client-errors.ts';
 import { type Incoming, isGone, isHttp2, type Outgoing, sendPage } from './exchange.ts';
 import { type Forwarding, forward } from './forward.ts';
 import { takeToken } from './headers.ts';
 import { isPreviewDomain } from './hosts.ts';
-import { createLocalCa } from './local-ca.ts';
+import { type ListenerParts, openListenerParts } from './listener-parts.ts';
+import type { LocalCa } from './local-ca.ts';
 import { errorPage, type Page, privatePage, redirect } from './pages.ts';
-import { type Parsed, parseRequest } from './requests.ts';
+import { misdirected, type Parsed, parseRequest } from './requests.ts';
 import { Shares } from './shares.ts';
 import type { PreviewTarget, PreviewTargets } from './targets.ts';
-import { TokenSigner } from './tokens.ts';
+import type { TokenSigner } from './tokens.ts';
 import { forwardWebSocket, isWebSocketUpgrade, responseOver } from './websocket.ts';
 
 export type PreviewLimits = {
@@ -37,6 +35,8 @@ export type PreviewLimits = {
   readonly answerTimeoutMs: number;
   /** Without a byte in either direction: server-sent events and WebSockets are quiet for long. */
   readonly idleTimeoutMs: number;
+  /** Of a visitor's connection without a request on it. */
+  readonly connectionIdleMs: number;
   /** For the header of a request, and for TLS before it. */
   readonly headerTimeoutMs: number;
   /** Requests and WebSockets of one share at a time. */
@@ -48,6 +48,7 @@ const LIMITS: PreviewLimits = {
   connectTimeoutMs: 30_000,
   answerTimeoutMs: 120_000,
   idleTimeoutMs: 4 * 3_600_000,
+  connectionIdleMs: 75_000,
   headerTimeoutMs: 15_000,
   exchangesPerShare: 1_024,
   connections: 8_192,
@@ -55,8 +56,6 @@ const LIMITS: PreviewLimits = {
 const MAX_HEADER_BYTES = 32 * 1024;
 /** Of one HTTP/2 upload under way, and four times that of a connection: 64 KiB, the default, is slow from far away. */
 const UPLOAD_WINDOW_BYTES = 1 << 20;
-/** A visitor's connection without a request on it. */
-const CONNECTION_IDLE_MS = 75_000;
 
 export type PreviewProxyOptions = {
   readonly host: string;
@@ -69,13 +68,17 @@ export type PreviewProxyOptions = {
   readonly log: LifecycleLog;
   /** The operator's own, for `*.<domain>`; without it, the local CA's. */
   readonly certificate?: CertificateFiles;
+  /** Certificates for custom domains, and with a DNS hook the listener's own unless that is the operator's. */
+  readonly acme?: AcmeOptions;
   readonly clock?: Clock;
   readonly limits?: Partial<PreviewLimits>;
 };
 
 export class PreviewProxy {
   /** What visitors must trust; undefined with a certificate of the operator's own. */
-  readonly caPath: string | undefined;
+  readonly authority: LocalCa | undefined;
+  /** Undefined when no ACME directory is configured. */
+  readonly certificates: DomainCertificates | undefined;
   readonly #options: PreviewProxyOptions;
   readonly #limits: PreviewLimits;
   readonly #server: Http2SecureServer;
@@ -83,47 +86,43 @@ export class PreviewProxy {
   readonly #access: AccessRules;
   readonly #shares: Shares;
   readonly #sockets = new Set<Socket>();
+  readonly #acme: Acme | undefined;
   readonly #stopFollowing: () => void;
   #port = 0;
 
-  /** @throws Error when the domain is no host name, the certificate cannot be read, or the port is taken */
+  /** @throws Error when the domain is no host name, a certificate or key cannot be read, or an address is taken */
   static async listen(options: PreviewProxyOptions): Promise<PreviewProxy> {
-    const { domain, directory, certificate, host, port } = options;
+    const { domain, host, port } = options;
     if (!isPreviewDomain(domain)) throw new Error(`the preview domain ${domain} is no host name of two labels or more`);
-    const ca = certificate ? undefined : await createLocalCa(directory, domain);
-    const source = certificate
-      ? ownCertificate(certificate)
-      : localCertificate(ca as NonNullable<typeof ca>, options.clock ?? systemClock);
-    const proxy = new PreviewProxy(
-      options,
-      await TokenSigner.open(directory),
-      source,
-      await source.next(),
-      ca?.certPath,
-    );
-    proxy.#server.listen(port, host);
-    await once(proxy.#server, 'listening');
-    proxy.#port = (proxy.#server.address() as AddressInfo).port;
+    let bound = port;
+    const proxy = new PreviewProxy(options, await openListenerParts(options, () => bound));
+    try {
+      proxy.#server.listen(port, host);
+      await once(proxy.#server, 'listening');
+    } catch (error) {
+      await proxy.close();
+      throw error;
+    }
+    bound = (proxy.#server.address() as AddressInfo).port;
+    proxy.#port = bound;
+    proxy.#acme?.start();
     return proxy;
   }
 
-  private constructor(
-    options: PreviewProxyOptions,
-    signer: TokenSigner,
-    source: CertificateSource,
-    pair: { cert: string; key: string } | undefined,
-    caPath: string | undefined,
-  ) {
+  private constructor(options: PreviewProxyOptions, { signer, source, pair, authority, acme }: ListenerParts) {
     this.#options = options;
     this.#limits = { ...LIMITS, ...options.limits };
     this.#signer = signer;
-    this.caPath = caPath;
+    this.#acme = acme;
+    this.authority = authority;
+    this.certificates = acme?.certificates;
     this.#access = new AccessRules(signer, options.targets, options.clock ?? systemClock);
     this.#shares = new Shares(this.#limits.exchangesPerShare, this.#limits.connectTimeoutMs, options.log);
     this.#server = this.#createServer(pair ?? {});
+    acme?.handshakes.attach(this.#server);
     this.#stopFollowing = follow(
       source,
-      (newer) => this.#server.setSecureContext({ ...newer, minVersion: 'TLSv1.2' }),
+      (newer) => this.#server.setSecureContext({ cert: newer.cert, key: newer.key, minVersion: 'TLSv1.2' }),
       options.log,
     );
   }
@@ -133,13 +132,13 @@ export class PreviewProxy {
   }
 
   /** An address that opens a private share until `expiresAt`; what it is opened with becomes a cookie. */
-  signedUrlOf(shareId: string, expiresAt: Date): string {
-    return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, expiresAt)}`;
+  signedUrlOf(shareId: string, linkId: LinkId, expiresAt: Date): string {
+    return `${this.urlOf(shareId)}/?instavm_token=${this.#signer.sign('link', shareId, { linkId, expiresAt })}`;
   }
 
-  /** Ends everything that is under way to a share: it was revoked, or made private. */
-  drop(shareId: string): void {
-    this.#shares.drop(shareId);
+  /** Ends what is under way to a share and rests on what was withdrawn. */
+  withdraw(shareId: string, what: Withdrawal): void {
+    this.#shares.withdraw(shareId, what);
   }
 
   /** Ends everything under way. A second call changes nothing. */
@@ -149,13 +148,14 @@ export class PreviewProxy {
     const closed = this.#server.listening ? once(this.#server, 'close') : undefined;
     if (closed) this.#server.close();
     for (const socket of this.#sockets) socket.destroy();
-    await closed;
+    await Promise.all([closed, this.#acme?.close()]);
   }
 
-  #createServer(pair: { cert?: string; key?: string }): Http2SecureServer {
-    const { headerTimeoutMs, connections } = this.#limits;
+  #createServer({ cert, key }: Partial<KeyPair>): Http2SecureServer {
+    const { headerTimeoutMs, connectionIdleMs, connections } = this.#limits;
     const server = createSecureServer({
-      ...pair,
+      ...(cert === undefined || key === undefined ? {} : { cert, key }),
+      ...this.#acme?.handshakes.callbacks,
       allowHTTP1: true,
       minVersion: 'TLSv1.2',
       handshakeTimeout: headerTimeoutMs,
@@ -169,7 +169,7 @@ export class PreviewProxy {
         maxHeaderSize: MAX_HEADER_BYTES,
         headersTimeout: headerTimeoutMs,
         requestTimeout: 0, // uploads take what they take; a silent one ends with the idle timeout
-        keepAliveTimeout: CONNECTION_IDLE_MS,
+        keepAliveTimeout: connectionIdleMs,
         connectionsCheckingInterval: Math.min(5_000, headerTimeoutMs),
         insecureHTTPParser: false,
       },
@@ -184,7 +184,7 @@ export class PreviewProxy {
     });
     server.on('session', (session: ServerHttp2Session) => {
       session.setLocalWindowSize(4 * UPLOAD_WINDOW_BYTES);
-      closeWhenIdle(session);
+      closeWhenIdle(session, connectionIdleMs);
     });
     server.on('sessionError', () => {}); // the peer broke the protocol or went away; Node has closed the session
     server.on('clientError', answerClientError);
@@ -213,16 +213,18 @@ export class PreviewProxy {
     response.on('error', () => {}); // the visitor is gone; 'close' follows and ends the exchange
     try {
       const parsed = parseRequest(request, this.#options.domain);
-      const target = await this.#options.targets.find(parsed.shareId);
-      if (!target) throw notFound();
       const { target: path, token } = takeToken(parsed.target);
       const isWebSocket = line !== undefined || parsed.isExtendedConnect;
       const method = request.method ?? '';
-      const access = await this.#access.judge(target, { ...parsed, method, token, isWebSocket });
+      const shareId = parsed.place.kind === 'share' ? parsed.place.shareId : undefined;
+      const { target, access } = await this.#shares.judged(shareId, async () => {
+        const found = await this.#find(parsed);
+        return { target: found, access: await this.#access.judge(found, { ...parsed, method, token, isWebSocket }) };
+      });
       if (isGone(response)) return;
-      const page = ownPage(parsed, path, target, access, request.headers.accept);
-      if (page) sendPage(request, response, page);
-      else await this.#pass(target, { request, response, path, parsed, line, isWebSocket });
+      const next = ownPage(parsed, path, target, access, request.headers.accept);
+      if (typeof next !== 'string') sendPage(request, response, next);
+      else await this.#pass(target, next, { request, response, path, parsed, line, isWebSocket });
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
       const known =
@@ -233,16 +235,33 @@ export class PreviewProxy {
     }
   }
 
-  async #pass(target: PreviewTarget, { request, response, path, parsed, line, isWebSocket }: Passing): Promise<void> {
-    const share = this.#shares.enter(target, () =>
+  /** @throws share_not_found, misdirected_request */
+  async #find({ place }: Parsed): Promise<PreviewTarget> {
+    const { targets } = this.#options;
+    const target = await (place.kind === 'share' ? targets.find(place.shareId) : targets.findDomain(place.domain));
+    if (target) return target;
+    throw place.kind === 'share' ? notFound() : misdirected();
+  }
+
+  async #pass(
+    target: PreviewTarget,
+    by: Admission,
+    { request, response, path, parsed, line, isWebSocket }: Passing,
+  ): Promise<void> {
+    const share = this.#shares.enter(target, by, () =>
       (line?.socket ?? (isHttp2(response) ? response.stream : response)).destroy(),
     );
     const forwarding: Forwarding = {
       request,
       response,
       path,
-      visit: { clientAddress: parsed.clientAddress, authority: parsed.authority, httpVersion: request.httpVersion },
-      hostName: parsed.hostName,
+      visit: {
+        clientAddress: parsed.clientAddress,
+        authority: parsed.authority,
+        hostName: parsed.hostName,
+        serviceAuthority: target.serviceAuthority,
+        httpVersion: request.httpVersion,
+      },
       pool: share.pool,
       timeouts: { answerMs: this.#limits.answerTimeoutMs, idleMs: this.#limits.idleTimeoutMs },
     };
@@ -266,14 +285,14 @@ type Passing = {
 const notFound = (): InstaVMError =>
   new InstaVMError('share_not_found', 'No share has this address: it was revoked, or its sandbox is gone.');
 
-/** The answer that is ours to give; undefined when the request goes to the service. */
+/** The answer that is ours to give, or why the request may go to the service. */
 function ownPage(
   parsed: Parsed,
   path: string,
   target: PreviewTarget,
   access: Access,
   accept: string | undefined,
-): Page | undefined {
+): Page | Admission {
   const here = `https://${parsed.authority}`;
   const [pathname = '', query = ''] = path.split('?', 2);
   if (pathname === PRIVATE_PAGE) {
@@ -285,14 +304,14 @@ function ownPage(
     const why = access.reason === 'link_expired' ? '?link_expired' : '';
     return redirect(`${here}${PRIVATE_PAGE}${why}`, 'share_private');
   }
-  if (!pathname.startsWith('/.instavm/')) return undefined;
+  if (!pathname.startsWith('/.instavm/')) return access.by;
   return errorPage(
     new InstaVMError('route_not_found', 'Paths under /.instavm/ are not passed to the service.'),
     accept,
   );
 }
 
-function closeWhenIdle(session: ServerHttp2Session): void {
+function closeWhenIdle(session: ServerHttp2Session, idleMs: number): void {
   let streams = 0;
   session.on('stream', (stream) => {
     streams += 1;
@@ -300,7 +319,7 @@ function closeWhenIdle(session: ServerHttp2Session): void {
       streams -= 1;
     });
   });
-  session.setTimeout(CONNECTION_IDLE_MS, () => {
+  session.setTimeout(idleMs, () => {
     if (streams === 0) session.close();
   });
 }

@@ -7,8 +7,13 @@ import { hostNameOf, shareOfHost } from './hosts.ts';
 const MAX_TARGET_CHARS = 16 * 1024;
 const TARGET = /^\/[\x21-\x7e]*$/;
 
+/** Whose the host is: a share's by its form, or that of a custom domain, should there be one of that name. */
+export type Place =
+  | { readonly kind: 'share'; readonly shareId: string }
+  | { readonly kind: 'domain'; readonly domain: string };
+
 export type Parsed = {
-  readonly shareId: string;
+  readonly place: Place;
   /** Host name and port, as the visitor wrote them. */
   readonly authority: string;
   readonly hostName: string;
@@ -37,17 +42,25 @@ export function parseRequest(request: Incoming, domain: string): Parsed {
   const authority = authorityOf(request, fields);
   const hostName = hostNameOf(authority);
   if (hostName === undefined) throw malformed('The Host header names no host.');
-  // RFC 9110 §7.4: a connection made for one host does not carry requests for another.
-  const serverName = (request.socket as { servername?: string | false }).servername;
-  const share = shareOfHost(hostName, domain);
-  if (!share || (typeof serverName === 'string' && serverName.toLowerCase() !== hostName)) {
-    throw new InstaVMError('misdirected_request', 'This connection is not for the host that the request names.');
-  }
-  if (share.id === undefined) throw new InstaVMError('share_not_found', 'No share has this address.');
+  const place = placeOf(hostName, domain, (request.socket as { servername?: string | false }).servername);
 
   const clientAddress = (request.socket.remoteAddress ?? 'unknown').replace(/^::ffff:/, '');
-  return { shareId: share.id, authority, hostName, target, fields, clientAddress, isExtendedConnect };
+  return { place, authority, hostName, target, fields, clientAddress, isExtendedConnect };
 }
+
+/** RFC 9110 §7.4: a connection made for one host does not carry requests for another. */
+function placeOf(hostName: string, domain: string, serverName: string | false | undefined): Place {
+  if (typeof serverName === 'string' && serverName.toLowerCase() !== hostName) throw misdirected();
+  const share = shareOfHost(hostName, domain);
+  if (share?.id !== undefined) return { kind: 'share', shareId: share.id };
+  if (share) throw new InstaVMError('share_not_found', 'No share has this address.');
+  // Without a server name the visitor was shown a certificate that says nothing about this host.
+  if (typeof serverName !== 'string') throw misdirected();
+  return { kind: 'domain', domain: hostName };
+}
+
+export const misdirected = (): InstaVMError =>
+  new InstaVMError('misdirected_request', 'This connection is not for the host that the request names.');
 
 /** RFC 9112 §6.3 and §11.2: one length, or one `chunked`, and never both. */
 function refuseAmbiguousFraming(fields: readonly Field[]): void {

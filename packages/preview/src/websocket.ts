@@ -8,7 +8,7 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout } from './answer.ts';
 import { type Incoming, isHttp2, type Outgoing, sendPage, writeHead } from './exchange.ts';
 import type { Forwarding } from './forward.ts';
-import { collected, type Field, fieldsOf, requestFields, responseFields } from './headers.ts';
+import { collected, type Field, fieldsOf, requestFields, responseFields, type Visit } from './headers.ts';
 import { errorPage } from './pages.ts';
 
 /** An upgrade that has no body and is for WebSocket alone; every other upgrade is an ordinary request, as RFC 9110 §7.8 allows. */
@@ -38,7 +38,7 @@ export function forwardWebSocket(
   of: Forwarding,
   line: { readonly socket: Duplex; readonly head: Buffer } | undefined,
 ): Promise<void> {
-  const { request, response, hostName, pool, timeouts } = of;
+  const { request, response, visit, pool, timeouts } = of;
   const upstream = httpRequest({
     method: 'GET',
     path: of.path,
@@ -62,7 +62,7 @@ export function forwardWebSocket(
   upstream.once('response', (answer) => {
     clearTimeout(answerTimer);
     try {
-      relayAnswer(answer, { request, response, hostName, mustClose: true, onData: () => {} });
+      relayAnswer(answer, { request, response, visit, mustClose: true, onData: () => {} });
     } catch (error) {
       fail(error as Error);
     }
@@ -71,8 +71,8 @@ export function forwardWebSocket(
     clearTimeout(answerTimer);
     upstream.removeListener('error', fail);
     const visitor = line
-      ? acceptUpgrade(answer, line, response as ServerResponse, hostName)
-      : acceptConnect(answer, request, response, hostName);
+      ? acceptUpgrade(answer, line, response as ServerResponse, visit)
+      : acceptConnect(answer, request, response, visit);
     visitor.writable.write(early);
     if (line) service.write(line.head);
     splice(visitor, service, timeouts.idleMs);
@@ -82,7 +82,7 @@ export function forwardWebSocket(
 }
 
 function handshake({ request, visit }: Forwarding): Field[] {
-  const fields: Field[] = [['Host', visit.authority], ...requestFields(fieldsOf(request.rawHeaders), visit)];
+  const fields = requestFields(fieldsOf(request.rawHeaders), visit);
   if (isHttp2(request)) fields.push(['Sec-WebSocket-Key', randomBytes(16).toString('base64')]);
   return [...fields, ['Connection', 'Upgrade'], ['Upgrade', 'websocket']];
 }
@@ -91,10 +91,10 @@ function acceptUpgrade(
   answer: IncomingMessage,
   { socket }: { socket: Duplex },
   response: ServerResponse,
-  hostName: string,
+  visit: Visit,
 ): Line {
   response.detachSocket(socket as never);
-  const fields = responseFields(fieldsOf(answer.rawHeaders), hostName).filter(([name]) => !isFraming(name));
+  const fields = responseFields(fieldsOf(answer.rawHeaders), visit).filter(([name]) => !isFraming(name));
   const lines = [...fields, ['Connection', 'Upgrade'], ['Upgrade', 'websocket']].map(
     ([name, value]) => `${name}: ${value}\r\n`,
   );
@@ -102,8 +102,8 @@ function acceptUpgrade(
   return { readable: socket, writable: socket };
 }
 
-function acceptConnect(answer: IncomingMessage, request: Incoming, response: Outgoing, hostName: string): Line {
-  const fields = responseFields(fieldsOf(answer.rawHeaders), hostName).filter(
+function acceptConnect(answer: IncomingMessage, request: Incoming, response: Outgoing, visit: Visit): Line {
+  const fields = responseFields(fieldsOf(answer.rawHeaders), visit).filter(
     ([name]) => !isFraming(name) && name.toLowerCase() !== 'sec-websocket-accept',
   );
   writeHead(response, 200, collected(fields));

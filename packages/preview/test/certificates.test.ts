@@ -1,9 +1,11 @@
+import { execFile } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createLocalCa, PreviewProxy } from '../src/index.ts';
 
@@ -74,6 +76,20 @@ describe('the local CA', () => {
     );
   });
 
+  it('is not believed for an address, though its constraint is one on names', async () => {
+    const { certPem } = await createLocalCa(directory, 'preview.localhost');
+    const file = join(directory, 'preview.localhost.ca-key.pem');
+    const leaf = join(directory, 'leaf');
+    const run = (...argv: string[]) => promisify(execFile)('openssl', argv);
+    await writeFile(`${leaf}.ext`, 'subjectAltName=IP:127.0.0.1');
+    const request = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/O=x'];
+    await run('req', ...request, '-keyout', `${leaf}.key`, '-out', `${leaf}.csr`);
+    const signed = ['-CA', file, '-CAkey', file, '-extfile', `${leaf}.ext`, '-days', '1'];
+    await run('x509', '-req', '-in', `${leaf}.csr`, ...signed, '-out', `${leaf}.pem`);
+    const server = { cert: await readFile(`${leaf}.pem`, 'utf8'), key: await readFile(`${leaf}.key`, 'utf8') };
+    expect(await complaint(certPem, server, 'localhost')).toBe('excluded subtree violation');
+  });
+
   it('says so when its file is damaged', async () => {
     await writeFile(join(directory, 'preview.localhost.ca-key.pem'), 'nonsense');
     await expect(createLocalCa(directory, 'preview.localhost')).rejects.toThrow('remove it to have a new CA made');
@@ -87,7 +103,12 @@ describe('the listener', () => {
       port: 0,
       domain: 'preview.localhost',
       directory,
-      targets: { find: async () => undefined, mayOpen: async () => false },
+      targets: {
+        find: async () => undefined,
+        findDomain: async () => undefined,
+        isLinkRevoked: async () => false,
+        mayOpen: async () => false,
+      },
       log: { info: () => {}, warn: (_fields, message) => warnings.push(message) },
       ...extra,
     });
@@ -133,7 +154,7 @@ describe('the listener', () => {
     await expect(listen({ certificate })).rejects.toThrow('ENOENT');
     const first = await put();
     const proxy = await listen({ certificate });
-    expect(proxy.caPath).toBeUndefined();
+    expect(proxy.authority).toBeUndefined();
     expect(await shown(proxy)).toBe(first);
 
     warnings = [];

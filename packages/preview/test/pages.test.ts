@@ -1,4 +1,4 @@
-import { InstaVMError } from '@instavm/wire';
+import { type ErrorCode, InstaVMError } from '@instavm/wire';
 import { describe, expect, it } from 'vitest';
 import { requestFields, responseFields, takeToken } from '../src/headers.ts';
 import { hostNameOf, shareOfHost } from '../src/hosts.ts';
@@ -22,16 +22,45 @@ describe('a page', () => {
     }
   });
 
+  it('says what a visitor can do, not what a caller of the API can', () => {
+    const codes: readonly ErrorCode[] = [
+      ...(['share_not_found', 'route_not_found', 'malformed_request', 'misdirected_request', 'url_too_long'] as const),
+      ...([
+        'headers_too_large',
+        'port_not_listening',
+        'service_failed',
+        'service_timeout',
+        'sandbox_suspended',
+      ] as const),
+      ...(['invalid_state', 'conflict', 'capacity_unavailable', 'guest_unresponsive', 'guest_lost'] as const),
+      ...(['shutting_down', 'lease_expired', 'sandbox_not_found', 'rate_limited', 'internal'] as const),
+    ];
+    for (const code of codes) {
+      const [page, json] = ['text/html', undefined].map((accept) =>
+        errorPage(new InstaVMError(code, 'Said so.'), accept),
+      );
+      const { hint } = JSON.parse(json?.body ?? '');
+      expect([code, hint]).toEqual([
+        code,
+        expect.not.stringMatching(/GET \/|details|resume it first|end a sandbox|log/i),
+      ]);
+      expect(page?.body).toContain(hint);
+    }
+  });
+
   it('shows what an error says as text, and loads nothing', () => {
     const page = errorPage(new InstaVMError('port_not_listening', '<script>"&\'</script>'), 'text/html');
     expect(page.body).toContain('&lt;script&gt;&quot;&amp;&#39;&lt;/script&gt;');
-    expect(page.body).not.toMatch(/<script|src=|href=|url\(/);
-    expect(page.headers['content-security-policy']).toMatch(/^default-src 'none'; style-src 'sha256-/);
+    expect(page.body).not.toMatch(/src=|href=|url\(/);
+    expect(page.body.match(/<script/g)).toHaveLength(1);
+    expect(page.headers['content-security-policy']).toMatch(
+      /^default-src 'none'; style-src 'sha256-\S+'; script-src 'sha256-\S+'; connect-src 'self';/,
+    );
     expect(page.headers['cache-control']).toBe('no-store');
   });
 });
 
-const visit = { clientAddress: '2001:db8::1', authority: 'a.b', httpVersion: '1.1' };
+const visit = { clientAddress: '2001:db8::1', authority: 'a.b', hostName: 'a.b', httpVersion: '1.1' };
 
 describe('header fields', () => {
   it('that a visitor may not write are gone however they are spelled', () => {
@@ -52,6 +81,7 @@ describe('header fields', () => {
       visit,
     );
     expect(fields).toEqual([
+      ['Host', 'a.b'],
       ['X-C', '3'],
       ['Cookie', 'a=1; b=2'],
       ['X-Forwarded-For', '2001:db8::1'],
@@ -62,9 +92,32 @@ describe('header fields', () => {
     ]);
   });
 
+  it('name the service as it wants to be named, in both directions, and nobody else', () => {
+    const renamed = { ...visit, authority: 'A.b:8443', serviceAuthority: 'localhost:3000' };
+    const sent = (origin: string) => requestFields([['Origin', origin]], renamed).slice(0, 2);
+    expect(sent('https://a.B:8443')).toEqual([
+      ['Host', 'localhost:3000'],
+      ['Origin', 'http://localhost:3000'],
+    ]);
+    for (const origin of ['https://evil.example', 'http://a.b:8443', 'https://a.b', 'null'])
+      expect(sent(origin)[1]).toEqual(['Origin', origin]);
+    const led = (location: string) => responseFields([['Location', location]], renamed)[0]?.[1];
+    expect(led('http://localhost:3000/x?y#z')).toBe('https://A.b:8443/x?y#z');
+    expect(led('https://LOCALHOST:3000')).toBe('https://A.b:8443');
+    for (const location of [
+      '/x',
+      'http://localhost:30001/x',
+      'http://localhost:3000@evil.example/',
+      'https://a.b/',
+      '',
+    ])
+      expect(led(location)).toBe(location);
+    expect(responseFields([['Location', 'http://localhost:3000/']], visit)[0]?.[1]).toBe('http://localhost:3000/');
+  });
+
   it('keep a cookie on the host of its share', () => {
     const cookies = (value: string): string[] =>
-      responseFields([['Set-Cookie', value]], 'x.preview.localhost').map(([, kept]) => kept);
+      responseFields([['Set-Cookie', value]], { ...visit, hostName: 'x.preview.localhost' }).map(([, kept]) => kept);
     expect(cookies('a=1; Domain=x.preview.localhost; Secure')).toEqual(['a=1; Domain=x.preview.localhost; Secure']);
     expect(cookies('a=1; domain=.preview.localhost; Secure')).toEqual(['a=1; Secure']);
     expect(cookies('a=1;DOMAIN = preview.localhost')).toEqual(['a=1']);

@@ -1,4 +1,5 @@
 import type { LookupFunction } from 'node:net';
+import { newLinkId } from '@instavm/core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import WebSocket, { WebSocketServer } from 'ws';
 import { type Answer, KEY, Stand, shareId } from './stand.ts';
@@ -33,10 +34,10 @@ beforeEach(() => {
 });
 afterAll(() => stand.close());
 
-const linkOf = (id: string, lifetime = HOUR): string =>
-  new URL(stand.proxy.signedUrlOf(id, new Date(stand.now + lifetime))).searchParams.get('instavm_token') ?? '';
-const enter = async (id: string, lifetime = HOUR): Promise<string> => {
-  const answer = await stand.ask(id, `/?instavm_token=${linkOf(id, lifetime)}`);
+const linkOf = (id: string, lifetime = HOUR, link = newLinkId()): string =>
+  new URL(stand.proxy.signedUrlOf(id, link, new Date(stand.now + lifetime))).searchParams.get('instavm_token') ?? '';
+const enter = async (id: string, lifetime = HOUR, link = newLinkId()): Promise<string> => {
+  const answer = await stand.ask(id, `/?instavm_token=${linkOf(id, lifetime, link)}`);
   return (answer.headers['set-cookie']?.[0] ?? '').split(';')[0] ?? '';
 };
 const isRefused = (answer: Answer, id: string): void => {
@@ -76,6 +77,18 @@ describe('a private share', () => {
     expect((JSON.parse(only.body) as { headers: object }).headers).not.toHaveProperty('cookie');
   });
 
+  it('does not open any more by a link that was taken back, nor by its cookie, and by others it does', async () => {
+    const [link, kept] = [newLinkId(), newLinkId()];
+    const [cookie, other] = [await enter(mine, HOUR, link), await enter(mine, HOUR, kept)];
+    stand.revoked.add(link);
+    const again = await stand.ask(mine, `/?instavm_token=${linkOf(mine, HOUR, link)}`);
+    expect(again.headers.location).toMatch(/\/\.instavm\/private\?link_expired$/);
+    isRefused(await stand.ask(mine, '/', { headers: { 'X-Instavm-Token': linkOf(mine, HOUR, link) } }), mine);
+    isRefused(await stand.ask(mine, '/', { headers: { cookie } }), mine);
+    expect((await stand.ask(mine, '/', { headers: { cookie: other } })).status).toBe(200);
+    expect((await stand.ask(mine, '/', { headers: { cookie: `${cookie}; ${other}` } })).status).toBe(200);
+  });
+
   it('does not become a redirect to somewhere else', async () => {
     const answer = await stand.ask(mine, `//evil.example/?instavm_token=${linkOf(mine)}`);
     expect(answer.headers.location).toBe(`https://${stand.authorityOf(mine)}//evil.example/`);
@@ -88,6 +101,8 @@ describe('a private share', () => {
     isRefused(await stand.ask(other, `/?instavm_token=${link}`), other);
     isRefused(await stand.ask(mine, `/?instavm_token=${value}`), mine);
     isRefused(await stand.ask(mine, `/?instavm_token=z${link}`), mine);
+    isRefused(await stand.ask(mine, `/?instavm_token=${newLinkId()}${link.slice(link.indexOf('.'))}`), mine);
+    isRefused(await stand.ask(mine, `/?instavm_token=${link.slice(link.indexOf('.') + 1)}`), mine);
     isRefused(await stand.ask(mine, `/?instavm_token=${link.slice(0, -1)}`), mine);
     isRefused(await stand.ask(mine, '/?instavm_token='), mine);
     isRefused(await stand.ask(other, '/', { headers: { cookie } }), other);

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { type TLSSocket, connect as tlsConnect } from 'node:tls';
+import type { LinkId } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { type PreviewLimits, PreviewProxy, type PreviewTarget } from '../src/index.ts';
 
@@ -28,6 +29,7 @@ export class Stand {
   readonly ca: string;
   readonly port: number;
   readonly targets: Map<string, PreviewTarget>;
+  readonly revoked: Set<LinkId>;
   readonly warnings: string[];
   /** Connections that the proxy opened to services, and has not let go of. */
   readonly connections: Set<Duplex>;
@@ -39,6 +41,7 @@ export class Stand {
     const directory = await mkdtemp(join(tmpdir(), 'instavm-preview-'));
     const targets = new Map<string, PreviewTarget>();
     const warnings: string[] = [];
+    const revoked = new Set<LinkId>();
     const box: { stand?: Stand } = {};
     const proxy = await PreviewProxy.listen({
       host: '127.0.0.1',
@@ -50,11 +53,13 @@ export class Stand {
       log: { info: () => {}, warn: (fields, message) => warnings.push(`${message} ${JSON.stringify(fields)}`) },
       targets: {
         find: async (id) => targets.get(id),
+        findDomain: async () => undefined,
+        isLinkRevoked: async (_, linkId) => revoked.has(linkId),
         mayOpen: async (key, target) => key === KEY && target.sandboxId === 'box',
       },
     });
-    const ca = await readFile(proxy.caPath ?? '', 'utf8');
-    box.stand = new Stand(proxy, directory, ca, targets, warnings);
+    const ca = await readFile(proxy.authority?.certPath ?? '', 'utf8');
+    box.stand = new Stand(proxy, directory, ca, targets, revoked, warnings);
     return box.stand;
   }
 
@@ -63,6 +68,7 @@ export class Stand {
     directory: string,
     ca: string,
     targets: Map<string, PreviewTarget>,
+    revoked: Set<LinkId>,
     warnings: string[],
   ) {
     this.proxy = proxy;
@@ -70,6 +76,7 @@ export class Stand {
     this.ca = ca;
     this.port = Number(new URL(proxy.urlOf(shareId('x'))).port);
     this.targets = targets;
+    this.revoked = revoked;
     this.warnings = warnings;
     this.connections = new Set();
   }

@@ -1,5 +1,6 @@
 /** The client: one server, one key, its sandboxes. */
 import { Credit } from './credit.ts';
+import { Domains } from './domains.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
@@ -47,6 +48,8 @@ export class InstaVM {
   readonly shares: Shares;
   readonly keys: ApiKeys;
   readonly credit: Credit;
+  /** Host names of one's own for shares. */
+  readonly domains: Domains;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -65,6 +68,7 @@ export class InstaVM {
     this.shares = new Shares(this.#http);
     this.keys = new ApiKeys(this.#http);
     this.credit = new Credit(this.#http);
+    this.domains = new Domains(this.#http);
   }
 
   /** Closes idle connections. */

@@ -5,7 +5,7 @@ export type Retryable = 'no' | 'yes' | 'unknown';
 
 /**
  * Codes of the server are listed in its reference under "Errors"; a newer server may send others, which are kept as they are. Our own are
- * `connection_failed` (no answer), `connection_lost` (it broke off in the middle) and `unexpected_answer`.
+ * `connection_failed` (no answer), `connection_lost` (it broke off in the middle), `unexpected_answer` and `wait_timeout`.
  */
 export class InstaVMError extends Error {
   override readonly name = 'InstaVMError';

@@ -1,5 +1,6 @@
 export { type ClientOptions, type CreateOptions, DEFAULT_BASE_URL, InstaVM, type Sandboxes } from './client.ts';
 export type { Charge, Credit, CreditBalance, CreditPeriod, Rates, Usage, UsageByDay } from './credit.ts';
+export type { DomainHealth, DomainInfo, Domains } from './domains.ts';
 export type { EgressGap, EgressLogEntry, EgressLogFilter, EgressLogPage, EgressPolicy, EgressTest } from './egress.ts';
 export { InstaVMError, type Retryable } from './errors.ts';
 export type { Command, Exec, ExecOptions, ExecResult } from './exec.ts';
@@ -13,5 +14,5 @@ export {
   type SandboxState,
   type SandboxStats,
 } from './sandbox.ts';
-export type { SandboxShares, ShareInfo, ShareLink, Shares } from './shares.ts';
+export type { PreviewAuthority, SandboxShares, ShareChange, ShareInfo, ShareLink, Shares } from './shares.ts';
 export type { SnapshotInfo, Snapshots } from './snapshots.ts';

@@ -8,12 +8,26 @@ export type ShareInfo = {
   readonly port: number;
   /** Whether anyone who knows the address may use it; else it takes a link, or an API key of the account. */
   readonly isPublic: boolean;
+  /** Whether the program sees `localhost:<port>` as Host, and not the name that visitors use. */
+  readonly rewriteHost: boolean;
   readonly sandboxId: string;
   readonly createdAt: Date;
 };
 
-/** Opens a share for whoever has it, until it expires or the share is revoked. */
-export type ShareLink = { readonly url: string; readonly expiresAt: Date };
+/** What is left out stays as it is; of a new share it is false. */
+export type ShareChange = { readonly isPublic?: boolean | undefined; readonly rewriteHost?: boolean | undefined };
+
+/** Opens a share for whoever has it, until it expires, or it or the share is revoked. */
+export type ShareLink = { readonly id: string; readonly url: string; readonly expiresAt: Date };
+
+export type PreviewAuthority = {
+  readonly domain: string;
+  /** PEM */
+  readonly certificate: string;
+};
+
+/** The server lets no account have more, and gives no longer page. */
+const MOST_OPEN = 1_000;
 
 /** Those of the account. */
 export class Shares {
@@ -25,9 +39,13 @@ export class Shares {
     this.#sandboxId = sandboxId;
   }
 
-  /** Open ones of sandboxes that have not ended, newest first. */
-  async list(): Promise<ShareInfo[]> {
-    const query = { session_id: this.#sandboxId };
+  /**
+   * Open ones of sandboxes that have not ended, newest first.
+   * @param page.limit 1 to 1000; by default all that an account can have
+   * @param page.before the id of a share: those that come after it
+   */
+  async list(page: { readonly limit?: number; readonly before?: string } = {}): Promise<ShareInfo[]> {
+    const query = { session_id: this.#sandboxId, limit: page.limit ?? MOST_OPEN, before: page.before };
     const { shares } = await this.#http.json<{ shares: WireShare[] }>({ method: 'GET', path: '/v1/shares', query });
     return shares.map(shareInfo);
   }
@@ -38,14 +56,22 @@ export class Shares {
   }
 
   /** Made private, whoever came in while it was public is cut off. @throws InstaVMError `share_not_found` */
-  async update(id: string, change: { readonly isPublic: boolean }): Promise<ShareInfo> {
-    const json = { is_public: change.isPublic };
+  async update(id: string, change: ShareChange): Promise<ShareInfo> {
+    const json = { is_public: change.isPublic, rewrite_host: change.rewriteHost };
     return shareInfo(await this.#http.json({ method: 'PATCH', path: pathOf(id), json }));
   }
 
   /** At once, for good, with what is open; success when it is so already. @throws InstaVMError `share_not_found` */
   async revoke(id: string): Promise<void> {
     await this.#http.json({ method: 'DELETE', path: pathOf(id) });
+  }
+
+  /**
+   * What clients of the addresses have to trust when the server has no certificate of its own: it can speak for names under `domain` alone.
+   * @throws InstaVMError `not_available` when there is none
+   */
+  async authority(): Promise<PreviewAuthority> {
+    return this.#http.json({ method: 'GET', path: '/v2/previews/ca' });
   }
 
   /**
@@ -56,8 +82,14 @@ export class Shares {
   async link(id: string, options: { readonly ttlSeconds?: number | undefined } = {}): Promise<ShareLink> {
     const json = { ttl_seconds: options.ttlSeconds };
     const request = { method: 'POST', path: `${pathOf(id)}/token`, json } as const;
-    const { url, expires_at } = await this.#http.json<{ url: string; expires_at: string }>(request);
-    return { url, expiresAt: new Date(expires_at) };
+    type Answer = { link_id: string; url: string; expires_at: string };
+    const { link_id, url, expires_at } = await this.#http.json<Answer>(request);
+    return { id: link_id, url, expiresAt: new Date(expires_at) };
+  }
+
+  /** One link, the cookies that it became and whoever is in through it; success when it is so already. @throws InstaVMError `share_not_found` */
+  async revokeLink(id: string, linkId: string): Promise<void> {
+    await this.#http.json({ method: 'DELETE', path: `${pathOf(id)}/links/${encodeURIComponent(linkId)}` });
   }
 }
 
@@ -74,11 +106,10 @@ export class SandboxShares extends Shares {
 
   /**
    * The address of a port, the same one each time until it is revoked. Nothing need listen there yet.
-   * @param wanted.isPublic left out, a new share is private, and one that is there stays as it is
    * @throws InstaVMError `not_available` when the server serves no previews; `lease_expired`, `invalid_state`
    */
-  async create(wanted: { readonly port: number; readonly isPublic?: boolean | undefined }): Promise<ShareInfo> {
-    const json = { port: wanted.port, is_public: wanted.isPublic, session_id: this.#sandboxId };
+  async create({ port, isPublic, rewriteHost }: ShareChange & { readonly port: number }): Promise<ShareInfo> {
+    const json = { port, is_public: isPublic, rewrite_host: rewriteHost, session_id: this.#sandboxId };
     return shareInfo(await this.#http.json({ method: 'POST', path: '/v1/shares', json }));
   }
 }
@@ -90,6 +121,7 @@ type WireShare = {
   url: string;
   port: number;
   is_public: boolean;
+  rewrite_host: boolean;
   session_id: string;
   created_at: string;
 };
@@ -99,6 +131,7 @@ const shareInfo = (wire: WireShare): ShareInfo => ({
   url: wire.url,
   port: wire.port,
   isPublic: wire.is_public,
+  rewriteHost: wire.rewrite_host,
   sandboxId: wire.session_id,
   createdAt: new Date(wire.created_at),
 });

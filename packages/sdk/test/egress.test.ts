@@ -1,8 +1,8 @@
 /** Outbound access through the client and through the Agents SDK's provider. */
 import { join } from 'node:path';
-import type { EgressEntry, SandboxId } from '@instavm/core';
+import type { SandboxId } from '@instavm/core';
 import { egressLog, openDatabase } from '@instavm/store';
-import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { egressEntry, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { type EgressPolicy, InstaVM, type Sandbox } from 'instavm';
 import { InstaVMSandboxClient, type InstaVMSandboxClientOptions } from 'instavm/openai-agents';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -17,11 +17,7 @@ const OPEN: EgressPolicy = {
 const CLOSED: EgressPolicy = { ...OPEN, allowHttp: false, allowHttps: false, allowPackageManagers: false };
 const SOME: EgressPolicy = { ...CLOSED, allowedDomains: ['*.example.com'], allowedCidrs: ['192.0.2.0/24'] };
 
-const ENTRY: EgressEntry = {
-  ...{ at: new Date('2026-01-01T00:00:00Z'), kind: 'connect', host: 'example.com', port: 443, address: '192.0.2.1' },
-  ...{ allowed: true, rule: 'allow_https', outcome: 'closed', reason: null },
-  ...{ bytesSent: 1, bytesReceived: 2, durationMs: 3, repeated: 1 },
-};
+const ENTRY = egressEntry();
 
 let daemon: TestDaemon;
 let client: InstaVM;

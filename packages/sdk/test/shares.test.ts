@@ -1,4 +1,5 @@
 /** Ports as addresses, through the client and through the Agents SDK's provider. */
+import { X509Certificate } from 'node:crypto';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { urlForExposedPort } from '@openai/agents-core/sandbox';
 import { InstaVM, type Sandbox } from 'instavm';
@@ -28,6 +29,11 @@ describe('shares', () => {
     expect(await client.shares.get(share.id)).toEqual(share);
     expect(await client.shares.update(share.id, { isPublic: true })).toEqual({ ...share, isPublic: true });
     expect((await sandbox.shares.create({ port: 8000 })).isPublic).toBe(true);
+    expect(await client.shares.update(share.id, { rewriteHost: true })).toMatchObject({
+      isPublic: true,
+      rewriteHost: true,
+    });
+    expect((await sandbox.shares.create({ port: 8000, rewriteHost: false })).rewriteHost).toBe(false);
     await client.shares.revoke(share.id);
     await client.shares.revoke(share.id);
     await expect(client.shares.get(share.id)).rejects.toMatchObject({ code: 'share_not_found', status: 404 });
@@ -41,18 +47,31 @@ describe('shares', () => {
     const mine = await sandbox.shares.create({ port: 2 });
     expect(await client.shares.list()).toEqual(expect.arrayContaining([share, mine]));
     expect(await sandbox.shares.list()).not.toContainEqual(share);
+    const all = await client.shares.list();
+    expect(await client.shares.list({ limit: 1 })).toEqual(all.slice(0, 1));
+    expect(await client.shares.list({ before: all[0]?.id ?? '' })).toEqual(all.slice(1));
     await other.delete();
     expect(await client.shares.list()).not.toContainEqual(share);
     await expect(other.shares.create({ port: 1 })).rejects.toMatchObject({ code: 'invalid_state' });
   });
 
-  it('give links that end', async () => {
+  it('have an authority for those who shall trust their addresses', async () => {
+    const { domain, certificate } = await client.shares.authority();
+    const share = await sandbox.shares.create({ port: 8000 });
+    expect(new URL(share.url).hostname).toBe(`${share.id}.${domain}`);
+    expect(new X509Certificate(certificate).ca).toBe(true);
+  });
+
+  it('give links that end, or are taken back', async () => {
     const share = await sandbox.shares.create({ port: 8000 });
     const link = await sandbox.shares.link(share.id, { ttlSeconds: 60 });
     expect(new URL(link.url).origin).toBe(new URL(share.url).origin);
     expect(new URL(link.url).search).not.toBe('');
     expect(link.expiresAt.getTime() - Date.now()).toBeLessThanOrEqual(60_000);
     expect((await client.shares.link(share.id)).expiresAt.getTime() - Date.now()).toBeGreaterThan(3_500_000);
+    expect(link.url).toContain(link.id);
+    for (let round = 0; round < 2; round++) await client.shares.revokeLink(share.id, link.id);
+    await expect(client.shares.revokeLink(share.id, 'nonsense')).rejects.toMatchObject({ code: 'invalid_argument' });
   });
 });
 

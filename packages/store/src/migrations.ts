@@ -155,6 +155,58 @@ export const MIGRATIONS: Record<string, Migration> = {
       await db.schema.createIndex('shares_by_account').on('shares').columns(['account_id', 'created_at']).execute();
     },
   },
+  '0006_custom_domains': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('custom_domains')
+        // Numbers are not used again: a late writer, or a client with an old one, must not hit another domain.
+        .addColumn('id', 'integer', (column) => column.primaryKey().autoIncrement())
+        .addColumn('account_id', 'text', (column) => column.notNull().references('accounts.id'))
+        .addColumn('domain', 'text', (column) => column.notNull())
+        // No foreign key: records of shares go before their domains do.
+        .addColumn('share_id', 'text', (column) => column.notNull())
+        .addColumn('status', 'text', (column) => column.notNull())
+        .addColumn('failure', 'text')
+        .addColumn('verification_token', 'text', (column) => column.notNull())
+        .addColumn('dns_provider', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'text', (column) => column.notNull())
+        .addColumn('issued_at', 'text')
+        .execute();
+      await db.schema
+        .createIndex('custom_domains_held')
+        .on('custom_domains')
+        .column('domain')
+        .unique()
+        .where(sql.ref('status'), 'in', sql`('verified', 'issued')`)
+        .execute();
+      await db.schema
+        .createIndex('custom_domains_of_account')
+        .on('custom_domains')
+        .columns(['account_id', 'domain'])
+        .unique()
+        .execute();
+    },
+  },
+  '0007_revoked_links': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('revoked_links')
+        .addColumn('share_id', 'text', (column) => column.notNull())
+        .addColumn('link_id', 'text', (column) => column.notNull())
+        .addColumn('revoked_at', 'text', (column) => column.notNull())
+        .addPrimaryKeyConstraint('revoked_links_key', ['share_id', 'link_id'])
+        .modifyEnd(sql`without rowid`)
+        .execute();
+    },
+  },
+  '0007_share_hosts': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .alterTable('shares')
+        .addColumn('rewrite_host', 'integer', (column) => column.notNull().defaultTo(0))
+        .execute();
+    },
+  },
   '0008_key_scopes': keyColumns,
   '0009_ledger': ledgerTables,
 };

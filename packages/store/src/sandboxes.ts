@@ -70,6 +70,8 @@ export function sandboxRecords(database: Database): SandboxRecords {
           .where('state', 'in', ENDED_STATES)
           .where('ended_at', '<', endedBefore.toISOString());
         await transaction.deleteFrom('incarnations').where('sandbox_id', 'in', isOld).execute();
+        const theirs = transaction.selectFrom('shares').select('id').where('sandbox_id', 'in', isOld);
+        await transaction.deleteFrom('revoked_links').where('share_id', 'in', theirs).execute();
         await transaction.deleteFrom('shares').where('sandbox_id', 'in', isOld).execute();
         await transaction.deleteFrom('egress_log').where('sandbox_id', 'in', isOld).execute();
         const result = await transaction.deleteFrom('sandboxes').where('id', 'in', isOld).executeTakeFirst();

@@ -77,9 +77,26 @@ export type Tables = LedgerTables & {
     sandbox_id: string;
     port: number;
     is_public: number;
+    rewrite_host: number;
     created_at: string;
     revoked_at: string | null;
   };
+  /** One per account and domain, and one of all accounts that is verified or issued. */
+  custom_domains: {
+    id: Generated<number>;
+    account_id: string;
+    domain: string;
+    share_id: string;
+    status: string;
+    /** `{code, message}` of one that failed. */
+    failure: string | null;
+    verification_token: string;
+    dns_provider: string;
+    created_at: string;
+    issued_at: string | null;
+  };
+  /** Links to shares that were taken back, for as long as one is good. */
+  revoked_links: { share_id: string; link_id: string; revoked_at: string };
   snapshots: {
     id: string;
     account_id: string;

@@ -3,57 +3,70 @@ import {
   type AccountId,
   ENDED_STATES,
   type SandboxId,
+  type ShareChange,
   type ShareId,
   type ShareRecord,
   type ShareRecords,
 } from '@instavm/core';
-import type { Selectable } from 'kysely';
+import type { Kysely, Selectable, Updateable } from 'kysely';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
 
 export function shareRecords(database: Database): ShareRecords {
   return {
-    async open(record) {
+    async open(record, most) {
       const row = {
         id: record.id,
         account_id: record.accountId,
         sandbox_id: record.sandboxId,
         port: record.port,
         is_public: Number(record.isPublic),
+        rewrite_host: Number(record.rewriteHost),
         created_at: record.createdAt.toISOString(),
         revoked_at: null,
       };
-      const kept = await database
-        .insertInto('shares')
-        .values(row)
-        // Changes nothing, and so gives the row that is there.
-        .onConflict((conflict) =>
-          conflict
-            .columns(['sandbox_id', 'port'])
-            .where('revoked_at', 'is', null)
-            .doUpdateSet(({ ref }) => ({ port: ref('shares.port') })),
-        )
-        .returningAll()
-        .executeTakeFirstOrThrow();
-      return toRecord(kept);
+      return database.transaction().execute(async (transaction) => {
+        const { open } = await openOf(transaction, record.accountId)
+          .select((select) => select.fn.countAll<number>().as('open'))
+          .where((where) =>
+            where.not(
+              where.and([where('shares.sandbox_id', '=', row.sandbox_id), where('shares.port', '=', row.port)]),
+            ),
+          )
+          .executeTakeFirstOrThrow();
+        if (open >= most) return undefined;
+        const kept = await transaction
+          .insertInto('shares')
+          .values(row)
+          // Changes nothing, and so gives the row that is there.
+          .onConflict((conflict) =>
+            conflict
+              .columns(['sandbox_id', 'port'])
+              .where('revoked_at', 'is', null)
+              .doUpdateSet(({ ref }) => ({ port: ref('shares.port') })),
+          )
+          .returningAll()
+          .executeTakeFirstOrThrow();
+        return toRecord(kept);
+      });
     },
     async find(id) {
       const row = await database.selectFrom('shares').selectAll().where('id', '=', id).executeTakeFirst();
       return row && toRecord(row);
     },
-    async list(accountId, limit, sandboxId) {
-      const rows = await database
-        .selectFrom('shares')
-        .innerJoin('sandboxes', 'sandboxes.id', 'shares.sandbox_id')
-        .selectAll('shares')
-        .where('shares.account_id', '=', accountId)
-        .where('shares.revoked_at', 'is', null)
-        .where('sandboxes.state', 'not in', ENDED_STATES)
-        .$if(sandboxId !== undefined, (query) => query.where('shares.sandbox_id', '=', sandboxId as SandboxId))
-        .orderBy('shares.created_at', 'desc')
-        .orderBy('shares.id')
-        .limit(limit)
-        .execute();
+    async list(accountId, { limit, sandboxId, before }) {
+      let query = openOf(database, accountId).selectAll('shares');
+      if (sandboxId) query = query.where('shares.sandbox_id', '=', sandboxId);
+      if (before) {
+        const createdAt = before.createdAt.toISOString();
+        query = query.where((where) =>
+          where.or([
+            where('shares.created_at', '<', createdAt),
+            where.and([where('shares.created_at', '=', createdAt), where('shares.id', '>', before.id)]),
+          ]),
+        );
+      }
+      const rows = await query.orderBy('shares.created_at', 'desc').orderBy('shares.id').limit(limit).execute();
       return rows.map(toRecord);
     },
     update: (id, change) =>
@@ -65,13 +78,49 @@ export function shareRecords(database: Database): ShareRecords {
           .where('revoked_at', 'is', null)
           .executeTakeFirst();
         if (before === undefined) return undefined;
-        const columns =
-          'revokedAt' in change
-            ? { revoked_at: change.revokedAt.toISOString() }
-            : { is_public: Number(change.isPublic) };
-        await transaction.updateTable('shares').set(columns).where('id', '=', id).execute();
+        await transaction.updateTable('shares').set(columnsOf(change)).where('id', '=', id).execute();
         return toRecord(before);
       }),
+    revokeLink: (id, linkId, at, forget, most) =>
+      database.transaction().execute(async (transaction) => {
+        const old = transaction.deleteFrom('revoked_links').where('revoked_at', '<', forget.toISOString());
+        await old.where('share_id', '=', id).execute();
+        const { revoked } = await transaction
+          .selectFrom('revoked_links')
+          .select((select) => select.fn.countAll<number>().as('revoked'))
+          .where('share_id', '=', id)
+          .where('link_id', '!=', linkId)
+          .executeTakeFirstOrThrow();
+        if (revoked >= most) return false;
+        await transaction
+          .insertInto('revoked_links')
+          .values({ share_id: id, link_id: linkId, revoked_at: at.toISOString() })
+          .onConflict((conflict) => conflict.columns(['share_id', 'link_id']).doNothing())
+          .execute();
+        return true;
+      }),
+    async isLinkRevoked(id, linkId) {
+      const found = database.selectFrom('revoked_links').select('link_id').where('share_id', '=', id);
+      return (await found.where('link_id', '=', linkId).executeTakeFirst()) !== undefined;
+    },
+  };
+}
+
+/** Open ones of sandboxes that have not ended. */
+const openOf = (database: Kysely<Tables>, accountId: AccountId) =>
+  database
+    .selectFrom('shares')
+    .innerJoin('sandboxes', 'sandboxes.id', 'shares.sandbox_id')
+    .where('shares.account_id', '=', accountId)
+    .where('shares.revoked_at', 'is', null)
+    .where('sandboxes.state', 'not in', ENDED_STATES);
+
+function columnsOf(change: ShareChange | { readonly revokedAt: Date }): Updateable<Tables['shares']> {
+  if ('revokedAt' in change) return { revoked_at: change.revokedAt.toISOString() };
+  const { isPublic, rewriteHost } = change;
+  return {
+    ...(isPublic === undefined ? {} : { is_public: Number(isPublic) }),
+    ...(rewriteHost === undefined ? {} : { rewrite_host: Number(rewriteHost) }),
   };
 }
 
@@ -81,6 +130,7 @@ const toRecord = (row: Selectable<Tables['shares']>): ShareRecord => ({
   sandboxId: row.sandbox_id as SandboxId,
   port: row.port,
   isPublic: row.is_public === 1,
+  rewriteHost: row.rewrite_host === 1,
   createdAt: new Date(row.created_at),
   revokedAt: row.revoked_at === null ? null : new Date(row.revoked_at),
 });

@@ -1,26 +1,9 @@
 /** What guests tried to reach, kept in a real database. */
-import type { EgressEntry } from '@instavm/core';
 import { newSandboxId } from '@instavm/core';
+import { egressEntry } from '@instavm/testing';
 import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Database, EGRESS_ROWS_KEPT, egressLog, openDatabase, sandboxRecords } from '../src/index.ts';
-
-const entry = (fields: Partial<EgressEntry> = {}): EgressEntry => ({
-  at: new Date('2026-01-01T00:00:00.123Z'),
-  kind: 'connect',
-  host: 'example.com',
-  port: 443,
-  address: '192.0.2.1',
-  allowed: true,
-  rule: 'allow_https',
-  outcome: 'closed',
-  reason: null,
-  bytesSent: 10,
-  bytesReceived: 2 ** 40,
-  durationMs: 12,
-  repeated: 1,
-  ...fields,
-});
 
 describe('the egress log', () => {
   let database: Database;
@@ -32,15 +15,23 @@ describe('the egress log', () => {
 
   it('gives rows back as they were written, numbered for each sandbox', async () => {
     const log = egressLog(database);
-    const denied = entry({ allowed: false, port: null, address: null, reason: 'no', durationMs: null, repeated: 7 });
-    await log.append(id, [entry(), denied]);
-    await log.append(newSandboxId(), [entry()]);
-    await log.append(id, [entry({ host: 'last' })]);
+    const large = egressEntry({ at: new Date('2026-01-01T00:00:00.123Z'), bytesReceived: 2 ** 40 });
+    const denied = egressEntry({
+      allowed: false,
+      port: null,
+      address: null,
+      reason: 'no',
+      durationMs: null,
+      repeated: 7,
+    });
+    await log.append(id, [large, denied]);
+    await log.append(newSandboxId(), [egressEntry()]);
+    await log.append(id, [egressEntry({ host: 'last' })]);
     expect(await log.list(id, { limit: 10 })).toEqual({
       entries: [
-        { id: 1, ...entry() },
+        { id: 1, ...large },
         { id: 2, ...denied },
-        { id: 3, ...entry({ host: 'last' }) },
+        { id: 3, ...egressEntry({ host: 'last' }) },
       ],
       oldestId: 1,
       newestId: 3,
@@ -52,7 +43,7 @@ describe('the egress log', () => {
     const log = egressLog(database);
     await log.append(
       id,
-      Array.from({ length: 9 }, () => entry()),
+      Array.from({ length: 9 }, () => egressEntry()),
     );
     const ids = async (query: object) => (await log.list(id, { limit: 3, ...query })).entries.map((row) => row.id);
     expect(await ids({})).toEqual([7, 8, 9]);
@@ -67,7 +58,7 @@ describe('the egress log', () => {
     const hosts = ['example.com', 'a.example.com', 'notexample.com', 'example.com.evil.test', 'a%.test'];
     await log.append(
       id,
-      hosts.map((host, index) => entry({ host, allowed: index !== 1 })),
+      hosts.map((host, index) => egressEntry({ host, allowed: index !== 1 })),
     );
     const found = async (query: object) => (await log.list(id, { limit: 9, ...query })).entries.map((row) => row.host);
     expect(await found({ host: 'example.com' })).toEqual(['example.com', 'a.example.com']);
@@ -78,16 +69,16 @@ describe('the egress log', () => {
 
   it('forgets the oldest beyond its bound, and goes on counting', async () => {
     const log = egressLog(database);
-    const many = Array.from({ length: EGRESS_ROWS_KEPT }, () => entry());
+    const many = Array.from({ length: EGRESS_ROWS_KEPT }, () => egressEntry());
     await log.append(id, many);
-    await log.append(id, [entry(), entry()]);
+    await log.append(id, [egressEntry(), egressEntry()]);
     const { oldestId, newestId } = await log.list(id, { limit: 1 });
     expect([oldestId, newestId]).toEqual([3, EGRESS_ROWS_KEPT + 2]);
   });
 
   it('goes with the record of its sandbox', async () => {
     const log = egressLog(database);
-    await log.append(id, [entry()]);
+    await log.append(id, [egressEntry()]);
     await sql`insert into accounts (id, email, name, created_at) values ('acct_a', 'x@y', 'X', '2026-01-01')`.execute(
       database,
     );

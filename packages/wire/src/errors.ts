@@ -57,6 +57,22 @@ const CATALOG = {
     retryable: 'no',
     hint: 'Ask its owner for the address, or list your shares with GET /v1/shares.',
   },
+  domain_not_found: {
+    status: 404,
+    retryable: 'no',
+    hint: 'List your custom domains with GET /v1/custom-domains.',
+  },
+  // custom domains
+  domain_taken: {
+    status: 409,
+    retryable: 'no',
+    hint: 'Use another host name, or have the other one deleted.',
+  },
+  domain_unverified: {
+    status: 409,
+    retryable: 'yes',
+    hint: 'Create the TXT record in the DNS of the domain, wait until it is published, then verify again.',
+  },
   // previews
   misdirected_request: { status: 421, retryable: 'no', hint: 'Open the share by its own address.' },
   url_too_long: { status: 414, retryable: 'no', hint: 'Send long values in the body of the request.' },
@@ -75,6 +91,11 @@ const CATALOG = {
     status: 504,
     retryable: 'unknown',
     hint: 'The service in the sandbox does not answer; see its output.',
+  },
+  certificate_failed: {
+    status: 502,
+    retryable: 'yes',
+    hint: "Do what the certificate authority's reason asks for, such as pointing the domain at this server; then verify it again.",
   },
   // state
   invalid_state: { status: 409, retryable: 'no', hint: 'See the state in details.' },

@@ -1,5 +1,6 @@
 export * from './common.ts';
 export * from './credits.ts';
+export * from './domains.ts';
 export * from './errors.ts';
 export * from './keys.ts';
 export * from './quotas.ts';

@@ -9,6 +9,7 @@ from ._client import (
     SnapshotInfo,
 )
 from ._credit import AsyncCredit, Charge, CreditBalance, Rates, Usage, UsageByDay
+from ._domains import AsyncDomains, DnsRecord, Domain, DomainHealth
 from ._egress import EgressAddress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import AsyncFiles, ChangeEvent, FileInfo
@@ -16,8 +17,8 @@ from ._keys import ApiKey, AsyncApiKeys, KeyScope, NewApiKey
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
-from ._shares import AsyncShares, Share, ShareLink
-from ._sync import ApiKeys, Credit, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._shares import AsyncShares, PreviewAuthority, Share, ShareLink
+from ._sync import ApiKeys, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ApiKeys",
     "AsyncApiKeys",
     "AsyncCredit",
+    "AsyncDomains",
     "AsyncExec",
     "AsyncFiles",
     "AsyncInstaVM",
@@ -38,6 +40,10 @@ __all__ = [
     "Command",
     "Credit",
     "CreditBalance",
+    "DnsRecord",
+    "Domain",
+    "DomainHealth",
+    "Domains",
     "EgressAddress",
     "EgressGap",
     "EgressLogEntry",
@@ -52,6 +58,7 @@ __all__ = [
     "KeyScope",
     "NewApiKey",
     "Output",
+    "PreviewAuthority",
     "Pty",
     "PtyExit",
     "PtyInfo",

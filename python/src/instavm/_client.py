@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ._credit import AsyncCredit
+from ._domains import AsyncDomains
 from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
 from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
@@ -156,13 +157,13 @@ class AsyncSandbox:
         """What it tries to reach, as it happens, from `after` or from now on, until the iteration is ended."""
         return self._egress.follow({"after": after, "verdict": verdict, "host": host})
 
-    async def share(self, port: int, *, is_public: bool | None = None) -> Share:
+    async def share(self, port: int, *, is_public: bool | None = None, rewrite_host: bool | None = None) -> Share:
         """The HTTPS address of a port, the same one each time until it is revoked; nothing need listen there yet.
 
-        A new share is private unless it is said to be public; one that is there stays as it is when `is_public`
-        is left out.
+        A new share is private unless it is said to be public; one that is there stays as it is in what is left out.
+        With `rewrite_host` the program sees `localhost:<port>` as Host, and not the name that visitors use.
         """
-        return await open_share(self._http, self.id, port, is_public)
+        return await open_share(self._http, self.id, port, is_public, rewrite_host)
 
     async def suspend(self) -> None:
         """Keeps memory, processes, terminals and disk, and frees the host of it. Whatever uses it wakes it."""
@@ -289,6 +290,8 @@ class AsyncInstaVM:
         self.shares = AsyncShares(self._http)
         self.keys = AsyncApiKeys(self._http)
         self.credit = AsyncCredit(self._http)
+        #: Host names of one's own for shares.
+        self.domains = AsyncDomains(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

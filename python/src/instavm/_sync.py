@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ._client import AsyncInstaVM, AsyncSandbox, RunResult, SandboxInfo, SnapshotInfo
 from ._credit import Charge, CreditBalance, CreditPeriod, Rates, UsageByDay
+from ._domains import Domain, DomainHealth
 from ._egress import EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
@@ -17,7 +18,7 @@ from ._keys import ApiKey, NewApiKey
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
-from ._shares import Share, ShareLink
+from ._shares import MOST_OPEN, PreviewAuthority, Share, ShareLink
 from .errors import InstaVMError
 
 T = TypeVar("T")
@@ -280,9 +281,9 @@ class Sandbox:
     def stats(self) -> dict[str, int]:
         return self._loop.run(self._inner.stats())
 
-    def share(self, port: int, *, is_public: bool | None = None) -> Share:
+    def share(self, port: int, *, is_public: bool | None = None, rewrite_host: bool | None = None) -> Share:
         """As `AsyncSandbox.share`."""
-        return self._loop.run(self._inner.share(port, is_public=is_public))
+        return self._loop.run(self._inner.share(port, is_public=is_public, rewrite_host=rewrite_host))
 
     def set_egress_policy(self, policy: EgressPolicy) -> None:
         self._loop.run(self._inner.set_egress_policy(policy))
@@ -368,20 +369,57 @@ class Shares:
         self._loop = loop
         self._inner = client.shares
 
-    def list(self, sandbox_id: str | None = None) -> Sequence[Share]:
-        return self._loop.run(self._inner.list(sandbox_id))
+    def list(
+        self, sandbox_id: str | None = None, *, limit: int = MOST_OPEN, before: str | None = None
+    ) -> Sequence[Share]:
+        return self._loop.run(self._inner.list(sandbox_id, limit=limit, before=before))
 
     def get(self, share_id: str) -> Share:
         return self._loop.run(self._inner.get(share_id))
 
-    def update(self, share_id: str, *, is_public: bool) -> Share:
-        return self._loop.run(self._inner.update(share_id, is_public=is_public))
+    def update(self, share_id: str, *, is_public: bool | None = None, rewrite_host: bool | None = None) -> Share:
+        return self._loop.run(self._inner.update(share_id, is_public=is_public, rewrite_host=rewrite_host))
 
     def revoke(self, share_id: str) -> None:
         self._loop.run(self._inner.revoke(share_id))
 
+    def authority(self) -> PreviewAuthority:
+        return self._loop.run(self._inner.authority())
+
     def link(self, share_id: str, *, ttl_seconds: int | None = None) -> ShareLink:
         return self._loop.run(self._inner.link(share_id, ttl_seconds=ttl_seconds))
+
+    def revoke_link(self, share_id: str, link_id: str) -> None:
+        self._loop.run(self._inner.revoke_link(share_id, link_id))
+
+
+class Domains:
+    """As `AsyncDomains`."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.domains
+
+    def create(self, domain: str, share_id: str, *, dns_provider: str | None = None) -> Domain:
+        return self._loop.run(self._inner.create(domain, share_id, dns_provider=dns_provider))
+
+    def list(self) -> Sequence[Domain]:
+        return self._loop.run(self._inner.list())
+
+    def get(self, domain_id: int) -> Domain:
+        return self._loop.run(self._inner.get(domain_id))
+
+    def verify(self, domain_id: int) -> Domain:
+        return self._loop.run(self._inner.verify(domain_id))
+
+    def wait_until_issued(self, domain_id: int, *, timeout_seconds: float = 600.0) -> Domain:
+        return self._loop.run(self._inner.wait_until_issued(domain_id, timeout_seconds=timeout_seconds))
+
+    def health(self, domain_id: int) -> DomainHealth:
+        return self._loop.run(self._inner.health(domain_id))
+
+    def delete(self, domain_id: int) -> None:
+        self._loop.run(self._inner.delete(domain_id))
 
 
 class ApiKeys:
@@ -448,6 +486,7 @@ class InstaVM:
         self.shares = Shares(self._loop, self._inner)
         self.keys = ApiKeys(self._loop, self._inner)
         self.credit = Credit(self._loop, self._inner)
+        self.domains = Domains(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

@@ -10,8 +10,8 @@ class InstaVMError(Exception):
     """A failed call.
 
     `code` is a word of the server's catalog (a newer server may send others; they are kept), or one of ours:
-    `connection_failed` (no answer), `connection_lost` (it broke off in the middle), `unexpected_answer` or
-    `client_closed`.
+    `connection_failed` (no answer), `connection_lost` (it broke off in the middle), `unexpected_answer`,
+    `wait_timeout` or `client_closed`.
     `retryable` is "no", "yes" or "unknown" (the command may have run). `status` is None without an HTTP answer.
     """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,3 +47,12 @@ def connect(daemon: Daemon) -> Iterator[Callable[..., InstaVM]]:
 def client(connect: Callable[..., InstaVM]) -> InstaVM:
     """One session for the tests of a file that leave it as it was."""
     return connect()
+
+
+@pytest.fixture
+def trusted(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates of previews, as `instavm ca path --print-env` has programs trust them."""
+    request = urllib.request.Request(f"{daemon.base_url}/v2/previews/ca", headers={"X-API-Key": daemon.api_key})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (tmp_path / "ca.pem").write_text(json.load(answer)["certificate"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))

@@ -13,6 +13,7 @@ from agents.models.interface import Model
 from agents.run import RunConfig
 from agents.sandbox import Manifest, SandboxAgent, SandboxRunConfig
 from agents.sandbox.entries import Dir, File
+from agents.sandbox.errors import ExposedPortUnavailableError
 from agents.sandbox.snapshot import LocalSnapshotSpec
 from agents.sandbox.types import Permissions, User
 from daemon import Daemon
@@ -22,6 +23,7 @@ from openai.types.responses import (
     ResponseOutputMessage,
     ResponseOutputText,
 )
+from visitor import visit
 
 from instavm import InstaVM
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
@@ -78,6 +80,7 @@ async def test_a_restricted_session_is_accepted(daemon: Daemon) -> None:
     await provider.delete(session)
 
 
+@pytest.mark.usefixtures("trusted")
 async def test_a_declared_port_is_a_public_share_with_a_host_of_its_own(daemon: Daemon) -> None:
     provider = provider_of(daemon)
     options = InstaVMSandboxClientOptions(exposed_ports=(8000, 8001))
@@ -86,6 +89,12 @@ async def test_a_declared_port_is_a_public_share_with_a_host_of_its_own(daemon: 
     assert first.tls and first == again and first.host != other.host
     share = client_of(daemon).shares.create(8000, session._inner.state.instavm_session_id, is_public=True)
     assert first.url_for("http") == share["url"].rstrip("/") + "/"
+    await session.write(Path("www/index.html"), io.BytesIO(b"from the agent"))
+    serve = "setsid python3 -m http.server 8000 --directory /workspace/www >/dev/null 2>&1 &"
+    await session.exec(f"{serve} until curl -sf -o /dev/null http://127.0.0.1:8000/; do sleep 0.1; done")
+    assert visit(first.url_for("http")) == (200, "from the agent")
+    with pytest.raises(ExposedPortUnavailableError):
+        await session.resolve_exposed_port(8002)
     await provider.delete(session)
 
 

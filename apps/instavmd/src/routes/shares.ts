@@ -1,10 +1,21 @@
-/** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links and DELETE as our additions. */
-import { type AccountId, parseShareId, type SandboxRecord, type ShareId, type ShareRecord } from '@instavm/core';
+/** Addresses of ports (contract §10.2, and `app-url` of §4), with a list, signed links, DELETE and the certificate authority as our additions. */
+import {
+  type AccountId,
+  newLinkId,
+  parseLinkId,
+  parseShareId,
+  type SandboxRecord,
+  type ShareChange,
+  type ShareId,
+  type ShareRecord,
+} from '@instavm/core';
 import {
   AppUrl,
   AppUrlQuery,
   CreateShareRequest,
   InstaVMError,
+  LinkRevoked,
+  PreviewAuthority,
   Share,
   ShareRevoked,
   Shares,
@@ -20,8 +31,8 @@ import { type Caller, READ, RUN } from '../auth.ts';
 import type { PreviewAddresses } from '../previews.ts';
 import { ownerOf, ownerOfVm, recordsFor, vmStatus } from './views.ts';
 
-const LIST_LIMIT = 1000;
 const Params = z.object({ id: z.string() });
+const LinkParams = z.object({ id: z.string(), link: z.string() });
 const SessionParams = z.object({ sid: z.string() });
 
 export const shareRoutes =
@@ -35,11 +46,11 @@ export const shareRoutes =
     };
     app.post('/v1/shares', { ...RUN, schema: created }, async ({ caller, body }) => {
       const previews = previewsOf(services);
-      const { vm_id, session_id, port, is_public } = body;
+      const { vm_id, session_id, port } = body;
       const owner = vm_id
         ? await ownerOfVm(services, caller, vm_id)
         : await ownerOf(services, caller, session_id ?? '');
-      return shareView(previews, await shares.open(owner.record, port, is_public ?? undefined));
+      return shareView(previews, await shares.open(owner.record, port, settingsOf(body)));
     });
 
     const listed = {
@@ -50,7 +61,9 @@ export const shareRoutes =
     app.get('/v1/shares', { ...READ, schema: listed }, async ({ caller, query }) => {
       const previews = previewsOf(services);
       const sandboxId = query.session_id && (await ownerOf(services, caller, query.session_id)).record.id;
-      const records = await shares.list(caller.account.id, LIST_LIMIT, sandboxId || undefined);
+      const before = query.before === undefined ? undefined : shareIdOf(query.before);
+      const wanted = { limit: query.limit, sandboxId: sandboxId || undefined, before };
+      const records = await shares.list(caller.account.id, wanted);
       const isAll = caller.sandboxMetadata === null;
       const sandboxes = new Set(isAll ? [] : (await recordsFor(services, caller)).map(({ id }) => id));
       const visible = records.filter((record) => isAll || sandboxes.has(record.sandboxId));
@@ -71,7 +84,7 @@ export const shareRoutes =
       return { share_id: id, revoked: true as const };
     };
     const changed = {
-      summary: 'Make a share public or private, or revoke it',
+      summary: 'Make a share public or private, change what Host its program sees, or revoke it',
       params: Params,
       body: UpdateShareRequest,
       response: { 200: z.union([Share, ShareRevoked]) },
@@ -79,7 +92,7 @@ export const shareRoutes =
     app.patch('/v1/shares/:id', { ...RUN, schema: changed }, async ({ caller, params, body }) => {
       const id = await shareIdFor(services, caller, params.id);
       if (body.revoke) return revoke(caller.account.id, id);
-      return shareView(previewsOf(services), await shares.setPublic(caller.account.id, id, body.is_public ?? false));
+      return shareView(previewsOf(services), await shares.change(caller.account.id, id, settingsOf(body)));
     });
     const revoked = { summary: 'Revoke a share', params: Params, response: { 200: ShareRevoked } };
     app.delete('/v1/shares/:id', { ...RUN, schema: revoked }, async ({ caller, params }) =>
@@ -97,7 +110,41 @@ export const shareRoutes =
       const { id } = await shares.get(caller.account.id, await shareIdFor(services, caller, params.id));
       const { ttl_seconds } = body ?? ShareTokenRequest.parse({});
       const expiresAt = new Date(Date.now() + ttl_seconds * 1000);
-      return { url: previews.signedUrlOf(id, expiresAt), expires_at: expiresAt.toISOString() };
+      const linkId = newLinkId();
+      const url = previews.signedUrlOf(id, linkId, expiresAt);
+      return { link_id: linkId, url, expires_at: expiresAt.toISOString() };
+    });
+
+    const linkRevoked = {
+      summary: 'Take back one link, with the cookies that it became and whoever is in through it',
+      params: LinkParams,
+      response: { 200: LinkRevoked },
+    };
+    app.delete('/v1/shares/:id/links/:link', { ...RUN, schema: linkRevoked }, async ({ caller, params }) => {
+      const linkId = parseLinkId(params.link);
+      if (linkId === undefined)
+        throw new InstaVMError('invalid_argument', `${params.link.slice(0, 80)} is the id of no link`, {
+          hint: 'It is link_id of POST /v1/shares/{id}/token, and what the token in the link begins with: lnk…',
+        });
+      await shares.revokeLink(caller.account.id, await shareIdFor(services, caller, params.id), linkId);
+      return { link_id: linkId, revoked: true as const };
+    });
+
+    const trusted = {
+      summary: 'The certificate authority of previews, for clients that shall trust it',
+      response: { 200: PreviewAuthority },
+    };
+    app.get('/v2/previews/ca', { ...READ, schema: trusted }, async () => {
+      const { authority } = previewsOf(services);
+      if (authority === undefined)
+        throw new InstaVMError(
+          'not_available',
+          'previews have a certificate of their own here, not of a local authority',
+          {
+            hint: 'Trust whoever issued the file in INSTAVM_PREVIEW_CERT; with a public one there is nothing to do.',
+          },
+        );
+      return { domain: authority.domain, certificate: authority.certPem };
     });
 
     const appUrl = {
@@ -114,7 +161,7 @@ export const shareRoutes =
       // Asking for an address makes nothing public that was not.
       const url = share.isPublic
         ? previews.urlOf(share.id)
-        : previews.signedUrlOf(share.id, new Date(Date.now() + seconds * 1000));
+        : previews.signedUrlOf(share.id, newLinkId(), new Date(Date.now() + seconds * 1000));
       return {
         direct_url: url,
         url,
@@ -137,7 +184,7 @@ function linkSeconds({ expiresAt, ttlSeconds }: SandboxRecord): number {
 }
 
 /** @throws not_available */
-function previewsOf({ previews }: Services): PreviewAddresses {
+export function previewsOf({ previews }: Services): PreviewAddresses {
   if (previews === undefined)
     throw new InstaVMError('not_available', 'this server serves no previews', {
       hint: 'Set INSTAVM_PREVIEW_LISTEN to a host:port, such as 127.0.0.1:8443, and start the server again.',
@@ -146,21 +193,39 @@ function previewsOf({ previews }: Services): PreviewAddresses {
 }
 
 /** @throws share_not_found */
-async function shareIdFor(services: Services, caller: Caller, text: string): Promise<ShareId> {
-  const none = (): Error => new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
+export function shareIdOf(text: string): ShareId {
   const id = parseShareId(text);
-  if (id === undefined) throw none();
-  if (caller.sandboxMetadata === null) return id;
-  const { sandboxId } = await services.shares.get(caller.account.id, id);
-  if (!(await recordsFor(services, caller)).some((record) => record.id === sandboxId)) throw none();
+  if (id === undefined) throw noShare(text);
   return id;
 }
+
+/** One that is there for the caller, as far as its restriction goes. @throws share_not_found */
+async function shareIdFor(services: Services, caller: Caller, text: string): Promise<ShareId> {
+  const id = shareIdOf(text);
+  if (caller.sandboxMetadata === null) return id;
+  const { sandboxId } = await services.shares.get(caller.account.id, id);
+  if (!(await recordsFor(services, caller)).some((record) => record.id === sandboxId)) throw noShare(text);
+  return id;
+}
+
+const noShare = (text: string): InstaVMError =>
+  new InstaVMError('share_not_found', `there is no share ${text.slice(0, 80)}`);
+
+type WireSettings = {
+  readonly is_public?: boolean | null | undefined;
+  readonly rewrite_host?: boolean | null | undefined;
+};
+const settingsOf = ({ is_public, rewrite_host }: WireSettings): ShareChange => ({
+  isPublic: is_public ?? undefined,
+  rewriteHost: rewrite_host ?? undefined,
+});
 
 const shareView = (previews: PreviewAddresses, record: ShareRecord) => ({
   share_id: record.id,
   url: previews.urlOf(record.id),
   port: record.port,
   is_public: record.isPublic,
+  rewrite_host: record.rewriteHost,
   session_id: record.sandboxId,
   created_at: record.createdAt.toISOString(),
 });

@@ -17,8 +17,9 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// What one stream holds for a slow reader. The agent's memory is bounded by this times [`MAX_STREAMS`].
-const SEND_BUFFER: usize = 512 * 1024;
+/// What one stream may have waiting for its turn. A keystroke comes behind so much of every bulk transfer that is under way, and the agent's
+/// memory is bounded by this times [`MAX_STREAMS`].
+const SEND_BUFFER: usize = 64 * 1024;
 /// The execs that a sandbox may run at once (256), the [viewers](crate::pty::MAX_VIEWERS) of its PTYs (512), its tunnels, and room for
 /// everything else: a stream that finds no place would wait without a word.
 pub const MAX_STREAMS: u32 = 1024 + MAX_TUNNELS as u32;

@@ -4,21 +4,20 @@
 //! While it waits, its sender sends it again after 1, 3, 7 … s; one that stops has gone, and its request is given up.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::gateway::{Gateway, MAX_FLOWS, Refusal};
 use super::network::REFUSED_MARK;
 use super::packet::{Ends, Unreachable, unreachable};
 use super::pool::{Owner, Pool};
 use super::queue::Held;
+use super::sockets::send_icmp;
 use crate::relay::{relay, reset};
 
 /// Of the kernel: the first SYN is repeated after a second, and each pause is twice the one before (`TCP_TIMEOUT_INIT`).
@@ -27,6 +26,9 @@ const FIRST_REPEAT: Duration = Duration::from_secs(1);
 const REPEAT_SLACK: Duration = Duration::from_secs(2);
 /// A SYN that was let through becomes a connection at once, or its program has gone.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
+/// A socket that is still within `connect()` takes "unreachable" for a hint, and its program would wait for the next SYN. So it is told again;
+/// one that has heard is closed, and a later one on the same port has another sequence number.
+const REPEATS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
 
 struct Waiting {
     sequence: u32,
@@ -194,25 +196,24 @@ impl Drop for InUse {
     }
 }
 
+/// Tells the program. Where "unreachable" cannot be sent, it is refused: the way to a container is too narrow for the message over IPv4.
 fn refuse(held: Held, ends: Ends, refusal: Refusal) {
-    match refusal {
-        Refusal::Refused => held.accept_marked(REFUSED_MARK),
-        Refusal::Unreachable(why) => {
-            // The SYN itself is dropped with `held`.
-            if let Err(error) = send_unreachable(held.packet(), ends.program, why) {
-                eprintln!("instavm-agent: a program was not told that its destination is unreachable: {error}");
+    let Refusal::Unreachable(why) = refusal else { return held.accept_marked(REFUSED_MARK) };
+    let (packet, program) = (held.packet().to_vec(), ends.program.ip());
+    let tell = move || send_icmp(&unreachable(&packet, program, why), program);
+    if tell().is_err() {
+        return held.accept_marked(REFUSED_MARK);
+    }
+    drop(held);
+    tokio::spawn(async move {
+        for pause in REPEATS {
+            sleep(pause).await;
+            if tell().is_err() {
+                // The program's network has gone.
+                return;
             }
         }
-    }
-}
-
-/// Through a raw socket: the kernel's own `reject with icmp` refuses to speak for a destination that is local by its mark.
-fn send_unreachable(packet: &[u8], program: SocketAddr, why: Unreachable) -> std::io::Result<()> {
-    let (domain, protocol) =
-        if program.is_ipv4() { (Domain::IPV4, Protocol::ICMPV4) } else { (Domain::IPV6, Protocol::ICMPV6) };
-    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-    let to = SockAddr::from(SocketAddr::new(program.ip(), 0));
-    socket.send_to(&unreachable(packet, program.is_ipv4(), why), &to).map(|_| ())
+    });
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const IPV4_HEADER: usize = 20;
@@ -75,22 +76,35 @@ pub enum Unreachable {
 
 /// Of the packet that could not be delivered, as much as is useful (RFC 792, RFC 4443 §2.4).
 const QUOTED: usize = 128;
+/// The size of a message over IPv4: of the largest packet, because Linux handles a small one out of order. `tcp_v4_err` queues the message to
+/// the connecting socket and wakes the program, and only then notes the error; a program that looks in between finds none in `SO_ERROR` and
+/// believes that it is connected. (`tcp_v6_err` queues only what `IPV6_RECVERR` asks for.) Nothing is queued that the receive buffer has no
+/// room for: it has 128 KiB, and a packet of this size, in kernel memory, takes a little more. Left is a program that sets a larger
+/// `SO_RCVBUF` before it connects, which may still be misled.
+const PADDED: usize = 65535;
 
-/// The ICMP or ICMPv6 message for the sender of `packet`, without an IP header. The kernel fills in the checksum of ICMPv6.
-pub fn unreachable(packet: &[u8], is_ipv4: bool, why: Unreachable) -> Vec<u8> {
-    let (kind, code) = match (is_ipv4, why) {
-        (true, Unreachable::Network) => (3, 0),
-        (true, Unreachable::Host) => (3, 1),
-        (false, Unreachable::Network) => (1, 0),
-        (false, Unreachable::Host) => (1, 3),
-    };
-    let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
-    message.extend_from_slice(&packet[..packet.len().min(QUOTED)]);
-    if is_ipv4 {
-        let sum = checksum(&message).to_be_bytes();
-        message[2..4].copy_from_slice(&sum);
+/// For the sender of `packet`, which is `program`: an ICMPv6 message, or a whole IPv4 packet with an ICMP message. What is zero in their own
+/// headers, the kernel fills in.
+pub fn unreachable(packet: &[u8], program: IpAddr, why: Unreachable) -> Vec<u8> {
+    let quoted = &packet[..packet.len().min(QUOTED)];
+    let message = |kind, code| [&[kind, code, 0, 0, 0, 0, 0, 0], quoted].concat();
+    match (program, why) {
+        (IpAddr::V4(program), Unreachable::Network) => padded(program, message(3, 0)),
+        (IpAddr::V4(program), Unreachable::Host) => padded(program, message(3, 1)),
+        (IpAddr::V6(_), Unreachable::Network) => message(1, 0),
+        (IpAddr::V6(_), Unreachable::Host) => message(1, 3),
     }
-    message
+}
+
+fn padded(to: Ipv4Addr, mut icmp: Vec<u8>) -> Vec<u8> {
+    // The padding's zeros do not change it.
+    let sum = checksum(&icmp).to_be_bytes();
+    icmp[2..4].copy_from_slice(&sum);
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, ICMP, 0, 0, 0, 0, 0, 0];
+    packet.extend(to.octets());
+    packet.extend(icmp);
+    packet.resize(PADDED, 0);
+    packet
 }
 
 /// RFC 1071.
@@ -106,6 +120,7 @@ fn checksum(bytes: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::network::OWN_IPV4;
     use proptest::prelude::*;
 
     /// As tcpdump printed it: 198.19.255.1:40000 > 198.18.0.7:443, SYN, seq 0x01020304.
@@ -145,9 +160,11 @@ mod tests {
 
     #[test]
     fn an_icmp_message_sums_to_zero() {
-        let message = unreachable(&bytes(SYN4), true, Unreachable::Host);
-        assert_eq!((message[0], message[1], message.len()), (3, 1, 48));
-        assert_eq!(checksum(&message), 0);
+        let packet = unreachable(&bytes(SYN4), OWN_IPV4.into(), Unreachable::Host);
+        assert_eq!((packet[9], &packet[16..20], packet.len()), (1, &[198, 19, 255, 1][..], 65535));
+        assert_eq!((packet[20], packet[21]), (3, 1));
+        assert_eq!(packet[28..68], bytes(SYN4));
+        assert_eq!(checksum(&packet[20..]), 0);
     }
 
     proptest! {
@@ -158,7 +175,7 @@ mod tests {
                 *first = version;
             }
             parse(&bytes);
-            unreachable(&bytes, true, Unreachable::Network);
+            unreachable(&bytes, OWN_IPV4.into(), Unreachable::Network);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Sockets that stand in for addresses of others (IP_TRANSPARENT of ip(7)), and listeners that never give up.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 /// 200 programs at once, and more; `net.core.somaxconn` allows it.
@@ -40,6 +40,18 @@ pub fn listen_transparent(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Sends what [`unreachable`](super::packet::unreachable) makes. Through a raw socket: the kernel's own `reject with icmp` refuses to speak
+/// for a destination that is local by its mark.
+pub fn send_icmp(message: &[u8], to: IpAddr) -> io::Result<()> {
+    let protocol = if to.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+    let to = SocketAddr::new(to, 0);
+    let socket = Socket::new(Domain::for_address(to), Type::RAW, Some(protocol))?;
+    if to.is_ipv4() {
+        socket.set_header_included_v4(true)?;
+    }
+    socket.send_to(message, &to.into()).map(|_| ())
 }
 
 pub async fn accept_for_ever(listener: &TcpListener, take: impl Fn(TcpStream)) {

@@ -4,11 +4,11 @@
  */
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
+import { reset } from '@instavm/agent-client';
 import type { AgreementCheck } from '../inspect/agreement.ts';
 import type { Bandwidth } from './bandwidth.ts';
 import type { Intake } from './intake.ts';
 import { Lane } from './lane.ts';
-import { reset } from './reset.ts';
 
 /** A connection on which nothing moves for so long is forgotten by most networks, too. */
 const IDLE_MS = 3_600_000;

@@ -4,7 +4,7 @@ import type { EgressGateway, EgressLink, EgressPolicy, EgressRecord, LifecycleLo
 import type { Destination, Verdict } from '../policy/verdict.ts';
 import { findAddresses, type Judged, judge } from './connect.ts';
 import { GatewayLink } from './link.ts';
-import { Network, type NetworkOptions } from './network.ts';
+import { Network, type NetworkOptions, Policies } from './network.ts';
 
 export type GatewayOptions = NetworkOptions & {
   readonly defaultPolicy: EgressPolicy;
@@ -25,15 +25,17 @@ export type Explanation = {
 export class Gateway implements EgressGateway {
   readonly defaultPolicy: EgressPolicy;
   readonly #options: GatewayOptions;
+  readonly #policies: Policies;
 
   constructor(options: GatewayOptions) {
     this.#options = options;
+    this.#policies = new Policies(options);
     this.defaultPolicy = options.defaultPolicy;
   }
 
   serve(sandboxId: SandboxId, policy: EgressPolicy | null, connect: () => Promise<Duplex>): EgressLink {
     const { record, sent, log } = this.#options;
-    const network = new Network(this.#options, policy ?? this.defaultPolicy);
+    const network = new Network(this.#options, this.#policies, policy ?? this.defaultPolicy);
     const link = new GatewayLink({
       ...{ sandboxId, network, connect, log },
       record: (each) => record(sandboxId, each),
@@ -48,7 +50,7 @@ export class Gateway implements EgressGateway {
 
   /** Decides as for a guest, with a look-up if the policy allows one, and connects to nothing. */
   async explain(policy: EgressPolicy | null, destination: Destination): Promise<Explanation> {
-    const network = new Network(this.#options, policy ?? this.defaultPolicy);
+    const network = new Network(this.#options, this.#policies, policy ?? this.defaultPolicy);
     const { host, isAddress, port } = destination;
     const byName = isAddress ? undefined : network.policy.decideName(host, port);
     if (byName?.allowed === false) return { verdict: byName, addresses: [] };

@@ -2,13 +2,12 @@
 import { performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { synchronize } from '@instavm/agent-client';
+import { reset, synchronize } from '@instavm/agent-client';
 import type { EgressLink, EgressPolicy, EgressRecord, LifecycleLog, SandboxId } from '@instavm/core';
 import { HTTP_REASON, HTTP_RULE, judge, type OpenFlow, respond, serveConnect } from './connect.ts';
 import { compact } from './intake.ts';
 import { lookUp, MAX_QUERY_BYTES } from './lookup.ts';
 import type { Network } from './network.ts';
-import { reset } from './reset.ts';
 
 /** A busy emulating host may let a guest wait. */
 const SYNC_MS = 10_000;

@@ -24,25 +24,41 @@ export type NetworkOptions = {
   readonly bytesPerSecond: number;
 };
 
+/** Policies of one gateway, each compiled once for as long as somebody holds it: ten thousand rules take long. */
+export class Policies {
+  readonly site: CidrSet;
+  readonly #registries: readonly string[];
+  readonly #compiled = new WeakMap<EgressPolicy, CompiledPolicy>();
+
+  constructor({ registries, siteCidrs }: NetworkOptions) {
+    this.site = setOf(siteCidrs);
+    this.#registries = registries;
+  }
+
+  compiled(policy: EgressPolicy): CompiledPolicy {
+    const known = this.#compiled.get(policy) ?? compilePolicy(policy, this.#registries, this.site);
+    this.#compiled.set(policy, known);
+    return known;
+  }
+}
+
 export class Network {
   readonly resolver: Resolver;
   readonly proxy: URL | undefined;
   readonly maxConnections: number;
   readonly bandwidth: Bandwidth;
-  readonly #registries: readonly string[];
-  readonly #site: CidrSet;
+  readonly #policies: Policies;
   readonly #forbidden: CidrSet;
   #policy: CompiledPolicy;
 
-  constructor(options: NetworkOptions, policy: EgressPolicy) {
+  constructor(options: NetworkOptions, policies: Policies, policy: EgressPolicy) {
     this.resolver = options.resolver;
     this.proxy = options.proxy;
     this.maxConnections = options.maxConnections;
     this.bandwidth = new Bandwidth(options.bytesPerSecond);
-    this.#registries = options.registries;
-    this.#site = setOf(options.siteCidrs);
+    this.#policies = policies;
     this.#forbidden = setOf(options.forbiddenCidrs);
-    this.#policy = compilePolicy(policy, this.#registries, this.#site);
+    this.#policy = policies.compiled(policy);
   }
 
   get policy(): CompiledPolicy {
@@ -50,7 +66,7 @@ export class Network {
   }
 
   setPolicy(policy: EgressPolicy): void {
-    this.#policy = compilePolicy(policy, this.#registries, this.#site);
+    this.#policy = this.#policies.compiled(policy);
   }
 
   /**
@@ -66,7 +82,7 @@ export class Network {
         reason: `the operator of this server forbids ${address}`,
       };
     const verdict = this.#policy.decideAddress(address, port, byName);
-    if (!verdict.allowed || (parsed !== undefined && this.#site.match(parsed) !== undefined)) return verdict;
+    if (!verdict.allowed || (parsed !== undefined && this.#policies.site.match(parsed) !== undefined)) return verdict;
     const range = isOwn(address) ? 'host' : parsed && specialRange(unmapped(parsed));
     if (range === undefined || !OPERATORS_RANGES.has(range)) return verdict;
     const reason = `${address} belongs to the host (${range}): only its operator can allow it, with INSTAVM_EGRESS_SITE_CIDRS`;

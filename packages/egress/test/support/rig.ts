@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { EgressLink, EgressPolicy, EgressRecord, SandboxId } from '@instavm/core';
-import { onTestFinished } from 'vitest';
+import { onTestFinished, type TestContext } from 'vitest';
 import { Gateway, type GatewayOptions, Resolver } from '../../src/index.ts';
 import { DnsServer } from './dns-server.ts';
 import { Guest } from './guest.ts';
@@ -80,12 +80,16 @@ export async function listen(serve: (socket: Socket) => void, host = PUBLIC, por
   return { port: (server.address() as { port: number }).port, sockets, server };
 }
 
-/** Whether this process may listen on a port below 1024, as CI may. */
-export const hasLowPorts: boolean = await new Promise((resolve) => {
+/** Why this process may not listen on a port below 1024, as CI may. */
+const noLowPorts: string | undefined = await new Promise((resolve) => {
   const probe = createServer();
-  probe.once('error', () => resolve(false));
-  probe.listen(443, '127.0.1.99', () => probe.close(() => resolve(true)));
+  probe.once('error', ({ message }) => resolve(`no ports below 1024 here: ${message}`));
+  probe.listen(443, '127.0.1.99', () => probe.close(() => resolve(undefined)));
 });
+
+export function needLowPorts({ skip }: TestContext): void {
+  if (noLowPorts !== undefined) skip(noLowPorts);
+}
 
 export const echo = (socket: Socket): void => void socket.pipe(socket);
 

@@ -134,6 +134,23 @@ describe('a connection of a program', () => {
     expect(gateway.asked.filter((asked) => asked === 'both.example.test:403')).toHaveLength(2);
   });
 
+  it('is refused with the right error every time, and asked for once, however soon its program looks', async () => {
+    const hosts = ['203.0.113.9', '2001:db8::9'];
+    const counts = await python<Record<string, Record<string, number>>>(`
+import collections
+def refused(host, port):
+    with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
+        s.settimeout(20)
+        error = errno.errorcode.get(s.connect_ex((host, port)), 'connected')
+        s.setblocking(False)
+        # What is queued beside the error wakes the program before the error is there.
+        return error + ', ' + str(outcome(s.recv, 1, socket.MSG_ERRQUEUE))
+print(json.dumps({port: collections.Counter(refused(h, port) for h in ${JSON.stringify(hosts)} for _ in range(40)) for port in [403, 502, 504, 505]}))`);
+    const [refused, unreachable] = ['ECONNREFUSED, EAGAIN', 'EHOSTUNREACH, EAGAIN'].map((what) => ({ [what]: 80 }));
+    expect(counts).toEqual({ 403: refused, 502: refused, 504: unreachable, 505: unreachable });
+    expect(gateway.asked).toHaveLength(320);
+  });
+
   it('to a synthetic address that no name is bound to is not asked for', async () => {
     const hosts = ['198.18.200.200', 'fd69:6e73:7461:766d::c8c8'];
     const outcomes = await python(`print(json.dumps([outcome(peer, h, 80) for h in ${JSON.stringify(hosts)}]))`);
@@ -290,8 +307,10 @@ trap 'kill $server' EXIT
 until curl -s -o /dev/null http://10.9.0.1:8112/; do sleep 0.1; done
 mkdir -p /etc/netns/box && echo nameserver 203.0.113.53 > /etc/netns/box/resolv.conf
 ip netns exec box curl -sS -o /dev/null -w '%{http_code} ' http://10.9.0.1:8112/
-ip netns exec box curl -sS http://boxed.example.test/`;
-    expect(await sh(script)).toBe('200 reached boxed.example.test:80');
+ip netns exec box curl -sS http://boxed.example.test/
+ip netns exec box python3 -c "import socket; print(*[socket.socket().connect_ex(('203.0.113.9', port)) for port in (403, 504)])"`;
+    // The way to it is too narrow for the message that means "unreachable": both are ECONNREFUSED.
+    expect(await sh(script)).toBe('200 reached boxed.example.test:80\n111 111');
   });
 });
 

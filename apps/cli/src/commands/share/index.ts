@@ -6,7 +6,7 @@ import { linkCommand } from './link.ts';
 import { lsCommand } from './ls.ts';
 import { rmCommand } from './rm.ts';
 
-type Options = { public?: boolean; private?: boolean; json?: boolean };
+type Options = { public?: boolean; private?: boolean; rewriteHost?: boolean; json?: boolean };
 
 export const shareCommand = new Command('share')
   // Else its --json would take that of ls, rm and link.
@@ -20,6 +20,8 @@ export const shareCommand = new Command('share')
   .argument('<port>', 'where a program in it listens, or will', integer(1, 65_535))
   .option('--public', 'open to anyone who knows the address')
   .option('--private', 'open to links and API keys only, and cut off who came in before')
+  .option('--rewrite-host', 'tell the program that it is localhost:<port>, for one that answers to no other name')
+  .option('--no-rewrite-host', 'tell it the name that visitors use')
   .option('--json', 'as JSON')
   .addHelpText(
     'after',
@@ -28,7 +30,11 @@ export const shareCommand = new Command('share')
   .action(async (id: string, port: number, options: Options, command: Command) => {
     if (options.public && options.private) command.error('error: it is either --public or --private');
     const isPublic = options.public ? true : options.private ? false : undefined;
-    const share = await (await sandboxOf(clientOf(command), id)).shares.create({ port, isPublic });
+    const share = await (await sandboxOf(clientOf(command), id)).shares.create({
+      port,
+      isPublic,
+      rewriteHost: options.rewriteHost,
+    });
     if (options.json) return printJson(share);
     console.log(share.url);
     // Beside the address, which alone goes into a pipe.
