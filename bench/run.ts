@@ -5,6 +5,7 @@ import { InstaVM } from 'instavm';
 import { egressRows } from './egress.ts';
 import { Floor } from './floor.ts';
 import { lifecycleRows } from './lifecycle.ts';
+import { meteringRows } from './metering.ts';
 import { previewRows } from './previews.ts';
 import { ptyRows } from './pty.ts';
 import { median, type Row, rssMib, table, timed } from './report.ts';
@@ -33,6 +34,8 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(...(await ptyRows(client, floor, daemon)));
     progress('the network of a sandbox');
     rows.push(...(await egressRows(floor)));
+    progress('counting and keys');
+    rows.push(...(await meteringRows()));
     progress('previews');
     rows.push(...(await previewRows(floor)));
     progress('upload and download');

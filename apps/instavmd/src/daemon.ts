@@ -10,7 +10,6 @@ import {
   EgressJournal,
   type GuestImages,
   Meter,
-  type Rates,
   SandboxService,
   Shares,
   type Step,
@@ -45,9 +44,10 @@ import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
+import { metering, quotasIn, ratesOf } from './metering.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
-import { QuotaBook, type QuotaValues } from './quota-book.ts';
+import { QuotaBook } from './quota-book.ts';
 import { RateLimits } from './rate-limits.ts';
 import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
@@ -203,38 +203,6 @@ async function stopServing(
   await closed.finally(() => clearTimeout(cut));
   const left = await ended;
   if (left > 0) app.log.warn({ left }, 'sandboxes stay running for the next daemon of this data directory');
-}
-
-const quotasIn = (config: Config): QuotaValues => ({
-  sandboxes: config.INSTAVM_MAX_SANDBOXES,
-  vcpus: config.INSTAVM_MAX_VCPUS,
-  memory_mib: config.INSTAVM_MAX_MEMORY_MB,
-  snapshots: config.INSTAVM_MAX_SNAPSHOTS,
-  stored_mib: config.INSTAVM_MAX_STORAGE_MB,
-  creates_per_minute: config.INSTAVM_CREATES_PER_MINUTE,
-  requests_per_minute: config.INSTAVM_REQUESTS_PER_MINUTE,
-});
-
-const ratesOf = (config: Config): Rates => ({
-  perVcpuHour: config.INSTAVM_RATE_VCPU_HOUR,
-  perGibHour: config.INSTAVM_RATE_MEMORY_GIB_HOUR,
-  perStoredGibHour: config.INSTAVM_RATE_STORAGE_GIB_HOUR,
-  perEgressGib: config.INSTAVM_RATE_EGRESS_GIB,
-});
-
-/** @returns how to stop */
-function metering(meter: Meter, credit: Credit, sandboxes: SandboxService<Guest>, everyMs: number): () => void {
-  let isBusy = false;
-  const tick = async (): Promise<void> => {
-    // Suspending what may no longer run can take longer than a tick.
-    if (isBusy) return;
-    isBusy = true;
-    await meter.tick();
-    await credit.enforce((accountId, reason) => sandboxes.suspendAll(accountId, reason));
-    isBusy = false;
-  };
-  const timer = setInterval(() => void tick(), everyMs);
-  return () => clearInterval(timer);
 }
 
 /** @returns how to stop */

@@ -234,6 +234,11 @@ function ask(api: Api, operation: string, { id, query = '', body, raw }: Attempt
 }
 
 describe('what belongs to somebody else', () => {
+  it('is really there', () => {
+    for (const [what, id] of Object.entries(victim))
+      expect([what, id]).toEqual([what, expect.stringMatching(/^(?!undefined).+/)]);
+  });
+
   it('has a line in the table for every route, and no line for none', () => {
     expect(Object.keys(TABLE).sort()).toEqual(operations().sort());
   });

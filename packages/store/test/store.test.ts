@@ -1,4 +1,5 @@
 /** Accounts, keys, sandbox records and the lock, in a real database. */
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -232,6 +233,46 @@ describe('the store', () => {
     const found = await sandboxRecords(present).findByIncarnation('vm_x' as IncarnationId);
     expect(found).toMatchObject({ id: 's', lifecycle: DEFAULT_LIFECYCLE, savedIn: null, leaseLeftMs: null });
     await present.destroy();
+  });
+
+  it('brings keys of before along, which could do everything', async () => {
+    const path = join(directory, 'old.db');
+    const old = await openDatabase(
+      path,
+      Object.fromEntries(Object.entries(MIGRATIONS).filter(([name]) => name < '0006')),
+    );
+    const hex = createHash('sha256').update('instavm_sk_old').digest('hex');
+    await sql`insert into accounts (id, email, name, created_at) values ('acct_a', 'x@y', 'X', '2026-01-01')`.execute(
+      old,
+    );
+    await sql`insert into api_keys (account_id, name, prefix, sha256_hex, created_at)
+      values ('acct_a', 'first start', 'instavm_sk_old', ${hex}, '2026-01-01T00:00:00Z')`.execute(old);
+    await old.destroy();
+    const present = await openDatabase(path);
+    const found = await new ApiKeys(present).authenticate('instavm_sk_old');
+    expect(found?.key).toMatchObject({ scope: 'full', sandboxMetadata: null, expiresAt: null, description: null });
+    expect(found?.account).toMatchObject({ email: 'x@y', isAdministrator: true });
+    await present.destroy();
+  });
+
+  it('keeps no secret of a key, and takes the secret before a rotation no longer than its grace', async () => {
+    const keys = new ApiKeys(database);
+    const { key: made, secret } = await keys.create(accountId, { name: 'rotated' });
+    const second = await keys.rotate(accountId, made.id, 60_000);
+    const third = await keys.rotate(accountId, made.id, 60_000);
+    const isValid = async (text = ''): Promise<boolean> => (await keys.authenticate(text)) !== undefined;
+    // Only the last one has a grace.
+    expect([await isValid(secret), await isValid(second?.secret), await isValid(third?.secret)]).toEqual([
+      false,
+      true,
+      true,
+    ]);
+    const stored = JSON.stringify(await database.selectFrom('api_keys').selectAll().execute());
+    for (const each of [secret, second?.secret ?? '', third?.secret ?? '']) expect(stored).not.toContain(each);
+    expect(await keys.revoke(accountId, made.id)).toBe(true);
+    expect([await isValid(second?.secret), await isValid(third?.secret)]).toEqual([false, false]);
+    expect(await keys.revoke(accountId, made.id)).toBe(false);
+    expect(await keys.rotate(accountId, made.id, 0)).toBeUndefined();
   });
 
   it('opens an existing database again, with what is in it', async () => {

@@ -1,0 +1,89 @@
+/** What counting and keys cost the daemon: the meter and the store alone, for a thousand sandboxes that all send. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  type AccountId,
+  Credit,
+  DEFAULT_SIZE,
+  Meter,
+  newIncarnationId,
+  newSandboxId,
+  type SandboxId,
+  type SandboxRecord,
+  systemClock,
+} from '@instavm/core';
+import { Accounts, ApiKeys, type Database, ledger, openDatabase } from '@instavm/store';
+import { median, type Row, timed } from './report.ts';
+
+const SANDBOXES = 1_000;
+const ACCOUNTS = 50;
+const TICKS = 30;
+/** The default of INSTAVM_METER_SECONDS. */
+const TICK_MS = 10_000;
+const KEY_ROUNDS = 2_000;
+const RATES = { perVcpuHour: 50_000, perGibHour: 16_000, perStoredGibHour: 100, perEgressGib: 50_000 };
+
+export async function meteringRows(): Promise<Row[]> {
+  const directory = await mkdtemp(join(tmpdir(), 'instavm-bench-'));
+  const database = await openDatabase(join(directory, 'bench.db'));
+  try {
+    let key = '';
+    const accounts: AccountId[] = [];
+    for (let count = 0; count < ACCOUNTS; count++) {
+      const keep = (made: string): void => {
+        key = made;
+      };
+      accounts.push((await new Accounts(database).createWithKey(`${count}@bench`, '', 'bench', keep)).id);
+    }
+    return [await metered(database, accounts), await authenticated(new ApiKeys(database), key)];
+  } finally {
+    await database.destroy();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function metered(database: Database, accounts: readonly AccountId[]): Promise<Row> {
+  const log = { info: () => {}, warn: (fields: object) => console.error(fields) };
+  const store = ledger(database);
+  const meter = new Meter({ store, rates: RATES, clock: systemClock, log });
+  const own = { ledger: store, meter, clock: systemClock, log, isEnforced: true, welcomeMicroDollars: 50e6 };
+  const credit = new Credit(own);
+  await meter.load();
+  await meter.takeOver({ find: async () => undefined, listUnsettled: async () => [] });
+  const ids: SandboxId[] = [];
+  for (let count = 0; count < SANDBOXES; count++) {
+    const id = newSandboxId();
+    ids.push(id);
+    const record = { id, incarnationId: newIncarnationId(), accountId: accounts[count % ACCOUNTS], size: DEFAULT_SIZE };
+    meter.began(record as SandboxRecord);
+  }
+  await meter.tick();
+  const before = process.cpuUsage();
+  for (let tick = 0; tick < TICKS; tick++) {
+    for (const id of ids) meter.sent(id, 1_000);
+    await meter.tick();
+    await credit.enforce(async () => {});
+  }
+  const { user, system } = process.cpuUsage(before);
+  const share = (user + system) / 1_000 / TICKS / TICK_MS;
+  return {
+    name: `${SANDBOXES} metered sandboxes, all sending: share of one processor`,
+    measured: `${(share * 100).toFixed(2)} %`,
+    floor: '',
+    ratio: '',
+    target: '≤ 2 %',
+  };
+}
+
+async function authenticated(keys: ApiKeys, key: string): Promise<Row> {
+  const ms: number[] = [];
+  for (let round = 0; round < KEY_ROUNDS; round++) ms.push(await timed(() => keys.authenticate(key)));
+  return {
+    name: 'authentication of a request, median',
+    measured: `${median(ms).toFixed(3)} ms`,
+    floor: '',
+    ratio: '',
+    target: '≤ 0.3 ms',
+  };
+}
