@@ -14,13 +14,16 @@ export type MachineSize = { readonly memoryMib: number; readonly vcpus: number }
 
 /** Files a template is made from, all read-only and content-addressed by `digest`. */
 export type GuestImages = {
+  /** As Debian packs it, for QEMU. */
   readonly kernelPath: string;
+  /** The same kernel unpacked, for Firecracker. */
+  readonly kernelElfPath: string;
   readonly initramfsPath: string;
   /** erofs, attached read-only with serial `base`. */
   readonly basePath: string;
   /** A formatted, empty, sparse ext4 image; the template's overlay starts as a copy of it. Serial `overlay`. */
   readonly blankOverlayPath: string;
-  /** Hex digest over the four. */
+  /** Hex digest over all of them. */
   readonly digest: string;
 };
 

@@ -313,7 +313,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
   return { world, clock, vms, guests, stored, fail, service, create };
 }
 
-const images = { kernelPath: '', initramfsPath: '', basePath: '', blankOverlayPath: '', digest: '' };
+const images = { kernelPath: '', kernelElfPath: '', initramfsPath: '', basePath: '', blankOverlayPath: '', digest: '' };
 
 function sandboxRecordsOf({ stored, fail }: World): SandboxRecords {
   const ofIncarnation = new Map<string, SandboxId>();
