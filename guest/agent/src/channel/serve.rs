@@ -28,7 +28,7 @@ pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
     let next_host = NextHost::default();
     loop {
         let early = next_host.take();
-        let mut connection = if early.is_some() { port.connection()? } else { port.accept().await? };
+        let mut connection = if early.is_some() { port.next_on_same_stream().await? } else { port.accept().await? };
         match sync::accept(&mut connection, early.unwrap_or_default()).await {
             // The host went away before or during the exchange.
             Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => continue,
