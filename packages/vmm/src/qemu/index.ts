@@ -1,6 +1,6 @@
 /** The QEMU backend: `-M microvm`, with KVM where a guest truly runs and emulation otherwise. */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,9 +20,10 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { copySparse } from '../host/files.ts';
+import { checkMemory } from '../host/memory.ts';
 import { cloneArguments, cpuModel, FILES, QEMU_BINARY, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
 import { readIdentity, writeIdentity } from './identity.ts';
-import { copySparse } from './overlay.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
 import { findSnapshot, removePartialSnapshots, takeSnapshot } from './snapshot.ts';
@@ -34,8 +35,6 @@ const CHANNEL_DEADLINE_MS = 20_000;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
 const LOAD_POLL_MS = 2;
-/** A clone touches 70 to 140 MiB of its own; below this much free memory the host is full. */
-const MEMORY_FLOOR_KIB = 384 * 1024;
 
 export type QemuOptions = {
   /** Where templates are kept; may be shared by several daemons. */
@@ -225,14 +224,3 @@ function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: Incarn
 
 const isQemuTemplate = (template: Template): template is QemuTemplate =>
   template.backend === 'qemu' && 'images' in template;
-
-/** @throws capacity_unavailable */
-async function checkMemory(): Promise<void> {
-  const meminfo = await readFile('/proc/meminfo', 'utf8');
-  const availableKib = Number(/^MemAvailable:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? 0);
-  if (availableKib < MEMORY_FLOOR_KIB) {
-    throw new InstaVMError('capacity_unavailable', 'the host has too little free memory for another microVM', {
-      details: { availableMib: Math.floor(availableKib / 1024) },
-    });
-  }
-}

@@ -7,10 +7,9 @@ import { AgentClient, AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { copySparse, flush, sha256Hex } from '../host/files.ts';
 import { FILES, templateArguments } from './arguments.ts';
 import { GuestConsole } from './console.ts';
-import { flush, sha256Hex } from './files.ts';
-import { copySparse } from './overlay.ts';
 import { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
 
