@@ -25,7 +25,7 @@ export const HOST_KERNEL = kernelWithModules([
 ]);
 
 const INIT = join(import.meta.dirname, 'level-1/initramfs-init.sh');
-const DIRECTORIES = ['bin', 'dev', 'proc', 'sys', 'lib', 'data', 'lower', 'sysroot'];
+const DIRECTORIES = ['bin', 'dev', 'proc', 'sys', 'lib', 'data', 'lower', 'modules', 'sources', 'sysroot'];
 
 export async function hostInitramfs(kernel: Artifact): Promise<ArtifactRecipe> {
   return {

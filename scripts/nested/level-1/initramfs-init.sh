@@ -15,12 +15,15 @@ i=0
 until [ -b /dev/vdc ]; do i=$((i + 1)); [ $i -lt 100 ]; sleep 0.1; done
 mount -t ext4 -o noatime /dev/vda /data
 mount -t erofs -o loop,ro /data/base.erofs /lower
-mkdir -p /data/root/upper /data/root/work
+mkdir -p /data/root/upper /data/root/work /data/level-1/upper /data/level-1/work /data/modules/upper /data/modules/work
 mount -t overlay -o lowerdir=/lower,upperdir=/data/root/upper,workdir=/data/root/work root /sysroot
 mkdir -p /sysroot/data /sysroot/level-1
+# Writable, because tools keep caches beside their sources.
+mount -t erofs -o ro /dev/vdc /sources
+mount -t overlay -o lowerdir=/sources,upperdir=/data/level-1/upper,workdir=/data/level-1/work level-1 /sysroot/level-1
+mount -t erofs -o ro /dev/vdb /modules
+mount -t overlay -o lowerdir=/modules,upperdir=/data/modules/upper,workdir=/data/modules/work modules /sysroot/level-1/repository/node_modules
 mount --move /data /sysroot/data
-mount -t erofs -o ro /dev/vdc /sysroot/level-1
-mount -t erofs -o ro /dev/vdb /sysroot/level-1/repository/node_modules
 mount --move /proc /sysroot/proc
 mount --move /sys /sysroot/sys
 mount --move /dev /sysroot/dev

@@ -8,3 +8,4 @@ mod serial;
 pub mod serve;
 pub mod sync;
 mod tunnel;
+mod vsock;

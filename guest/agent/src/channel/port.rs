@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 use super::serial::{SerialConnection, SerialPort};
+use super::vsock::{VsockConnection, VsockPort};
 
 #[derive(Clone, Copy, Debug)]
 pub enum Channel {
@@ -35,10 +35,11 @@ impl Channel {
 
 pub enum Port {
     Serial(SerialPort),
-    Vsock(VsockListener),
+    Vsock(VsockPort),
 }
 
 impl Port {
+    /// Must be called on the runtime.
     pub fn open(channel: Channel) -> io::Result<Self> {
         if let Some(serial) = SerialPort::open(channel.name())? {
             return Ok(Self::Serial(serial));
@@ -47,20 +48,14 @@ impl Port {
             let what = format!("this machine has neither a port named {} nor a vsock device", channel.name());
             return Err(io::Error::new(io::ErrorKind::NotFound, what));
         }
-        VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, channel.number())).map(Self::Vsock)
+        VsockPort::listen(channel.number()).map(Self::Vsock)
     }
 
     /// Waits for a host. At most one connection may exist at a time.
     pub async fn accept(&self) -> io::Result<Connection> {
         match self {
             Self::Serial(port) => port.accept().await.map(Connection::Serial),
-            Self::Vsock(listener) => loop {
-                let (stream, peer) = listener.accept().await?;
-                // A program of the sandbox may connect where it likes; only the host is served.
-                if peer.cid() == VMADDR_CID_HOST {
-                    return Ok(Connection::Vsock(stream));
-                }
-            },
+            Self::Vsock(port) => port.accept().await.map(Connection::Vsock),
         }
     }
 
@@ -69,9 +64,15 @@ impl Port {
         match self {
             Self::Serial(port) => port.connection().map(Connection::Serial),
             // A vsock connection belongs to one host.
-            Self::Vsock(_) => self.accept().await,
+            Self::Vsock(port) => port.accept().await.map(Connection::Vsock),
         }
     }
+}
+
+/// Whether this is how a connection fails when its host has gone, before or while it is served.
+pub fn host_left(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
 }
 
 /// The listener would be made without one, too, and wait in vain.
@@ -83,7 +84,7 @@ fn has_vsock_device() -> bool {
 /// The stream to one host.
 pub enum Connection {
     Serial(SerialConnection),
-    Vsock(VsockStream),
+    Vsock(VsockConnection),
 }
 
 impl AsyncRead for Connection {
