@@ -76,7 +76,15 @@ export async function sourcesDisk(directory: string, { images, binaries, job }: 
   await linkOrCopy(images.kernelPath, join(tree, 'images/vmlinuz'));
   await linkOrCopy(images.kernelElfPath, join(tree, 'images/vmlinux'));
   await linkOrCopy(images.initramfsPath, join(tree, 'images/initramfs.cpio'));
-  await writeFile(join(tree, 'images/digest'), images.digest);
+  const inside: GuestImages = {
+    kernelPath: '/level-1/images/vmlinuz',
+    kernelElfPath: '/level-1/images/vmlinux',
+    initramfsPath: '/level-1/images/initramfs.cpio',
+    basePath: '/data/base.erofs',
+    blankOverlayPath: '/data/overlay.ext4',
+    digest: images.digest,
+  };
+  await writeFile(join(tree, 'images.json'), JSON.stringify(inside));
   await cp(binaries.firecracker, join(tree, 'bin/firecracker'));
   await cp(binaries.jailer, join(tree, 'bin/jailer'));
   const image = join(directory, 'sources.erofs');

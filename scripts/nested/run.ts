@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ArtifactCache, defaultCacheDirectory, GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { firecrackerBinaries } from './binaries.ts';
+import { type FirecrackerBinaries, firecrackerBinaries } from './binaries.ts';
 import { dataDisk, modulesDisk, sourcesDisk } from './disks.ts';
 import { HOST_KERNEL, hostInitramfs } from './initramfs.ts';
 import { runMachine } from './machine.ts';
@@ -16,16 +16,36 @@ export type NestedJob = {
   readonly directory: string;
   readonly onOutput: (text: string) => void;
   readonly onProgress: (message: string) => void;
+  /** Added to the environment of the machine's process. */
+  readonly env?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
 };
 
-/** @returns the job's exit status. @throws Error as `runMachine`, or when a part cannot be made */
+/** Firecracker and jailer are neither named nor to be had. */
+export class FirecrackerUnavailable extends Error {
+  override readonly name = 'FirecrackerUnavailable';
+
+  constructor(cause: Error) {
+    super(
+      `no Firecracker for the nested tests: ${cause.message.split('\n', 1)[0]}; set FIRECRACKER_BIN and JAILER_BIN`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+/** @returns the job's exit status. @throws FirecrackerUnavailable, Error as `runMachine` */
 export async function runNested(job: NestedJob): Promise<number> {
   const cacheDirectory = defaultCacheDirectory(process.env);
   const cache = new ArtifactCache(join(cacheDirectory, 'images'));
   const progress = job.onProgress;
   const images = await locateGuestImages({ cacheDirectory, agentPath: GUEST_AGENT_PATH });
-  const binaries = await firecrackerBinaries(cache, process.env, progress);
+  const binaries = await firecrackerBinaries(cache, process.env, progress).catch(
+    (cause: Error): FirecrackerBinaries => {
+      throw new FirecrackerUnavailable(cause);
+    },
+  );
   const kernel = await cache.ensure(HOST_KERNEL, progress);
   const initramfs = await cache.ensure(await hostInitramfs(kernel), progress);
   const [data, modules] = [await dataDisk(cache, images, progress), await modulesDisk(cache, progress)];
@@ -41,6 +61,7 @@ export async function runNested(job: NestedJob): Promise<number> {
       directory: job.directory,
       limitMs: job.limitMs,
       onOutput: job.onOutput,
+      ...(job.env === undefined ? {} : { env: job.env }),
       ...(job.signal === undefined ? {} : { signal: job.signal }),
     });
   } finally {

@@ -79,7 +79,7 @@ export interface MicroVm {
    * Pauses the vCPUs, stores memory, device state and disk, and puts all in `directory`, which appears complete or not at all. The
    * caller has had the guest flush its filesystems.
    * @param directory must not exist
-   * @param then `continue`: the guest runs on. `end`: the VMM is gone afterwards, as after `kill`
+   * @param then `continue`: the guest runs on; on some backends its streams have ended and are to be opened again. `end`: the VMM is gone afterwards, as after `kill`
    * @throws snapshot_failed, capacity_unavailable; the guest then runs on
    */
   snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot>;

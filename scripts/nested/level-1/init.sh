@@ -17,6 +17,13 @@ echo "+cpu +memory +pids +io" > /sys/fs/cgroup/cgroup.subtree_control
 ip link set lo up
 hostname level-1
 
+# Templates, clones and snapshots of the tests on one filesystem, with room for them.
+mkdir -p /data/tmp /data/cache
+export TMPDIR=/data/tmp INSTAVM_CACHE_DIR=/data/cache INSTAVM_TEST_CACHE_DIR=/data/cache
+export FIRECRACKER_BIN=/level-1/bin/firecracker JAILER_BIN=/level-1/bin/jailer
+export INSTAVM_TEST_IMAGES="$(cat /level-1/images.json)"
+export PATH=/level-1/repository/node_modules/.bin:$PATH
+
 # The job's own cgroup: the root's processes may not be limited beside groups that are.
 mkdir /sys/fs/cgroup/job
 (

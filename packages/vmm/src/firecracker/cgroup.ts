@@ -36,12 +36,14 @@ export class Cgroup {
     await writeFile(join(this.path, 'cgroup.kill'), '1').catch(() => {});
     for (const until = performance.now() + END_DEADLINE_MS; performance.now() < until; await sleep(POLL_MS)) {
       if (await this.isPopulated()) continue;
-      const error = await rmdir(this.path).then(
-        () => undefined,
-        (reason: NodeJS.ErrnoException) => reason.code,
-      );
-      // Busy: the last process is gone, and its cgroup not yet empty.
-      if (error !== 'EBUSY') return;
+      try {
+        return await rmdir(this.path);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'ENOENT') return;
+        // The last process is gone, and its cgroup not yet empty.
+        if (code !== 'EBUSY') throw error;
+      }
     }
     throw new InstaVMError('teardown_incomplete', `the processes in ${this.path} do not end`);
   }

@@ -24,6 +24,7 @@ export class FirecrackerProcess {
   /** Settles once, when no process is left in the jail. Never rejects. */
   readonly exited: Promise<VmmExit>;
   readonly #lifeline: Socket;
+  readonly #streams = new Set<Socket>();
   #requested = false;
   #gone = false;
 
@@ -88,12 +89,20 @@ export class FirecrackerProcess {
       deadlineMs,
       () => this.#gone,
     );
-    if (socket !== undefined) return socket;
+    if (socket !== undefined) {
+      this.#streams.add(socket);
+      return socket.once('close', () => this.#streams.delete(socket));
+    }
     const details = { diagnostics: await this.jail.diagnostics() };
     const why = this.#gone
       ? 'Firecracker ended'
       : `the guest's ${channel} channel did not open within ${deadlineMs} ms`;
     throw new InstaVMError('boot_failed', why, { details });
+  }
+
+  /** Firecracker resets the guest's vsock for every snapshot, and tells the host's ends nothing until they write. */
+  dropStreams(): void {
+    for (const socket of this.#streams) socket.destroy();
   }
 
   /** Ends it and removes the jail. @throws teardown_incomplete */

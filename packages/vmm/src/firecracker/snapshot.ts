@@ -70,7 +70,7 @@ export async function removePartialSnapshots(parent: string): Promise<number> {
 
 /**
  * Pauses the vCPUs and stores memory, device state and disk.
- * @param then `end`: the VMM is gone afterwards. `continue`: the vCPUs run on
+ * @param then `end`: the VMM is gone afterwards. `continue`: the vCPUs run on, and the streams have ended
  * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on
  */
 export async function takeSnapshot(
@@ -88,6 +88,7 @@ export async function takeSnapshot(
     await api.setState('Paused');
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
     await api.put('/snapshot/create', { snapshot_type: 'Full', ...files });
+    vmm.dropStreams();
     await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
     if (then === 'continue') await api.setState('Resumed');
     await keepMemory(jail, join(partial, FILES.memory));
