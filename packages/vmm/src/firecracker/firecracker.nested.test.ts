@@ -140,6 +140,31 @@ describe('a snapshot', () => {
   });
 });
 
+describe('a guest that does its worst', () => {
+  it.each([
+    ['processor time', 'for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) & done; sleep 1; echo started'],
+    ['memory', '(head -c 2G /dev/zero | tail) >/dev/null 2>&1 & sleep 3; echo started'],
+    ['processes', '(bomb() { bomb | bomb & }; bomb) >/dev/null 2>&1 & sleep 2; echo started'],
+    ['its disk', '(dd if=/dev/zero of=/root/full bs=1M) >/dev/null 2>&1 & sleep 3; echo started'],
+  ])('with %s hurts nobody else, and ends like any other', async (_, worst) => {
+    const backend = await makeBackend();
+    const [noisy, quiet] = [
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+    ];
+    try {
+      expect(await shell(noisy, worst)).toContain('started');
+      expect(await shell(quiet, 'echo here > /root/file; cat /root/file')).toBe('here');
+      // Its own limits do not end it either: the jail has room for all of the guest's memory.
+      expect(await readlink(`/proc/${noisy.pid}/ns/pid`)).not.toBe('');
+    } finally {
+      await Promise.all([noisy.kill(), quiet.kill()]);
+    }
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+});
+
 describe('the egress channel', () => {
   it('carries what programs connect to, and is opened again after a snapshot', async () => {
     const backend = await makeBackend();
