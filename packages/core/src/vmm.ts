@@ -1,6 +1,6 @@
 /**
- * The VMM port: how the rest of the system makes, reaches and ends microVMs. Backends: `qemu`, `fake` (and later
- * `firecracker`); all pass `@instavm/vmm/contract`. A backend owns its processes, sockets and run directories; it leaves
+ * The VMM port: how the rest of the system makes, reaches and ends microVMs. Backends: `firecracker`, `qemu`,
+ * `fake`; all pass `@instavm/vmm/contract`. A backend owns its processes, sockets and run directories; it leaves
  * policy, naming of sandboxes and guest protocol to its callers.
  */
 import type { Duplex } from 'node:stream';
@@ -108,7 +108,7 @@ export interface Vmm {
    * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend, accelerator or template made the snapshot
    */
   restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
-  /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined */
+  /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined; another backend's too, for `restore` to refuse */
   findSnapshot(directory: string): Promise<VmSnapshot | undefined>;
   /** Removes what interrupted snapshots left in a directory of snapshots. @returns how many */
   removePartialSnapshots(parent: string): Promise<number>;

@@ -143,6 +143,8 @@ export class HandVm implements MicroVm {
   snapshotFails = false;
   /** Its VMM ends over a snapshot, and thinks that this was asked for. */
   snapshotKills = false;
+  /** What else a snapshot does to it. */
+  duringSnapshot: () => void = () => {};
   readonly #disk: Map<string, SavedMemory>;
   #settle: (exit: VmmExit) => void = () => {};
 
@@ -162,6 +164,7 @@ export class HandVm implements MicroVm {
 
   async snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot> {
     await Promise.resolve();
+    this.duringSnapshot();
     if (this.snapshotKills) await this.kill();
     if (this.killed || this.snapshotFails) throw new InstaVMError('snapshot_failed', 'it cannot be saved');
     const made = { size: SIZE, backend: 'hand', accelerator: 'none', storedBytes: 7 } as const;

@@ -6,6 +6,7 @@ import type { MachineSize, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { flush, sha256Hex } from '../host/files.ts';
+import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { FILES } from './machine.ts';
 import { keepMemory } from './memory.ts';
 import type { FirecrackerProcess } from './process.ts';
@@ -27,10 +28,11 @@ const Manifest = z.object({
 });
 type Manifest = z.infer<typeof Manifest>;
 
-/** @returns undefined when it is missing, incomplete, or not what its manifest says */
+/** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
-  const manifest = parsed(await readFile(join(directory, MANIFEST), 'utf8').catch(() => ''));
-  if (manifest === undefined) return undefined;
+  const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => '');
+  const manifest = parsed(text);
+  if (manifest === undefined) return foreignSnapshot(text, 'firecracker', directory);
   const sizes = { [FILES.memory]: manifest.memoryBytes, [FILES.overlay]: manifest.overlayBytes };
   for (const [file, bytes] of Object.entries(sizes)) {
     const found = await stat(join(directory, file)).catch(() => undefined);
@@ -88,9 +90,10 @@ export async function takeSnapshot(
     await api.setState('Paused');
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
     await api.put('/snapshot/create', { snapshot_type: 'Full', ...files });
-    vmm.dropStreams();
     await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
     if (then === 'continue') await api.setState('Resumed');
+    // Now, that whoever opens them again finds a guest that answers.
+    vmm.dropStreams();
     await keepMemory(jail, join(partial, FILES.memory));
     await jail.takeOut(FILES.deviceState, join(partial, FILES.deviceState));
     const stats = await Promise.all(
@@ -117,6 +120,7 @@ export async function takeSnapshot(
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
     // One that has ended does not go on; its end is told by `exited`.
     await api.setState('Resumed').catch(() => {});
+    vmm.dropStreams();
     throw failure(error);
   }
 }
