@@ -1,21 +1,17 @@
 /** The daemon put together: the one place where adapters meet. */
 import type { AddressInfo } from 'node:net';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
 import {
   CleanupStack,
   DEFAULT_SIZE,
   EgressJournal,
-  type GuestImages,
   SandboxService,
   Shares,
   type Step,
   type StepObserver,
   systemClock,
   Templates,
-  type Vmm,
 } from '@instavm/core';
-import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import {
   Accounts,
   egressLog as egressLogIn,
@@ -24,11 +20,11 @@ import {
   shareRecords,
   snapshotRecords,
 } from '@instavm/store';
-import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
+import { chooseVmm } from './choose-vmm.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory } from './data-directory.ts';
 import { createGateway, egressRules } from './egress.ts';
@@ -72,7 +68,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egressJournal = new EgressJournal(egressLog, systemClock, logger);
     cleanup.push(() => egressJournal.stop());
     const gateway = createGateway(config, (sandboxId, record) => egressJournal.record(sandboxId, record), logger);
-    const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
+    const { vmm, images } = await chooseVmm(config, data, logger);
     const records = sandboxRecords(database);
     const sandboxes = new SandboxService({
       vmm,
@@ -175,37 +171,4 @@ async function listen(app: FastifyInstance, { host, port }: Config['INSTAVM_LIST
   }
   const address = app.server.address() as AddressInfo;
   return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
-}
-
-async function chooseVmm(
-  config: Config,
-  runDirectory: string,
-  logger: Logger,
-): Promise<{ vmm: Vmm; images: GuestImages }> {
-  if (config.INSTAVM_VMM === 'fake') {
-    const { createFakeVmm, fakeImages } = await import('@instavm/vmm/fake');
-    logger.warn('the fake VMM runs no guest and isolates nothing: for tests only');
-    return { vmm: createFakeVmm({ runDirectory, agentPath: GUEST_AGENT_PATH }), images: fakeImages };
-  }
-  const cacheDirectory = config.INSTAVM_CACHE_DIR;
-  const images = await locateGuestImages({ cacheDirectory, agentPath: GUEST_AGENT_PATH });
-  const accelerator =
-    config.INSTAVM_ACCELERATOR === 'auto'
-      ? await detectAccelerator(images, cacheDirectory, logger)
-      : config.INSTAVM_ACCELERATOR;
-  if (accelerator === 'tcg') logger.warn('guests are emulated (TCG): slow, and no security boundary; see SECURITY.md');
-  const version = await qemuVersion();
-  const vmm = createQemuVmm({
-    templatesDirectory: join(cacheDirectory, 'templates'),
-    runDirectory,
-    accelerator,
-    version,
-  });
-  return { vmm, images };
-}
-
-async function detectAccelerator(images: GuestImages, cacheDirectory: string, logger: Logger): Promise<'kvm' | 'tcg'> {
-  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message));
-  logger.info({ usable: verdict.usable, reason: verdict.reason }, 'KVM');
-  return verdict.usable ? 'kvm' : 'tcg';
 }

@@ -2,6 +2,7 @@
  * The cgroup of one jail (cgroup v2): what it may use, and which processes are in it. The kernel keeps that list and no process can leave, so
  * it proves which processes are a microVM's, and ends them all.
  */
+import { rmdirSync } from 'node:fs';
 import { readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,6 +11,19 @@ import { InstaVMError } from '@instavm/wire';
 const MOUNT = '/sys/fs/cgroup';
 const END_DEADLINE_MS = 10_000;
 const POLL_MS = 2;
+
+/**
+ * The cgroup above the jails of a daemon, when there is none. Synchronous: between the question and the answer nobody starts another.
+ * @param parent relative to the mount
+ */
+export function removeIfEmpty(parent: string): void {
+  try {
+    rmdirSync(join(MOUNT, parent));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'EBUSY') throw error;
+  }
+}
 
 export class Cgroup {
   readonly path: string;

@@ -18,7 +18,8 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import { checkMemory } from '../host/memory.ts';
 import { FirecrackerFault } from './api.ts';
-import { Jail, type JailSite, jailNames, reapJails } from './jail.ts';
+import { removeIfEmpty } from './cgroup.ts';
+import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
 import { FILES, limitsOf, TEMPLATE_FORMAT } from './machine.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, removePartialSnapshots, takeSnapshot } from './snapshot.ts';
@@ -26,6 +27,7 @@ import { buildTemplate, findTemplate } from './template.ts';
 import { type UidRange, Uids } from './uids.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
+export { reapAllJails } from './jail.ts';
 export type { UidRange } from './uids.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
 
@@ -69,6 +71,10 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
 
   /** Names of jails that somebody holds. */
   const owned = new Set<string>();
+  const disown = (name: string): void => {
+    owned.delete(name);
+    if (owned.size === 0) removeIfEmpty(site.parentCgroup);
+  };
   const own = (vmm: FirecrackerProcess, size: MachineSize, incarnationId: IncarnationId): MicroVm => {
     let killed: Promise<void> | undefined;
     return {
@@ -80,7 +86,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       snapshot: (directory, then) => takeSnapshot(vmm, size, directory, then),
       kill: () => {
         killed ??= vmm.kill().then(() => {
-          owned.delete(vmm.jail.name);
+          disown(vmm.jail.name);
           uids.release(vmm.jail.record.uid);
         });
         return killed;
@@ -100,7 +106,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       return own(vmm, template.size, incarnationId);
     } catch (error) {
       await jail?.destroy();
-      owned.delete(name);
+      disown(name);
       uids.release(uid);
       throw error;
     }
@@ -120,7 +126,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       const build = buildTemplate({ site, jailName, uid, templatesDirectory, key, images, size, progress }).finally(
         () => {
           builds.delete(key);
-          owned.delete(jailName);
+          disown(jailName);
           uids.release(uid);
         },
       );
@@ -143,7 +149,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapJails(site, owned),
+    reapLeftovers: () => reapJails(jailsDirectory(site), site.parentCgroup, owned),
   };
 }
 
@@ -156,7 +162,11 @@ async function templateOf(source: Template | VmSnapshot, templatesDirectory: str
   const isOurs = source.backend === 'firecracker';
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
   if (template !== undefined) return template;
-  throw new InstaVMError('snapshot_incompatible', 'what the snapshot was made from is not on this host', {
+  const why =
+    source.backend === 'firecracker'
+      ? 'what the snapshot was made from is not on this host'
+      : `the snapshot was made by ${source.backend}, and this daemon runs Firecracker`;
+  throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
   });
 }

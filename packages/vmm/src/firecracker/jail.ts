@@ -11,7 +11,7 @@ import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { copySparse } from '../host/files.ts';
-import { Cgroup } from './cgroup.ts';
+import { Cgroup, removeIfEmpty } from './cgroup.ts';
 import { FILES, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
@@ -187,14 +187,27 @@ export const jailsDirectory = (site: JailSite): string => join(site.baseDirector
 
 export const jailNames = (site: JailSite): Promise<string[]> => readdir(jailsDirectory(site)).catch(() => []);
 
-/** Ends what runs in jails that nobody holds, and removes them, whole or not. @returns how many */
-export async function reapJails(site: JailSite, owned: ReadonlySet<string>): Promise<number> {
-  const names = (await jailNames(site)).filter((name) => !owned.has(name));
+/**
+ * Ends what runs in jails that nobody holds, and removes them, whole or not.
+ * @param directory of jails
+ * @returns how many
+ */
+export async function reapJails(directory: string, parentCgroup: string, owned: ReadonlySet<string>): Promise<number> {
+  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
   for (const name of names) {
-    await new Cgroup(site.parentCgroup, name).end();
-    await rm(join(jailsDirectory(site), name), { recursive: true, force: true });
+    await new Cgroup(parentCgroup, name).end();
+    await rm(join(directory, name), { recursive: true, force: true });
   }
   return names.length;
+}
+
+/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
+export async function reapAllJails(baseDirectory: string, parentCgroup: string): Promise<number> {
+  let reaped = 0;
+  for (const executable of await readdir(baseDirectory).catch(() => []))
+    reaped += await reapJails(join(baseDirectory, executable), parentCgroup, new Set());
+  if (reaped > 0) removeIfEmpty(parentCgroup);
+  return reaped;
 }
 
 async function assertPlainFile(path: string): Promise<void> {

@@ -31,6 +31,9 @@ import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
 
+/** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
+export const reapQemu = (runDirectory: string): Promise<number> => reapDirectory(runDirectory, new Set());
+
 const CHANNEL_DEADLINE_MS = 20_000;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
@@ -121,7 +124,11 @@ async function templateOf(
   const isOurs = source.backend === 'qemu' && source.accelerator === accelerator;
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
   if (template !== undefined) return template;
-  throw new InstaVMError('snapshot_incompatible', 'what the snapshot was made from is not on this host', {
+  const why =
+    source.backend === 'qemu'
+      ? 'what the snapshot was made from is not on this host'
+      : `the snapshot was made by ${source.backend}, and this daemon runs QEMU`;
+  throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
   });
 }
