@@ -132,6 +132,13 @@ describe('a snapshot', () => {
     const again = await backend.vmm.restore(found, newIncarnationId());
     expect(await shell(again, 'sha256sum < /dev/shm/data')).toBe(sum);
     await again.kill();
+    const upgraded = (await backend.again('1.99.0')).restore(found, newIncarnationId());
+    await expect(upgraded).rejects.toMatchObject({
+      code: 'snapshot_incompatible',
+      message: expect.stringMatching(
+        /made by Firecracker (?!1\.99)\S+ on .*, and this daemon runs Firecracker 1\.99\.0 on /,
+      ),
+    });
     await rm(join(moved, 'state'));
     await writeFile(join(moved, 'state'), 'torn');
     expect(await backend.vmm.findSnapshot(moved)).toBeUndefined();

@@ -48,6 +48,8 @@ export type FirecrackerOptions = {
 
 export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
   const { templatesDirectory, version } = options;
+  const processor = cpus()[0]?.model ?? '';
+  const madeBy = `Firecracker ${version} on ${processor}`;
   const site: JailSite = {
     binaries: options.binaries,
     baseDirectory: options.runDirectory,
@@ -57,15 +59,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
   const builds = new Map<TemplateKey, Promise<Template>>();
 
   const templateKey = (images: GuestImages, size: MachineSize): TemplateKey => {
-    const parts = [
-      'firecracker',
-      TEMPLATE_FORMAT,
-      version,
-      cpus()[0]?.model ?? '',
-      images.digest,
-      size.memoryMib,
-      size.vcpus,
-    ];
+    const parts = ['firecracker', TEMPLATE_FORMAT, version, processor, images.digest, size.memoryMib, size.vcpus];
     return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32) as TemplateKey;
   };
 
@@ -95,7 +89,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
   };
 
   const restore = async (source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm> => {
-    const template = await templateOf(source, templatesDirectory);
+    const template = await templateOf(source, templatesDirectory, madeBy);
     await checkMemory();
     const [name, uid] = [jailName(incarnationId), uids.take()];
     owned.add(name);
@@ -123,13 +117,21 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       if (running !== undefined) return running;
       const [jailName, uid] = [`template-${key}`, uids.take()];
       owned.add(jailName);
-      const build = buildTemplate({ site, jailName, uid, templatesDirectory, key, images, size, progress }).finally(
-        () => {
-          builds.delete(key);
-          disown(jailName);
-          uids.release(uid);
-        },
-      );
+      const build = buildTemplate({
+        site,
+        jailName,
+        uid,
+        templatesDirectory,
+        key,
+        madeBy,
+        images,
+        size,
+        progress,
+      }).finally(() => {
+        builds.delete(key);
+        disown(jailName);
+        uids.release(uid);
+      });
       builds.set(key, build);
       return build;
     },
@@ -154,18 +156,23 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
 }
 
 /** @throws boot_failed, snapshot_incompatible */
-async function templateOf(source: Template | VmSnapshot, templatesDirectory: string): Promise<Template> {
+async function templateOf(
+  source: Template | VmSnapshot,
+  templatesDirectory: string,
+  madeBy: string,
+): Promise<Template> {
   if ('key' in source) {
     if (source.backend === 'firecracker') return source;
     throw new InstaVMError('boot_failed', `a ${source.backend} template cannot be restored by Firecracker`);
   }
   const isOurs = source.backend === 'firecracker';
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
-  if (template !== undefined) return template;
+  if (template?.madeBy === madeBy) return template;
+  const maker = template?.madeBy ?? source.backend;
   const why =
-    source.backend === 'firecracker'
+    isOurs && template === undefined
       ? 'what the snapshot was made from is not on this host'
-      : `the snapshot was made by ${source.backend}, and this daemon runs Firecracker`;
+      : `the snapshot was made by ${maker}, and this daemon runs ${madeBy}`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
   });

@@ -26,6 +26,8 @@ const Manifest = z.object({
   backend: z.literal('firecracker'),
   memoryMib: z.number().int().positive(),
   vcpus: z.number().int().positive(),
+  /** Which Firecracker, on which processor: no other restores it, or what was made from it. */
+  madeBy: z.string(),
   /** Sizes of the files, and the digest of the device state: what a torn copy would get wrong. */
   memoryBytes: z.number().int(),
   overlayBytes: z.number().int(),
@@ -34,8 +36,10 @@ const Manifest = z.object({
 });
 type Manifest = z.infer<typeof Manifest>;
 
+export type FirecrackerTemplate = Template & Pick<Manifest, 'madeBy'>;
+
 /** @returns undefined when it is missing, incomplete, or not what its manifest says */
-export async function findTemplate(directory: string, key: TemplateKey): Promise<Template | undefined> {
+export async function findTemplate(directory: string, key: TemplateKey): Promise<FirecrackerTemplate | undefined> {
   const own = join(directory, key);
   const manifest = parsed(await readFile(join(own, MANIFEST), 'utf8').catch(() => ''));
   if (manifest?.key !== key) return undefined;
@@ -47,8 +51,8 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   for (const [file, bytes] of Object.entries(sizes)) if ((await sizeOf(join(own, file))) !== bytes) return undefined;
   const state = await sha256Hex(join(own, FILES.deviceState)).catch(() => undefined);
   if (state !== manifest.stateSha256Hex) return undefined;
-  const { memoryMib, vcpus } = manifest;
-  return { key, directory: own, size: { memoryMib, vcpus }, backend: 'firecracker', accelerator: 'kvm' };
+  const { memoryMib, vcpus, madeBy } = manifest;
+  return { key, directory: own, size: { memoryMib, vcpus }, backend: 'firecracker', accelerator: 'kvm', madeBy };
 }
 
 function parsed(text: string): Manifest | undefined {
@@ -73,6 +77,7 @@ export type BuildRequest = {
   readonly uid: number;
   readonly templatesDirectory: string;
   readonly key: TemplateKey;
+  readonly madeBy: string;
   readonly images: GuestImages;
   readonly size: MachineSize;
   readonly progress: BuildProgress;
@@ -92,6 +97,7 @@ export async function buildTemplate(request: BuildRequest): Promise<Template> {
       backend: 'firecracker',
       memoryMib: size.memoryMib,
       vcpus: size.vcpus,
+      madeBy: request.madeBy,
       memoryBytes: (await stat(join(partial, FILES.memory))).size,
       overlayBytes: (await stat(join(partial, FILES.overlay))).size,
       baseBytes: (await stat(join(partial, FILES.base))).size,

@@ -52,10 +52,11 @@ export type QemuOptions = {
 
 export function createQemuVmm(options: QemuOptions): Vmm {
   const { templatesDirectory, runDirectory, accelerator, version, binary = QEMU_BINARY } = options;
+  const host = accelerator === 'kvm' ? (cpus()[0]?.model ?? '') : '';
+  const madeBy = host === '' ? version : `${version} on ${host}`;
   const builds = new Map<TemplateKey, Promise<Template>>();
 
   const templateKey = (images: GuestImages, size: MachineSize): TemplateKey => {
-    const host = accelerator === 'kvm' ? (cpus()[0]?.model ?? '') : '';
     const parts = [
       TEMPLATE_FORMAT,
       version,
@@ -86,14 +87,21 @@ export function createQemuVmm(options: QemuOptions): Vmm {
       const key = templateKey(images, size);
       const running = builds.get(key);
       if (running !== undefined) return running;
-      const build = buildTemplate({ binary, templatesDirectory, key, images, size, accelerator, progress }).finally(
-        () => builds.delete(key),
-      );
+      const build = buildTemplate({
+        binary,
+        templatesDirectory,
+        key,
+        madeBy,
+        images,
+        size,
+        accelerator,
+        progress,
+      }).finally(() => builds.delete(key));
       builds.set(key, build);
       return build;
     },
     restore: async (source, incarnationId) => {
-      const template = await templateOf(source, templatesDirectory, accelerator);
+      const template = await templateOf(source, templatesDirectory, accelerator, madeBy);
       // What is in a template's own directory is its clone's beginning; a snapshot brings another state and disk.
       return own(await restore({ binary, runDirectory, template, stateDirectory: source.directory, incarnationId }));
     },
@@ -116,6 +124,7 @@ async function templateOf(
   source: Template | VmSnapshot,
   templatesDirectory: string,
   accelerator: Accelerator,
+  madeBy: string,
 ): Promise<QemuTemplate> {
   if ('key' in source) {
     if (isQemuTemplate(source)) return source;
@@ -123,11 +132,12 @@ async function templateOf(
   }
   const isOurs = source.backend === 'qemu' && source.accelerator === accelerator;
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
-  if (template !== undefined) return template;
+  const maker = template?.madeBy ?? `${source.backend} (${source.accelerator})`;
+  if (template !== undefined && (template.madeBy === undefined || template.madeBy === madeBy)) return template;
   const why =
-    source.backend === 'qemu'
+    isOurs && template === undefined
       ? 'what the snapshot was made from is not on this host'
-      : `the snapshot was made by ${source.backend}, and this daemon runs QEMU`;
+      : `the snapshot was made by ${maker}, and this daemon runs ${madeBy} (${accelerator})`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
   });

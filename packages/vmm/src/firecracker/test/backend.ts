@@ -16,8 +16,8 @@ export type Backend = {
   readonly images: GuestImages;
   readonly runDirectory: string;
   readonly scratch: string;
-  /** The same daemon's directories, seen by its next start. */
-  again(): Promise<Vmm>;
+  /** The same daemon's directories, seen by its next start, perhaps with another Firecracker. */
+  again(version?: string): Promise<Vmm>;
   template(): Promise<Template>;
   /** Jails and cgroups that are still there. */
   leftovers(): Promise<string[]>;
@@ -34,22 +34,22 @@ export async function makeBackend(): Promise<Backend> {
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const templatesDirectory = join(INSTAVM_TEST_CACHE_DIR, 'templates');
-  const make = (): Vmm =>
+  const make = (made: string): Vmm =>
     createFirecrackerVmm({
       templatesDirectory,
       runDirectory,
       binaries,
-      version,
+      version: made,
       uids: UIDS,
       parentCgroup: PARENT_CGROUP,
     });
-  const vmm = make();
+  const vmm = make(version);
   return {
     vmm,
     images,
     runDirectory,
     scratch,
-    again: async () => make(),
+    again: async (other = version) => make(other),
     template: async () =>
       (await vmm.findTemplate(vmm.templateKey(images, SIZE))) ?? (await vmm.buildTemplate(images, SIZE, () => {})),
     leftovers: async () => {
