@@ -18,7 +18,8 @@ ip link set lo up
 hostname level-1
 
 # Templates, clones and snapshots of the tests on one filesystem, with room for them.
-mkdir -p /data/tmp /data/cache
+mkdir -p /data/tmp
+bash /level-1/images/cache.sh
 export TMPDIR=/data/tmp INSTAVM_CACHE_DIR=/data/cache INSTAVM_TEST_CACHE_DIR=/data/cache
 export FIRECRACKER_BIN=/level-1/bin/firecracker JAILER_BIN=/level-1/bin/jailer
 export INSTAVM_TEST_IMAGES="$(cat /level-1/images.json)"
