@@ -154,7 +154,9 @@ describe('a daemon that is killed', () => {
     const [before, running] = [await sandbox.info(), await firecrackers()];
     await daemon.crash();
     expect(await firecrackers()).toEqual(running);
-    daemon = await start({ INSTAVM_LISTEN: new URL(daemon.baseUrl).host });
+    // Nobody names a backend to this one.
+    daemon = await start({ INSTAVM_LISTEN: new URL(daemon.baseUrl).host, INSTAVM_VMM: 'auto' });
+    expect(await (await fetch(`${daemon.baseUrl}/healthz`)).json()).toMatchObject({ backend: 'firecracker' });
     expect(await firecrackers()).toEqual(running);
     expect(await sandbox.info()).toMatchObject({ state: 'running', incarnationId: before.incarnationId });
     expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');

@@ -44,8 +44,8 @@ export async function judgeFirecracker(
     const version = await firecrackerVersion(binaries).catch((error: unknown) => {
       throw error instanceof InstaVMError ? new Obstacle(error.message, error.hint) : error;
     });
-    await checkCgroups();
     await checkFilesystems(host);
+    await checkCgroups();
     await checkKvm(host, progress);
     return { usable: true, binaries, version };
   } catch (error) {

@@ -21,7 +21,8 @@ export function removeIfEmpty(parent: string): void {
     rmdirSync(join(MOUNT, parent));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'EBUSY') throw error;
+    // Where the mount cannot be written to, there is none of ours.
+    if (code !== 'ENOENT' && code !== 'EBUSY' && code !== 'EROFS') throw error;
   }
 }
 

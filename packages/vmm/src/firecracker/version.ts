@@ -14,6 +14,8 @@ const REFUSED: readonly { readonly version: Version; readonly why: string }[] = 
   },
 ];
 
+const INSTALL = 'Install firecracker and jailer of the same release.';
+
 type Version = readonly [major: number, minor: number, patch: number];
 
 /**
@@ -24,7 +26,7 @@ export async function firecrackerVersion(binaries: FirecrackerBinaries): Promise
   const [firecracker, jailer] = await Promise.all([versionOf(binaries.firecracker), versionOf(binaries.jailer)]);
   if (firecracker.join('.') !== jailer.join('.'))
     throw new InstaVMError('boot_failed', `Firecracker is ${firecracker.join('.')}, its jailer ${jailer.join('.')}`, {
-      hint: 'Install firecracker and jailer of the same release.',
+      hint: INSTALL,
     });
   const why = unsupported(firecracker);
   if (why !== undefined)
@@ -52,9 +54,10 @@ export function parseVersion(output: string): Version | undefined {
 
 async function versionOf(binary: string): Promise<Version> {
   const output = await promisify(execFile)(binary, ['--version']).catch((cause: unknown) => {
-    throw new InstaVMError('boot_failed', `${binary} cannot be run`, { cause });
+    throw new InstaVMError('boot_failed', `${binary} cannot be run`, { cause, hint: INSTALL });
   });
   const version = parseVersion(output.stdout);
-  if (version === undefined) throw new InstaVMError('boot_failed', `${binary} does not say which version it is`);
+  if (version === undefined)
+    throw new InstaVMError('boot_failed', `${binary} does not say which version it is`, { hint: INSTALL });
   return version;
 }
