@@ -122,6 +122,7 @@ export class Incarnation<Guest extends GuestLink> {
 
   /** Its clock stood still, and on some backends its channel ended. A guest that does not take the new time is noticed as any mute one. */
   async #goOn(identity: GuestIdentity): Promise<void> {
+    this.network.forgive();
     try {
       await (await this.guest()).personalize(identity, CALL_DEADLINE_MS);
     } catch (error) {

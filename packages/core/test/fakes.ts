@@ -104,6 +104,7 @@ export class HandNetwork implements EgressLink {
   readonly sandboxId: SandboxId;
   readonly policies: (EgressPolicy | null)[];
   isClosed = false;
+  forgiven = 0;
 
   constructor(sandboxId: SandboxId, policy: EgressPolicy | null) {
     this.sandboxId = sandboxId;
@@ -114,6 +115,10 @@ export class HandNetwork implements EgressLink {
 
   setPolicy(policy: EgressPolicy | null): void {
     this.policies.push(policy);
+  }
+
+  forgive(): void {
+    this.forgiven++;
   }
 
   close(): void {
