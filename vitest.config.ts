@@ -21,7 +21,7 @@ export default defineConfig({
           name: 'unit',
           globalSetup: ['tests/acme-servers.ts'],
           include: [`${roots}/**/*.test.ts`],
-          exclude: ['**/node_modules/**', '**/dist/**', '**/*.vm.test.ts'],
+          exclude: ['**/node_modules/**', '**/dist/**', '**/*.vm.test.ts', '**/*.nested.test.ts'],
           testTimeout: 30_000,
           hookTimeout: 60_000,
           execArgv: ['--conditions=instavm-source'],

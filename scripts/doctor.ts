@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util';
 import { type Finding, HOST_CHECKS } from './steps/host-checks.ts';
 
-const MARKS = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' };
+const MARKS = { ok: 'ok  ', warn: 'warn', fail: 'FAIL', 'n/a': 'n/a ' };
 
 type Row = Finding & { readonly name: string };
 

@@ -11,6 +11,7 @@ export const DEBIAN_PACKAGES: Readonly<Record<string, string>> = {
   'debian-archive-keyring': 'checks the packages in the base image',
   'erofs-utils': 'makes the base image a filesystem',
   e2fsprogs: 'formats overlays',
+  lz4: 'unpacks the kernel for Firecracker',
   kmod: 'orders kernel modules',
   gcc: 'links the guest agent',
   'libc6-dev': 'links the guest agent',

@@ -8,11 +8,13 @@ import { delimiter, dirname, join } from 'node:path';
 import { defaultCacheDirectory, GUEST_AGENT_PATH, locateGuestImages, MissingGuestImages } from '@instavm/images';
 import { probeKvm } from '@instavm/vmm/qemu';
 import { DEBIAN_PACKAGES, missingPackages } from './debian-packages.ts';
+import { productionChecks } from './production-checks.ts';
 import type { Progress } from './report.ts';
 import { run } from './run.ts';
 
 export type Finding = {
-  readonly status: 'ok' | 'warn' | 'fail';
+  /** `n/a`: it matters only with another backend. */
+  readonly status: 'ok' | 'warn' | 'fail' | 'n/a';
   readonly found: string;
   /** What to type or change; absent when all is well. */
   readonly fix?: string;
@@ -52,6 +54,7 @@ export const HOST_CHECKS: readonly HostCheck[] = [
   { name: 'QEMU', run: () => checkVersion('qemu-system-x86_64', ['--version'], [7, 2], 'npm run setup') },
   { name: 'Debian packages', run: checkPackages },
   { name: 'guest images', run: checkImages },
+  ...productionChecks(location),
 ];
 
 async function checkRelease(): Promise<Finding> {
@@ -111,7 +114,7 @@ async function checkCgroups(): Promise<Finding> {
   if (controllers !== undefined) return { status: 'ok', found: controllers.trim() || 'unified, without controllers' };
   return {
     status: 'warn',
-    found: 'not the only hierarchy at /sys/fs/cgroup; the jail of each VMM process will need it',
+    found: 'not the only hierarchy at /sys/fs/cgroup; the jails of Firecracker need it',
     fix: 'boot with systemd.unified_cgroup_hierarchy=1',
   };
 }

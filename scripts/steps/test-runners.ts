@@ -2,6 +2,7 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
+import { runNestedTests } from './nested-tests.ts';
 import { AGENT_DIRECTORY, LOCAL_CACHE, ROOT } from './paths.ts';
 import { type PythonEnvironment, pythonPath } from './python-environments.ts';
 import { runAndCapture, runVisibly } from './run.ts';
@@ -30,9 +31,12 @@ const PYTEST_SUITES: readonly { readonly environment: PythonEnvironment; readonl
   { environment: 'official', path: 'tests/clients/official' },
 ];
 
+const NESTED = 'vitest on Firecracker (nested)';
+
 export const TEST_RUNNERS: readonly TestRunner[] = [
   { name: 'vitest', run: runVitest },
   { name: 'cargo test', run: runCargoTest },
+  { name: NESTED, run: async (env) => ({ runner: NESTED, ...(await runNestedTests(join(REPORTS, 'nested'), env)) }) },
   ...PYTEST_SUITES.map(({ environment, path }) => ({
     name: `pytest ${path} (${environment})`,
     run: (env: Readonly<Record<string, string>>) => runPytest(environment, path, env),

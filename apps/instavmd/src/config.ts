@@ -47,6 +47,19 @@ const Servers = Words.refine(
   'must be addresses, like 10.0.0.2 or [fd00::2]:5353',
 );
 
+const UID_RANGE = /^(\d{1,10})-(\d{1,10})$/;
+const MAX_UID = 2 ** 31 - 1;
+
+/** `first-last`. */
+const Uids = z.string().transform((text, context) => {
+  const [, first, last] = (UID_RANGE.exec(text) ?? []).map(Number);
+  if (first === undefined || last === undefined || first < 1 || last < first || last > MAX_UID) {
+    context.addIssue({ code: 'custom', message: 'must be first-last, like 1900000000-1900009999' });
+    return z.NEVER;
+  }
+  return { first, count: last - first + 1 };
+});
+
 const HttpProxy = z.string().transform((text, context) => {
   const url = URL.parse(text);
   if (url?.protocol === 'http:' && url.hostname !== '') return url;
@@ -111,7 +124,12 @@ export const SETTINGS = {
   /** Who may make an account. */
   INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
-  INSTAVM_VMM: z.enum(['auto', 'qemu', 'fake']).default('auto'),
+  INSTAVM_VMM: z.enum(['auto', 'firecracker', 'qemu', 'fake']).default('auto'),
+  /** Paths, or names on the search path. */
+  INSTAVM_FIRECRACKER_BIN: z.string().min(1).default('firecracker'),
+  INSTAVM_JAILER_BIN: z.string().min(1).default('jailer'),
+  /** Users, and groups, of jails; nothing else on the host may have them. The default is a range that systemd leaves to nobody. */
+  INSTAVM_FIRECRACKER_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),

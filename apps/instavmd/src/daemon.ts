@@ -1,14 +1,12 @@
 /** The daemon put together: the one place where adapters meet. */
 import type { AddressInfo } from 'node:net';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
 import {
   CleanupStack,
   Credit,
   DEFAULT_SIZE,
   Domains,
   EgressJournal,
-  type GuestImages,
   Meter,
   SandboxService,
   Shares,
@@ -16,9 +14,7 @@ import {
   type StepObserver,
   systemClock,
   Templates,
-  type Vmm,
 } from '@instavm/core';
-import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import { domainNameProblem } from '@instavm/preview';
 import {
   Accounts,
@@ -32,10 +28,10 @@ import {
   shareRecords,
   snapshotRecords,
 } from '@instavm/store';
-import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 import { buildApp } from './app.ts';
+import { chooseVmm } from './choose-vmm.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory, signInSecret } from './data-directory.ts';
 import { domainCertificates, domainHealthOf, txtLookUp } from './domains.ts';
@@ -105,7 +101,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       logger,
     );
-    const { vmm, images } = await chooseVmm(config, data.runDirectory, logger);
+    const { vmm, images } = await chooseVmm(config, data, logger);
     const records = sandboxRecords(database);
     const sandboxes = new SandboxService({
       vmm,
@@ -229,37 +225,4 @@ async function listen(app: FastifyInstance, at: Config['INSTAVM_LISTEN']): Promi
   await listening(app.listen(at), 'listen', { ...at, setting });
   const address = app.server.address() as AddressInfo;
   return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
-}
-
-async function chooseVmm(
-  config: Config,
-  runDirectory: string,
-  logger: Logger,
-): Promise<{ vmm: Vmm; images: GuestImages }> {
-  if (config.INSTAVM_VMM === 'fake') {
-    const { createFakeVmm, fakeImages } = await import('@instavm/vmm/fake');
-    logger.warn('the fake VMM runs no guest and isolates nothing: for tests only');
-    return { vmm: createFakeVmm({ runDirectory, agentPath: GUEST_AGENT_PATH }), images: fakeImages };
-  }
-  const cacheDirectory = config.INSTAVM_CACHE_DIR;
-  const images = await locateGuestImages({ cacheDirectory, agentPath: GUEST_AGENT_PATH });
-  const accelerator =
-    config.INSTAVM_ACCELERATOR === 'auto'
-      ? await detectAccelerator(images, cacheDirectory, logger)
-      : config.INSTAVM_ACCELERATOR;
-  if (accelerator === 'tcg') logger.warn('guests are emulated (TCG): slow, and no security boundary; see SECURITY.md');
-  const version = await qemuVersion();
-  const vmm = createQemuVmm({
-    templatesDirectory: join(cacheDirectory, 'templates'),
-    runDirectory,
-    accelerator,
-    version,
-  });
-  return { vmm, images };
-}
-
-async function detectAccelerator(images: GuestImages, cacheDirectory: string, logger: Logger): Promise<'kvm' | 'tcg'> {
-  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message));
-  logger.info({ usable: verdict.usable, reason: verdict.reason }, 'KVM');
-  return verdict.usable ? 'kvm' : 'tcg';
 }

@@ -11,6 +11,8 @@ const SECRET_LENGTH = 43;
 export type DataDirectory = {
   readonly databasePath: string;
   readonly runDirectory: string;
+  /** Firecracker's; a directory of its own, since backends end what they do not know. */
+  readonly jailsDirectory: string;
   readonly snapshotsDirectory: string;
   /** Of the certificate authority of previews and the secret of their links. */
   readonly previewDirectory: string;
@@ -36,6 +38,7 @@ export function openDataDirectory(path: string): DataDirectory {
   return {
     databasePath: join(path, 'instavm.db'),
     runDirectory: join(path, 'run'),
+    jailsDirectory: join(path, 'jails'),
     snapshotsDirectory: join(path, 'snapshots'),
     previewDirectory,
     adminKeyPath: join(path, 'admin.key'),

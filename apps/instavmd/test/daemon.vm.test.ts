@@ -6,6 +6,16 @@ import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Api, apiOf, ExecSocket, stream } from './api.ts';
 
+describe('a daemon that must use Firecracker', () => {
+  it('does not start without it, and says what is missing', async () => {
+    const env = { INSTAVM_FIRECRACKER_BIN: '/nonexistent/firecracker' };
+    const missing = process.getuid?.() === 0 ? 'there is no executable /nonexistent/firecracker' : 'needs root';
+    await expect(startTestDaemon({ vmm: 'firecracker', env })).rejects.toThrow(
+      new RegExp(`Firecracker cannot be used here: .*${missing}\n.+`),
+    );
+  });
+});
+
 describe('the daemon over QEMU', () => {
   let daemon: TestDaemon;
   let api: Api;

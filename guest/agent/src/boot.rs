@@ -101,22 +101,38 @@ fn load_modules() -> Step {
     Ok(())
 }
 
-/// The virtio disk with this serial number, once the kernel shows it.
-fn find_disk(serial: &str) -> Step<String> {
+/// The virtio disk for this purpose, once the kernel shows it: the one that the command line names (`instavm.base=vda`, on Firecracker, whose
+/// disks have no serial numbers to choose), or else the one with this serial number.
+fn find_disk(purpose: &str) -> Step<String> {
+    let named = command_line_value(&command_line()?, &format!("instavm.{purpose}"));
     let started = Instant::now();
     loop {
         for entry in fs::read_dir("/sys/block").context("/sys/block")?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
-            if name.starts_with("vd") && found.trim() == serial {
+            let is_it = match &named {
+                Some(wanted) => name == *wanted,
+                None => fs::read_to_string(entry.path().join("serial")).unwrap_or_default().trim() == purpose,
+            };
+            if name.starts_with("vd") && is_it {
                 return Ok(format!("/dev/{name}"));
             }
         }
         if started.elapsed() > DISK_DEADLINE {
-            return Err(format!("no virtio disk has the serial number {serial:?}"));
+            return Err(format!("no virtio disk is the {purpose:?}"));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn command_line() -> Step<String> {
+    fs::read_to_string("/proc/cmdline").context("/proc/cmdline")
+}
+
+fn command_line_value(line: &str, name: &str) -> Option<String> {
+    line.split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.into())
 }
 
 fn switch_root() -> Step {
@@ -199,14 +215,30 @@ fn user_processes_remain() -> bool {
     fs::read_to_string(format!("{USER_CGROUP}/cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
 }
 
-/// Flushes and turns the machine off; QEMU exits.
+/// Flushes and turns the machine off; the VMM exits.
 pub fn power_off() -> ! {
-    // SAFETY: neither call has preconditions; reboot does not return when it works.
+    // Firecracker has no power switch, and the kernel would halt for ever; it exits when the guest resets by the keyboard controller.
+    let only_reset = command_line().is_ok_and(|line| command_line_value(&line, "reboot").as_deref() == Some("k"));
+    // SAFETY: none of the calls has preconditions; reboot does not return when it works.
     unsafe {
         libc::sync();
-        libc::reboot(libc::RB_POWER_OFF);
+        if !only_reset {
+            libc::reboot(libc::RB_POWER_OFF);
+        }
         // A machine without a power switch exits on reset (-no-reboot).
         libc::reboot(libc::RB_AUTOBOOT);
     }
     std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_the_command_line_is_found_by_its_whole_name() {
+        let line = "console=ttyS0 xinstavm.base=vdx instavm.base=vda instavm.base2=vdb quiet\n";
+        assert_eq!(command_line_value(line, "instavm.base").as_deref(), Some("vda"));
+        assert_eq!(command_line_value(line, "quiet"), None);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use instavm_agent::boot;
-use instavm_agent::channel::port::Port;
+use instavm_agent::channel::port::{Channel, Port};
 use instavm_agent::channel::serve::{MAX_STREAMS, serve_port, serve_unix};
 use instavm_agent::egress;
 use instavm_agent::exec::ExecContext;
@@ -14,8 +14,6 @@ use instavm_agent::pty::Ptys;
 use instavm_agent::python::{INTERPRETER, Python};
 use instavm_agent::reaper::Reaper;
 use instavm_agent::services::{Agent, routes};
-
-const CONTROL_PORT: &str = "control";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -87,7 +85,7 @@ async fn serve(process: Option<(PathBuf, String)>) -> Result<(), String> {
             if let Err(error) = egress::start().await {
                 eprintln!("instavm-agent: no network: {error}");
             }
-            let port = Port::open(CONTROL_PORT).map_err(|error| format!("opening the control port: {error}"))?;
+            let port = Port::open(Channel::Control).map_err(|error| format!("opening the control port: {error}"))?;
             eprintln!("instavm-agent: ready");
             serve_port(port, routes).await.map_err(|error| format!("the control port: {error}"))
         }

@@ -20,6 +20,8 @@ export interface EgressLink {
   ready(deadlineMs: number): Promise<void>;
   /** Holds from now on; connections that it forbids are cut. Null: the default. */
   setPolicy(policy: EgressPolicy | null): void;
+  /** The channel was dropped by us, or is about to be: no reason to be slow in opening it again. */
+  forgive(): void;
   /** Cuts everything. The guest's programs see their connections reset. */
   close(): void;
 }

@@ -25,6 +25,12 @@ const ANSWER_DEADLINE_MS = 10_000;
 /** What a guest has written and not yet flushed may be all that its memory holds. */
 const SYNC_DEADLINE_MS = 60_000;
 
+type Saving = {
+  readonly then: 'continue' | 'end';
+  /** Resolves when it was saved, or could not be. */
+  readonly done: Promise<void>;
+};
+
 /** News of an incarnation; may come late, so the owner compares. */
 export type Lost = (reason: string, diagnostics: string) => void;
 
@@ -39,7 +45,7 @@ export class Incarnation<Guest extends GuestLink> {
   /** Pending while there is no channel that could be used. */
   #detached: Promise<void> | undefined;
   #reattachments = 0;
-  #isPaused = false;
+  #saving: Saving | undefined;
   #isReleased = false;
   #cancelPing: () => void = () => {};
   #hasExited = false;
@@ -100,24 +106,25 @@ export class Incarnation<Guest extends GuestLink> {
     await guest.ping(ANSWER_DEADLINE_MS);
     await guest.sync(SYNC_DEADLINE_MS);
     flushed();
-    // Its channel may drop with it now; that is no news.
-    this.#isPaused = true;
+    const { promise: done, resolve: isDone } = Promise.withResolvers<void>();
+    this.#saving = { then, done };
     try {
       const saved = await this.#snapshot(directory, then);
       if (then === 'end') this.#isReleased = true;
       return saved;
     } finally {
-      this.#isPaused = false;
+      this.#saving = undefined;
+      isDone();
       if (this.#hasExited) this.#giveUp('the microVM ended while it was saved', '');
-      else if (!this.#isReleased) await this.#goOn(guest, identity);
+      else if (!this.#isReleased) await this.#goOn(identity);
     }
   }
 
-  /** Its clock stood still. A guest that does not take the new time is noticed as any mute one. */
-  async #goOn(guest: Guest, identity: GuestIdentity): Promise<void> {
-    this.#keepAttached();
+  /** Its clock stood still, and on some backends its channel ended. A guest that does not take the new time is noticed as any mute one. */
+  async #goOn(identity: GuestIdentity): Promise<void> {
+    this.network.forgive();
     try {
-      await guest.personalize(identity, CALL_DEADLINE_MS);
+      await (await this.guest()).personalize(identity, CALL_DEADLINE_MS);
     } catch (error) {
       this.#ports.log.warn({ incarnationId: this.id, err: error }, 'setting the clock after a pause');
     }
@@ -143,21 +150,27 @@ export class Incarnation<Guest extends GuestLink> {
   #keepAttached(): void {
     const guest = this.#guest;
     guest.closed.then(() => {
-      // Closed by us, to save it or to end it.
-      if (this.#isPaused || this.#isReleased || this.#guest !== guest) return;
-      const again = this.#reattach().then(() => {
+      if (this.#isReleased || this.#guest !== guest) return;
+      const again = this.#reattach(this.#saving).then(() => {
         if (this.#detached === again) this.#detached = undefined;
       });
       this.#detached = again;
     });
   }
 
-  /** Never rejects. */
-  async #reattach(): Promise<void> {
+  /**
+   * Never rejects.
+   * @param saving what it was saved for when the channel dropped: that is no fault of the guest's
+   */
+  async #reattach(saving: Saving | undefined): Promise<void> {
     const { log, clock } = this.#ports;
     try {
-      if (++this.#reattachments > MAX_REATTACHMENTS) throw new Error('the control channel dropped too often');
-      log.warn({ incarnationId: this.id }, 'the control channel dropped; attaching again');
+      if (saving?.then === 'end') await saving.done;
+      if (this.#isReleased) return;
+      if (saving === undefined && ++this.#reattachments > MAX_REATTACHMENTS)
+        throw new Error('the control channel dropped too often');
+      const level = saving === undefined ? 'warn' : 'info';
+      log[level]({ incarnationId: this.id }, 'the control channel dropped; attaching again');
       await this.#attach();
       this.#keepAttached();
     } catch (error) {

@@ -1,6 +1,6 @@
 /**
- * The VMM port: how the rest of the system makes, reaches and ends microVMs. Backends: `qemu`, `fake` (and later
- * `firecracker`); all pass `@instavm/vmm/contract`. A backend owns its processes, sockets and run directories; it leaves
+ * The VMM port: how the rest of the system makes, reaches and ends microVMs. Backends: `firecracker`, `qemu`,
+ * `fake`; all pass `@instavm/vmm/contract`. A backend owns its processes, sockets and run directories; it leaves
  * policy, naming of sandboxes and guest protocol to its callers.
  */
 import type { Duplex } from 'node:stream';
@@ -14,13 +14,16 @@ export type MachineSize = { readonly memoryMib: number; readonly vcpus: number }
 
 /** Files a template is made from, all read-only and content-addressed by `digest`. */
 export type GuestImages = {
+  /** As Debian packs it, for QEMU. */
   readonly kernelPath: string;
+  /** The same kernel unpacked, for Firecracker. */
+  readonly kernelElfPath: string;
   readonly initramfsPath: string;
   /** erofs, attached read-only with serial `base`. */
   readonly basePath: string;
   /** A formatted, empty, sparse ext4 image; the template's overlay starts as a copy of it. Serial `overlay`. */
   readonly blankOverlayPath: string;
-  /** Hex digest over the four. */
+  /** Hex digest over all of them. */
   readonly digest: string;
 };
 
@@ -76,7 +79,7 @@ export interface MicroVm {
    * Pauses the vCPUs, stores memory, device state and disk, and puts all in `directory`, which appears complete or not at all. The
    * caller has had the guest flush its filesystems.
    * @param directory must not exist
-   * @param then `continue`: the guest runs on. `end`: the VMM is gone afterwards, as after `kill`
+   * @param then `continue`: the guest runs on; on some backends its streams have ended and are to be opened again. `end`: the VMM is gone afterwards, as after `kill`
    * @throws snapshot_failed, capacity_unavailable; the guest then runs on
    */
   snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot>;
@@ -105,7 +108,7 @@ export interface Vmm {
    * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend, accelerator or template made the snapshot
    */
   restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
-  /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined */
+  /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined; another backend's too, for `restore` to refuse */
   findSnapshot(directory: string): Promise<VmSnapshot | undefined>;
   /** Removes what interrupted snapshots left in a directory of snapshots. @returns how many */
   removePartialSnapshots(parent: string): Promise<number>;

@@ -107,6 +107,7 @@ export class HandNetwork implements EgressLink {
   readonly sandboxId: SandboxId;
   readonly policies: (EgressPolicy | null)[];
   isClosed = false;
+  forgiven = 0;
 
   constructor(sandboxId: SandboxId, policy: EgressPolicy | null) {
     this.sandboxId = sandboxId;
@@ -117,6 +118,10 @@ export class HandNetwork implements EgressLink {
 
   setPolicy(policy: EgressPolicy | null): void {
     this.policies.push(policy);
+  }
+
+  forgive(): void {
+    this.forgiven++;
   }
 
   close(): void {
@@ -146,6 +151,8 @@ export class HandVm implements MicroVm {
   snapshotFails = false;
   /** Its VMM ends over a snapshot, and thinks that this was asked for. */
   snapshotKills = false;
+  /** What else a snapshot does to it. */
+  duringSnapshot: () => void = () => {};
   readonly #disk: Map<string, SavedMemory>;
   #settle: (exit: VmmExit) => void = () => {};
 
@@ -165,6 +172,7 @@ export class HandVm implements MicroVm {
 
   async snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot> {
     await Promise.resolve();
+    this.duringSnapshot();
     if (this.snapshotKills) await this.kill();
     if (this.killed || this.snapshotFails) throw new InstaVMError('snapshot_failed', 'it cannot be saved');
     const made = { size: SIZE, backend: 'hand', accelerator: 'none', storedBytes: 7 } as const;
@@ -323,7 +331,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
   return { world, clock, vms, guests, stored, fail, service, create };
 }
 
-const images = { kernelPath: '', initramfsPath: '', basePath: '', blankOverlayPath: '', digest: '' };
+const images = { kernelPath: '', kernelElfPath: '', initramfsPath: '', basePath: '', blankOverlayPath: '', digest: '' };
 
 function sandboxRecordsOf({ stored, fail }: World): SandboxRecords {
   const ofIncarnation = new Map<string, SandboxId>();

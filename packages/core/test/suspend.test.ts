@@ -143,6 +143,46 @@ describe('a sandbox that cannot be saved', () => {
   });
 });
 
+describe('a sandbox whose channel ends with every snapshot', () => {
+  const tick = (): Promise<unknown> => new Promise((resolve) => setImmediate(resolve));
+
+  it('is attached again, with its clock set, as often as it is saved', async () => {
+    const { create, service, guests, vms, world } = ladder();
+    const owner = await create();
+    last(vms).duringSnapshot = () => last(guests).close();
+    for (let taken = 1; taken <= 20; taken++) {
+      await (await service.snapshots.take(owner, {})).done;
+      expect(guests).toHaveLength(1 + taken);
+      expect(last(guests).identity).toMatchObject({ env: { A: 'b' } });
+      expect((await owner.guest()).identity).toBeDefined();
+    }
+    expect(owner.record.state).toBe('running');
+    // Its network is not made to wait for what it did not do.
+    expect(last(world.networks).forgiven).toBe(20);
+  });
+
+  it('is attached again when it could not be suspended', async () => {
+    const { create, guests, vms } = ladder();
+    const owner = await create();
+    last(vms).snapshotFails = true;
+    last(vms).duringSnapshot = () => last(guests).close();
+    await expect(owner.suspend('enough')).rejects.toMatchObject({ code: 'snapshot_failed' });
+    expect(guests).toHaveLength(2);
+    expect(owner.record.state).toBe('running');
+    expect(last(guests).identity).toBeDefined();
+  });
+
+  it('is not attached again when it is suspended', async () => {
+    const { create, guests, vms } = ladder();
+    const owner = await create();
+    last(vms).duringSnapshot = () => last(guests).close();
+    await owner.suspend('enough');
+    await tick();
+    expect(guests).toHaveLength(1);
+    expect(owner.record.state).toBe('suspended');
+  });
+});
+
 describe('the guest of a sandbox', () => {
   it('is given up when it answers none of three pings', async () => {
     const { create, guests, clock } = ladder();

@@ -1,4 +1,4 @@
-/** The four files that a template is made from: made by setup, found by the daemon. */
+/** The files that a template is made from: made by setup, found by the daemon. */
 
 import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
@@ -7,6 +7,7 @@ import { type Artifact, ArtifactCache, type Progress } from './artifact-cache.ts
 import { baseRecipe } from './base-image.ts';
 import { initramfsRecipe } from './initramfs.ts';
 import { kernelRecipe } from './kernel.ts';
+import { kernelElfRecipe } from './kernel-elf.ts';
 import { overlayRecipe } from './overlay.ts';
 
 /** Where `cargo build --release` in `guest/agent` leaves the guest agent. */
@@ -41,10 +42,11 @@ export async function ensureGuestImages(
 ): Promise<GuestImages> {
   const cache = imageCache(location);
   const kernel = await cache.ensure(kernelRecipe, progress, signal);
+  const kernelElf = await cache.ensure(kernelElfRecipe(kernel), progress, signal);
   const overlay = await cache.ensure(overlayRecipe, progress, signal);
   const base = await cache.ensure(baseRecipe, progress, signal);
   const initramfs = await cache.ensure(await initramfsRecipe(kernel, location.agentPath), progress, signal);
-  return guestImages({ kernel, overlay, base, initramfs });
+  return guestImages({ kernel, kernelElf, overlay, base, initramfs });
 }
 
 /** Whether `ensureGuestImages` would ask apt for packages. */
@@ -65,23 +67,28 @@ export async function locateGuestImages(location: GuestImagesLocation): Promise<
     return result;
   };
   const kernel = await found('kernel', cache.find(kernelRecipe));
+  const kernelElf = await found('unpacked kernel', cache.find(kernelElfRecipe(kernel)));
   const overlay = await found('blank overlay', cache.find(overlayRecipe));
   const base = await found('base image', cache.find(baseRecipe));
   const recipe = await initramfsRecipe(kernel, location.agentPath).catch((cause: NodeJS.ErrnoException) => {
     throw cause.code === 'ENOENT' ? new MissingGuestImages('the guest agent', { cause }) : cause;
   });
-  return guestImages({ kernel, overlay, base, initramfs: await found('initramfs', cache.find(recipe)) });
+  const initramfs = await found('initramfs', cache.find(recipe));
+  return guestImages({ kernel, kernelElf, overlay, base, initramfs });
 }
 
 function imageCache(location: GuestImagesLocation): ArtifactCache {
   return new ArtifactCache(join(location.cacheDirectory, 'images'));
 }
 
-function guestImages(parts: Readonly<Record<'kernel' | 'overlay' | 'base' | 'initramfs', Artifact>>): GuestImages {
+function guestImages(
+  parts: Readonly<Record<'kernel' | 'kernelElf' | 'overlay' | 'base' | 'initramfs', Artifact>>,
+): GuestImages {
   const digest = createHash('sha256');
   for (const part of [parts.kernel, parts.initramfs, parts.base, parts.overlay]) digest.update(part.digest);
   return {
     kernelPath: join(parts.kernel.directory, 'vmlinuz'),
+    kernelElfPath: join(parts.kernelElf.directory, 'vmlinux'),
     initramfsPath: join(parts.initramfs.directory, 'initramfs.cpio'),
     basePath: join(parts.base.directory, 'base.erofs'),
     blankOverlayPath: join(parts.overlay.directory, 'overlay.ext4'),

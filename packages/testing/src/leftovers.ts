@@ -17,6 +17,10 @@ const REAPED_WITHIN_MS = 5_000;
 export async function leftoversOf(dataDirectory: string): Promise<Leftovers> {
   const run = join(dataDirectory, 'run');
   const files = await readdir(run, { recursive: true }).catch(() => []);
+  // Jails are below a directory that bears the executable's name, and stays.
+  const jails = (await readdir(join(dataDirectory, 'jails'), { recursive: true }).catch(() => [])).filter((path) =>
+    path.includes('/'),
+  );
   const held = [join(dataDirectory, 'daemon.pid')];
   const present = await Promise.all(
     held.map((path) =>
@@ -26,7 +30,7 @@ export async function leftoversOf(dataDirectory: string): Promise<Leftovers> {
       ),
     ),
   );
-  return { processes: await processesOf(dataDirectory), files: [...files, ...present.flat()] };
+  return { processes: await processesOf(dataDirectory), files: [...files, ...jails, ...present.flat()] };
 }
 
 /** @throws with what is left */

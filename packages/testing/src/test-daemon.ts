@@ -16,8 +16,8 @@ const STOP_DEADLINE_MS = 30_000;
 const LOG_LINES_KEPT = 2_000;
 
 export type TestDaemonOptions = {
-  /** `qemu` needs what `npm run setup` makes. */
-  readonly vmm: 'fake' | 'qemu';
+  /** `qemu` needs what `npm run setup` makes; `firecracker` a KVM host too. */
+  readonly vmm: 'fake' | 'qemu' | 'firecracker';
   /** Further settings, `INSTAVM_…`. */
   readonly env?: Readonly<Record<string, string>>;
   /** Of an earlier daemon, to start another on; it then stays. */

@@ -4,6 +4,8 @@ pub mod framed;
 mod grpc;
 pub mod link;
 pub mod port;
+mod serial;
 pub mod serve;
 pub mod sync;
 mod tunnel;
+mod vsock;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;
 
 use super::framed::{Framed, NextHost};
-use super::port::Port;
+use super::port::{Port, host_left};
 use super::tunnel::{MAX_TUNNELS, Tunnels};
 use super::{grpc, sync};
 
@@ -29,10 +29,10 @@ pub async fn serve_port(port: Port, routes: Routes) -> io::Result<()> {
     let next_host = NextHost::default();
     loop {
         let early = next_host.take();
-        let mut connection = if early.is_some() { port.connection()? } else { port.accept().await? };
+        let mut connection = if early.is_some() { port.next_on_same_stream().await? } else { port.accept().await? };
         match sync::accept(&mut connection, early.unwrap_or_default()).await {
             // The host went away before or during the exchange.
-            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => continue,
+            Err(error) if host_left(&error) => continue,
             Err(error) => return Err(error),
             Ok(head) => serve_http2(Framed::new(head, connection, next_host.clone()), routes.clone()).await,
         }

@@ -14,7 +14,7 @@ use http::{Method, Request, Response, StatusCode};
 
 use super::packet::Unreachable;
 use crate::channel::framed::{Framed, NextHost};
-use crate::channel::port::{Connection, Port};
+use crate::channel::port::{Connection, Port, host_left};
 use crate::channel::sync;
 use crate::relay::Flow;
 
@@ -117,10 +117,11 @@ impl Gateway {
         let next_host = NextHost::default();
         loop {
             let early = next_host.take();
-            let mut connection = if early.is_some() { port.connection()? } else { port.accept().await? };
+            let mut connection =
+                if early.is_some() { port.next_on_same_stream().await? } else { port.accept().await? };
             match sync::accept_to_speak(&mut connection, early.unwrap_or_default()).await {
                 // The host went away before or during the exchange.
-                Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {}
+                Err(error) if host_left(&error) => {}
                 Err(error) => return Err(error),
                 Ok(head) => self.speak(Framed::from_server(head, connection, next_host.clone())).await,
             }

@@ -25,9 +25,8 @@ use self::network::{DNS_PORT, FLOW_PORT, loopback};
 use self::packet::Packet;
 use self::pool::{CAPACITY, Pool};
 use self::queue::Queue;
-use crate::channel::port::Port;
+use crate::channel::port::{Channel, Port};
 
-const EGRESS_PORT: &str = "egress";
 const DNS: u16 = 53;
 
 /// Takes over what [`network::configure`] leads here, for as long as the microVM lives.
@@ -54,7 +53,7 @@ pub async fn start() -> io::Result<()> {
             eprintln!("instavm-agent: no network any more: {error}");
         }
     });
-    let port = Port::open(EGRESS_PORT)?;
+    let port = Port::open(Channel::Egress)?;
     tokio::spawn(async move {
         if let Err(error) = gateway.serve(&port).await {
             eprintln!("instavm-agent: the egress port: {error}");

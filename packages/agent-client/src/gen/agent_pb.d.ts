@@ -1,6 +1,7 @@
 // The contract between the host and the guest agent (PID 1 of every microVM).
 //
-// Transport: one ordered byte stream per channel (virtio-serial on QEMU, vsock on Firecracker). On the
+// Transport: one ordered byte stream per channel (a virtio-serial port of its name on QEMU; on Firecracker a vsock port on which the guest
+// listens: 10 for control, 11 for egress). On the
 // `control` channel the host is the HTTP/2 client with prior knowledge (RFC 9113 §3.3) and these
 // services are plain gRPC. Before HTTP/2 starts the two sides agree on where the stream begins, because a
 // virtio-serial port may still hold bytes of an earlier connection:

@@ -44,6 +44,7 @@ export class Gateway implements EgressGateway {
     return {
       ready: (deadlineMs) => link.ready(deadlineMs),
       setPolicy: (changed) => link.setPolicy(changed ?? this.defaultPolicy),
+      forgive: () => link.forgive(),
       close: () => link.close(),
     };
   }

@@ -57,6 +57,8 @@ export class GatewayLink implements EgressLink {
   #channel: Duplex | undefined;
   #connects = 0;
   #lookups = 0;
+  /** Before the channel is opened again; grows with every drop. */
+  #pauseMs = FIRST_PAUSE_MS;
 
   constructor(options: LinkOptions) {
     this.#options = options;
@@ -87,6 +89,10 @@ export class GatewayLink implements EgressLink {
     }
   }
 
+  forgive(): void {
+    this.#pauseMs = FIRST_PAUSE_MS;
+  }
+
   close(): void {
     this.#closing.abort();
     this.#channel?.destroy();
@@ -98,7 +104,6 @@ export class GatewayLink implements EgressLink {
   async #keepServing(): Promise<void> {
     const { log, sandboxId } = this.#options;
     const { signal } = this.#closing;
-    let pauseMs = FIRST_PAUSE_MS;
     while (!signal.aborted) {
       const openedAt = performance.now();
       try {
@@ -107,10 +112,11 @@ export class GatewayLink implements EgressLink {
         if (!signal.aborted) log.warn({ sandboxId, err: error }, 'the egress channel could not be opened');
       }
       if (signal.aborted) return;
-      if (performance.now() - openedAt > STEADY_MS) pauseMs = FIRST_PAUSE_MS;
+      if (performance.now() - openedAt > STEADY_MS) this.#pauseMs = FIRST_PAUSE_MS;
+      const pauseMs = this.#pauseMs;
       log.info({ sandboxId, pauseMs }, 'the egress channel dropped; opening it again');
+      this.#pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
       await delay(pauseMs, undefined, { signal }).catch(() => {});
-      pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
     }
   }
 

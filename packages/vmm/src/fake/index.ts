@@ -26,6 +26,7 @@ import { streamPair } from './stream-pair.ts';
 /** There are none; the digest is part of template keys. */
 export const fakeImages: GuestImages = {
   kernelPath: '/nonexistent/kernel',
+  kernelElfPath: '/nonexistent/kernel',
   initramfsPath: '/nonexistent/initramfs',
   basePath: '/nonexistent/base',
   blankOverlayPath: '/nonexistent/overlay',

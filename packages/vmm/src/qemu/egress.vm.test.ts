@@ -6,8 +6,8 @@ import type { Duplex } from 'node:stream';
 import { AgentClient } from '@instavm/agent-client';
 import { type GuestImages, type MicroVm, newIncarnationId } from '@instavm/core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { DOWNLOAD_BYTES, DOWNLOAD_SHA256, TestGateway } from '../test/egress-gateway.ts';
 import { createQemuVmm, probeKvm, qemuVersion } from './index.ts';
-import { DOWNLOAD_BYTES, DOWNLOAD_SHA256, TestGateway } from './test/egress-gateway.ts';
 
 const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
 const cacheDirectory = process.env.INSTAVM_TEST_CACHE_DIR ?? '';

@@ -1,6 +1,6 @@
 /** The QEMU backend: `-M microvm`, with KVM where a guest truly runs and emulation otherwise. */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,9 +20,10 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { copySparse } from '../host/files.ts';
+import { checkMemory } from '../host/memory.ts';
 import { cloneArguments, cpuModel, FILES, QEMU_BINARY, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
 import { readIdentity, writeIdentity } from './identity.ts';
-import { copySparse } from './overlay.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
 import { findSnapshot, removePartialSnapshots, takeSnapshot } from './snapshot.ts';
@@ -30,12 +31,13 @@ import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
 
+/** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
+export const reapQemu = (runDirectory: string): Promise<number> => reapDirectory(runDirectory, new Set());
+
 const CHANNEL_DEADLINE_MS = 20_000;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
 const LOAD_POLL_MS = 2;
-/** A clone touches 70 to 140 MiB of its own; below this much free memory the host is full. */
-const MEMORY_FLOOR_KIB = 384 * 1024;
 
 export type QemuOptions = {
   /** Where templates are kept; may be shared by several daemons. */
@@ -50,10 +52,11 @@ export type QemuOptions = {
 
 export function createQemuVmm(options: QemuOptions): Vmm {
   const { templatesDirectory, runDirectory, accelerator, version, binary = QEMU_BINARY } = options;
+  const host = accelerator === 'kvm' ? (cpus()[0]?.model ?? '') : '';
+  const madeBy = host === '' ? version : `${version} on ${host}`;
   const builds = new Map<TemplateKey, Promise<Template>>();
 
   const templateKey = (images: GuestImages, size: MachineSize): TemplateKey => {
-    const host = accelerator === 'kvm' ? (cpus()[0]?.model ?? '') : '';
     const parts = [
       TEMPLATE_FORMAT,
       version,
@@ -84,14 +87,21 @@ export function createQemuVmm(options: QemuOptions): Vmm {
       const key = templateKey(images, size);
       const running = builds.get(key);
       if (running !== undefined) return running;
-      const build = buildTemplate({ binary, templatesDirectory, key, images, size, accelerator, progress }).finally(
-        () => builds.delete(key),
-      );
+      const build = buildTemplate({
+        binary,
+        templatesDirectory,
+        key,
+        madeBy,
+        images,
+        size,
+        accelerator,
+        progress,
+      }).finally(() => builds.delete(key));
       builds.set(key, build);
       return build;
     },
     restore: async (source, incarnationId) => {
-      const template = await templateOf(source, templatesDirectory, accelerator);
+      const template = await templateOf(source, templatesDirectory, accelerator, madeBy);
       // What is in a template's own directory is its clone's beginning; a snapshot brings another state and disk.
       return own(await restore({ binary, runDirectory, template, stateDirectory: source.directory, incarnationId }));
     },
@@ -114,6 +124,7 @@ async function templateOf(
   source: Template | VmSnapshot,
   templatesDirectory: string,
   accelerator: Accelerator,
+  madeBy: string,
 ): Promise<QemuTemplate> {
   if ('key' in source) {
     if (isQemuTemplate(source)) return source;
@@ -121,8 +132,13 @@ async function templateOf(
   }
   const isOurs = source.backend === 'qemu' && source.accelerator === accelerator;
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
-  if (template !== undefined) return template;
-  throw new InstaVMError('snapshot_incompatible', 'what the snapshot was made from is not on this host', {
+  const maker = template?.madeBy ?? `${source.backend} (${source.accelerator})`;
+  if (template !== undefined && (template.madeBy === undefined || template.madeBy === madeBy)) return template;
+  const why =
+    isOurs && template === undefined
+      ? 'what the snapshot was made from is not on this host'
+      : `the snapshot was made by ${maker}, and this daemon runs ${madeBy} (${accelerator})`;
+  throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
   });
 }
@@ -225,14 +241,3 @@ function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: Incarn
 
 const isQemuTemplate = (template: Template): template is QemuTemplate =>
   template.backend === 'qemu' && 'images' in template;
-
-/** @throws capacity_unavailable */
-async function checkMemory(): Promise<void> {
-  const meminfo = await readFile('/proc/meminfo', 'utf8');
-  const availableKib = Number(/^MemAvailable:\s+(\d+) kB$/m.exec(meminfo)?.[1] ?? 0);
-  if (availableKib < MEMORY_FLOOR_KIB) {
-    throw new InstaVMError('capacity_unavailable', 'the host has too little free memory for another microVM', {
-      details: { availableMib: Math.floor(availableKib / 1024) },
-    });
-  }
-}

@@ -65,6 +65,7 @@ async function bootProbe(images: GuestImages, cacheDirectory: string): Promise<[
       binary: QEMU_BINARY,
       templatesDirectory,
       key: 'kvm-probe' as TemplateKey,
+      madeBy: 'probe',
       images,
       size: PROBE_SIZE,
       accelerator: 'kvm',

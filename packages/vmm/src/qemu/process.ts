@@ -4,19 +4,18 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { open, readdir, readFile, readlink, rm } from 'node:fs/promises';
-import { connect, type Socket } from 'node:net';
+import { readdir, readFile, readlink, rm } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { tryConnect } from '../host/sockets.ts';
 import { FILES } from './arguments.ts';
 import { isAlive, type VmmIdentity } from './identity.ts';
 
 const DIAGNOSTICS_BYTES = 8 * 1024;
 const CONNECT_POLL_MS = 2;
-/** `sockaddr_un.sun_path` less its NUL (unix(7)). */
-const MAX_SOCKET_PATH = 107;
 const KILL_DEADLINE_MS = 10_000;
 
 /** How often a VMM that is no child of this process is looked at. */
@@ -78,22 +77,17 @@ export class QemuProcess {
    */
   async connect(name: string, deadlineMs: number): Promise<Socket> {
     const until = performance.now() + deadlineMs;
-    const path = await shortPath(this.directory, name);
-    try {
-      for (;;) {
-        const socket = await tryConnect(path.path);
-        if (socket !== undefined) return socket;
-        if (this.#gone) {
-          const { diagnostics } = await this.exited;
-          throw new InstaVMError('boot_failed', 'QEMU ended while it was starting', { details: { diagnostics } });
-        }
-        if (performance.now() > until) {
-          throw new InstaVMError('boot_failed', `QEMU did not open its ${name} within ${deadlineMs} ms`);
-        }
-        await sleep(CONNECT_POLL_MS);
+    for (;;) {
+      const socket = await tryConnect(this.directory, name);
+      if (socket !== undefined) return socket;
+      if (this.#gone) {
+        const { diagnostics } = await this.exited;
+        throw new InstaVMError('boot_failed', 'QEMU ended while it was starting', { details: { diagnostics } });
       }
-    } finally {
-      await path.release();
+      if (performance.now() > until) {
+        throw new InstaVMError('boot_failed', `QEMU did not open its ${name} within ${deadlineMs} ms`);
+      }
+      await sleep(CONNECT_POLL_MS);
     }
   }
 
@@ -162,27 +156,6 @@ function adopted(identity: VmmIdentity): Handle {
     );
   };
   return { pid: identity.pid, ended, kill };
-}
-
-/** A socket path that fits `sun_path`: through an open descriptor of the directory when the directory's own is too long. */
-async function shortPath(directory: string, name: string): Promise<{ path: string; release(): Promise<void> }> {
-  const path = join(directory, name);
-  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH) return { path, release: async () => {} };
-  const handle = await open(directory, 'r');
-  return { path: `/proc/self/fd/${handle.fd}/${name}`, release: () => handle.close() };
-}
-
-function tryConnect(path: string): Promise<Socket | undefined> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.off('error', onError);
-      resolve(socket);
-    });
-    // Not there or not listening yet; the caller knows when to give up.
-    const onError = (): void => resolve(undefined);
-    socket.once('error', onError);
-  });
 }
 
 async function tail(path: string): Promise<string> {

@@ -10,9 +10,9 @@ import { Worker } from 'node:worker_threads';
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { copySparse, flush, sha256Hex } from '../host/files.ts';
+import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { FILES } from './arguments.ts';
-import { flush, sha256Hex } from './files.ts';
-import { copySparse } from './overlay.ts';
 import type { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
 import type { StoreMessage, StoreRequest } from './snapshot-worker.ts';
@@ -39,11 +39,11 @@ const Manifest = z.object({
 });
 type Manifest = z.infer<typeof Manifest>;
 
-/** @returns undefined when it is missing, incomplete, or not what its manifest says */
+/** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
   const manifest = text === undefined ? undefined : parseManifest(text);
-  if (manifest === undefined) return undefined;
+  if (manifest === undefined) return text === undefined ? undefined : foreignSnapshot(text, 'qemu', directory);
   const overlay = await stat(join(directory, FILES.overlay)).catch(() => undefined);
   if (overlay?.size !== manifest.overlayBytes) return undefined;
   const state = join(directory, FILES.deviceState);

@@ -7,10 +7,9 @@ import { AgentClient, AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { copySparse, flush, sha256Hex } from '../host/files.ts';
 import { FILES, templateArguments } from './arguments.ts';
 import { GuestConsole } from './console.ts';
-import { flush, sha256Hex } from './files.ts';
-import { copySparse } from './overlay.ts';
 import { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
 
@@ -28,6 +27,8 @@ const Manifest = z.object({
   memoryMib: z.number().int().positive(),
   vcpus: z.number().int().positive(),
   accelerator: z.enum(['kvm', 'tcg']),
+  /** Which QEMU, on which processor where that matters; older templates do not say. */
+  madeBy: z.string().optional(),
   images: z.object({ kernelPath: z.string(), initramfsPath: z.string(), basePath: z.string() }),
   /** Sizes of the files, and the digest of the device state: what a torn copy would get wrong. */
   memoryBytes: z.number().int(),
@@ -37,7 +38,7 @@ const Manifest = z.object({
 type Manifest = z.infer<typeof Manifest>;
 
 /** A template with what QEMU needs to restore it. */
-export type QemuTemplate = Template & { readonly images: Manifest['images'] };
+export type QemuTemplate = Template & { readonly images: Manifest['images']; readonly madeBy: string | undefined };
 
 /** @returns undefined when it is missing, incomplete, or not what its manifest says */
 export async function findTemplate(directory: string, key: TemplateKey): Promise<QemuTemplate | undefined> {
@@ -51,8 +52,8 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   const state = await sha256Hex(join(own, FILES.deviceState)).catch(() => undefined);
   if (state !== manifest.stateSha256Hex) return undefined;
   for (const path of Object.values(manifest.images)) if ((await sizeOf(path)) === undefined) return undefined;
-  const { memoryMib, vcpus, accelerator, images } = manifest;
-  return { key, directory: own, size: { memoryMib, vcpus }, backend: 'qemu', accelerator, images };
+  const { memoryMib, vcpus, accelerator, images, madeBy } = manifest;
+  return { key, directory: own, size: { memoryMib, vcpus }, backend: 'qemu', accelerator, images, madeBy };
 }
 
 function parseManifest(text: string): Manifest | undefined {
@@ -74,6 +75,7 @@ export type BuildRequest = {
   readonly binary: string;
   readonly templatesDirectory: string;
   readonly key: TemplateKey;
+  readonly madeBy: string;
   readonly images: GuestImages;
   readonly size: MachineSize;
   readonly accelerator: Accelerator;
@@ -102,6 +104,7 @@ export async function buildTemplate(request: BuildRequest): Promise<QemuTemplate
       memoryMib: size.memoryMib,
       vcpus: size.vcpus,
       accelerator: request.accelerator === 'kvm' ? 'kvm' : 'tcg',
+      madeBy: request.madeBy,
       images: paths,
       memoryBytes: (await stat(join(partial, FILES.memory))).size,
       overlayBytes: (await stat(join(partial, FILES.overlay))).size,

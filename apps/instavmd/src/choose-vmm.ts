@@ -1,0 +1,101 @@
+/** Which backend runs the microVMs, as the configuration and the host have it. What another backend left running is ended here: nobody could adopt it. */
+import { createHash } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import type { GuestImages, Vmm } from '@instavm/core';
+import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
+import { judgeFirecracker } from '@instavm/vmm/choice';
+import { createFirecrackerVmm, reapAllJails } from '@instavm/vmm/firecracker';
+import { createQemuVmm, probeKvm, qemuVersion, reapQemu } from '@instavm/vmm/qemu';
+import { InstaVMError } from '@instavm/wire';
+import type { Logger } from 'pino';
+import type { Config } from './config.ts';
+import type { DataDirectory } from './data-directory.ts';
+
+type Chosen = { readonly vmm: Vmm; readonly images: GuestImages };
+type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory'>;
+
+const HASH_DIGITS = 12;
+
+/** @throws InstaVMError, MissingGuestImages: what is missing, and what to do */
+export async function chooseVmm(config: Config, directories: Directories, logger: Logger): Promise<Chosen> {
+  const { runDirectory } = directories;
+  if (config.INSTAVM_VMM === 'fake') {
+    const { createFakeVmm, fakeImages } = await import('@instavm/vmm/fake');
+    logger.warn('the fake VMM runs no guest and isolates nothing: for tests only');
+    return { vmm: createFakeVmm({ runDirectory, agentPath: GUEST_AGENT_PATH }), images: fakeImages };
+  }
+  const images = await locateGuestImages({ cacheDirectory: config.INSTAVM_CACHE_DIR, agentPath: GUEST_AGENT_PATH });
+  const firecracker = await firecrackerVmm(config, directories, images, logger);
+  const vmm = firecracker ?? (await qemuVmm(config, directories, images, logger));
+  return { vmm, images };
+}
+
+/** Relative to the mount of cgroup v2; another for every data directory. */
+export function parentCgroupOf(dataDirectory: string): string {
+  return `instavm-${createHash('sha256').update(resolve(dataDirectory)).digest('hex').slice(0, HASH_DIGITS)}`;
+}
+
+/** @returns undefined when it is not to be used. @throws boot_failed when it must be, and cannot */
+async function firecrackerVmm(
+  config: Config,
+  { runDirectory, jailsDirectory }: Directories,
+  images: GuestImages,
+  logger: Logger,
+): Promise<Vmm | undefined> {
+  const { INSTAVM_VMM: wanted, INSTAVM_ACCELERATOR: accelerator } = config;
+  if (wanted === 'qemu') return undefined;
+  const host = {
+    images,
+    binaries: { firecracker: config.INSTAVM_FIRECRACKER_BIN, jailer: config.INSTAVM_JAILER_BIN },
+    cacheDirectory: config.INSTAVM_CACHE_DIR,
+    dataDirectory: config.INSTAVM_DATA_DIR,
+    probe: accelerator === 'auto',
+  };
+  const verdict =
+    accelerator === 'tcg'
+      ? ({ usable: false, why: 'INSTAVM_ACCELERATOR is tcg', remedy: 'Leave INSTAVM_ACCELERATOR out.' } as const)
+      : await judgeFirecracker(host, (message) => logger.info(message));
+  if (!verdict.usable) {
+    const { why, remedy } = verdict;
+    if (wanted === 'firecracker')
+      throw new InstaVMError('boot_failed', `Firecracker cannot be used here: ${why}`, { hint: remedy });
+    logger.info({ why, remedy }, 'QEMU runs the microVMs, not Firecracker');
+    return undefined;
+  }
+  const { binaries, version } = verdict;
+  warnOfAnother(await reapQemu(runDirectory), 'QEMU', logger);
+  logger.info({ version, jailer: binaries.jailer }, 'Firecracker runs the microVMs, each in a jail of its own');
+  return createFirecrackerVmm({
+    templatesDirectory: join(config.INSTAVM_CACHE_DIR, 'templates'),
+    runDirectory: jailsDirectory,
+    binaries,
+    version,
+    uids: config.INSTAVM_FIRECRACKER_UIDS,
+    parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR),
+  });
+}
+
+async function qemuVmm(
+  config: Config,
+  { runDirectory, jailsDirectory }: Directories,
+  images: GuestImages,
+  logger: Logger,
+): Promise<Vmm> {
+  const { INSTAVM_CACHE_DIR: cacheDirectory, INSTAVM_ACCELERATOR: wanted } = config;
+  const accelerator = wanted === 'auto' ? await detectAccelerator(images, cacheDirectory, logger) : wanted;
+  if (accelerator === 'tcg') logger.warn('guests are emulated (TCG): slow, and no security boundary; see SECURITY.md');
+  const version = await qemuVersion();
+  const jails = await reapAllJails(jailsDirectory, parentCgroupOf(config.INSTAVM_DATA_DIR));
+  warnOfAnother(jails, 'Firecracker', logger);
+  return createQemuVmm({ templatesDirectory: join(cacheDirectory, 'templates'), runDirectory, accelerator, version });
+}
+
+function warnOfAnother(ended: number, backend: string, logger: Logger): void {
+  if (ended > 0) logger.warn({ ended, backend }, 'ended microVMs of another backend, which this one cannot take over');
+}
+
+async function detectAccelerator(images: GuestImages, cacheDirectory: string, logger: Logger): Promise<'kvm' | 'tcg'> {
+  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message));
+  logger.info({ usable: verdict.usable, reason: verdict.reason }, 'KVM');
+  return verdict.usable ? 'kvm' : 'tcg';
+}

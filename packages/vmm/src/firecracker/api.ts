@@ -1,0 +1,132 @@
+/**
+ * Firecracker's API: HTTP/1.1 on a Unix socket, one request at a time on a connection of its own. Types are those parts of its published
+ * OpenAPI description (src/firecracker/swagger/firecracker.yaml) that this backend uses, as of 1.12; later versions keep them.
+ */
+import { request } from 'node:http';
+import type { Socket } from 'node:net';
+import { z } from 'zod';
+
+export type MachineConfiguration = {
+  readonly vcpu_count: number;
+  readonly mem_size_mib: number;
+  readonly smt: boolean;
+};
+export type BootSource = {
+  readonly kernel_image_path: string;
+  readonly initrd_path: string;
+  readonly boot_args: string;
+};
+export type Drive = {
+  readonly drive_id: string;
+  readonly path_on_host: string;
+  readonly is_root_device: boolean;
+  readonly is_read_only: boolean;
+  /** `Unsafe`: the guest's flushes go as far as the host's page cache. */
+  readonly cache_type: 'Unsafe' | 'Writeback';
+};
+export type Vsock = { readonly guest_cid: number; readonly uds_path: string };
+export type SnapshotCreateParams = {
+  readonly snapshot_type: 'Full';
+  readonly snapshot_path: string;
+  readonly mem_file_path: string;
+};
+export type SnapshotLoadParams = {
+  readonly snapshot_path: string;
+  /** `File`: mapped privately, so that any number of microVMs share one file. */
+  readonly mem_backend: { readonly backend_type: 'File'; readonly backend_path: string };
+  readonly resume_vm: boolean;
+};
+
+/** Path → body of a PUT. */
+type Puts = {
+  '/machine-config': MachineConfiguration;
+  '/boot-source': BootSource;
+  '/drives/base': Drive;
+  '/drives/overlay': Drive;
+  '/vsock': Vsock;
+  '/entropy': Record<string, never>;
+  '/actions': { readonly action_type: 'InstanceStart' };
+  '/snapshot/create': SnapshotCreateParams;
+  '/snapshot/load': SnapshotLoadParams;
+};
+
+const InstanceInfo = z.object({ state: z.enum(['Not started', 'Running', 'Paused']), vmm_version: z.string() });
+export type InstanceInfo = z.infer<typeof InstanceInfo>;
+
+const Fault = z.object({ fault_message: z.string() });
+
+const MAX_ANSWER_BYTES = 64 * 1024;
+const DEADLINE_MS = 20_000;
+/** For the memory of the largest machine, on a busy disk. */
+const SNAPSHOT_DEADLINE_MS = 300_000;
+
+/** Firecracker answered and said no, or did not answer. */
+export class FirecrackerFault extends Error {
+  override readonly name = 'FirecrackerFault';
+}
+
+export class FirecrackerApi {
+  readonly #connect: () => Promise<Socket>;
+
+  /** @param connect opens a connection to the API's socket */
+  constructor(connect: () => Promise<Socket>) {
+    this.#connect = connect;
+  }
+
+  /** @throws FirecrackerFault */
+  async put<P extends keyof Puts>(path: P, body: Puts[P]): Promise<void> {
+    const deadlineMs = path.startsWith('/snapshot/') ? SNAPSHOT_DEADLINE_MS : DEADLINE_MS;
+    await this.#send('PUT', path, body, deadlineMs);
+  }
+
+  /** Holds the vCPUs, or lets them go on. @throws FirecrackerFault */
+  async setState(state: 'Paused' | 'Resumed'): Promise<void> {
+    await this.#send('PATCH', '/vm', { state }, DEADLINE_MS);
+  }
+
+  /** @throws FirecrackerFault */
+  async info(): Promise<InstanceInfo> {
+    const parsed = InstanceInfo.safeParse(await this.#send('GET', '/', undefined, DEADLINE_MS));
+    if (!parsed.success) throw new FirecrackerFault('the answer to GET / is not what the API describes');
+    return parsed.data;
+  }
+
+  async #send(method: string, path: string, body: unknown, deadlineMs: number): Promise<unknown> {
+    const socket = await this.#connect();
+    const text = body === undefined ? '' : JSON.stringify(body);
+    const headers = { accept: 'application/json', 'content-type': 'application/json', connection: 'close' };
+    const { status, answer } = await new Promise<{ status: number; answer: string }>((resolve, reject) => {
+      const fail = (why: string): void => {
+        socket.destroy();
+        reject(new FirecrackerFault(`${method} ${path}: ${why}`));
+      };
+      const outgoing = request({ createConnection: () => socket, method, path, headers, timeout: deadlineMs });
+      outgoing.on('error', (error) => fail(error.message));
+      outgoing.on('timeout', () => fail(`no answer within ${deadlineMs} ms`));
+      outgoing.on('response', (response) => {
+        let answer = '';
+        response.setEncoding('utf8');
+        response.on('data', (piece: string) => {
+          answer += piece;
+          if (answer.length > MAX_ANSWER_BYTES) fail('the answer is too long');
+        });
+        response.on('error', (error) => fail(error.message));
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, answer }));
+      });
+      outgoing.end(text);
+    }).finally(() => socket.destroy());
+    const parsed = parse(answer);
+    if (status >= 200 && status < 300) return parsed;
+    const fault = Fault.safeParse(parsed);
+    throw new FirecrackerFault(`${method} ${path}: ${fault.success ? fault.data.fault_message : `status ${status}`}`);
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return text === '' ? undefined : JSON.parse(text);
+  } catch {
+    // No JSON is no answer that anybody waits for.
+    return undefined;
+  }
+}

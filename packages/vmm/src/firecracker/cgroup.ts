@@ -1,0 +1,65 @@
+/**
+ * The cgroup of one jail (cgroup v2): what it may use, and which processes are in it. The kernel keeps that list and no process can leave, so
+ * it proves which processes are a microVM's, and ends them all.
+ */
+import { rmdirSync } from 'node:fs';
+import { readFile, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { InstaVMError } from '@instavm/wire';
+
+const MOUNT = '/sys/fs/cgroup';
+const END_DEADLINE_MS = 10_000;
+const POLL_MS = 2;
+
+/**
+ * The cgroup above the jails of a daemon, when there is none. Synchronous: between the question and the answer nobody starts another.
+ * @param parent relative to the mount
+ */
+export function removeIfEmpty(parent: string): void {
+  try {
+    rmdirSync(join(MOUNT, parent));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // Where the mount cannot be written to, there is none of ours.
+    if (code !== 'ENOENT' && code !== 'EBUSY' && code !== 'EROFS') throw error;
+  }
+}
+
+export class Cgroup {
+  readonly path: string;
+
+  /** @param parent relative to the mount. @param name the jail's */
+  constructor(parent: string, name: string) {
+    this.path = join(MOUNT, parent, name);
+  }
+
+  /** Host pids; empty when there is no such cgroup. */
+  async processes(): Promise<number[]> {
+    const text = await readFile(join(this.path, 'cgroup.procs'), 'utf8').catch(() => '');
+    return text.split('\n').filter(Boolean).map(Number);
+  }
+
+  async isPopulated(): Promise<boolean> {
+    const events = await readFile(join(this.path, 'cgroup.events'), 'utf8').catch(() => '');
+    return events.includes('populated 1');
+  }
+
+  /** Ends everything in it, and removes it. Idempotent. @throws teardown_incomplete */
+  async end(): Promise<void> {
+    // Absent: there is nothing to end. Older kernels than 5.14 do not have it.
+    await writeFile(join(this.path, 'cgroup.kill'), '1').catch(() => {});
+    for (const until = performance.now() + END_DEADLINE_MS; performance.now() < until; await sleep(POLL_MS)) {
+      if (await this.isPopulated()) continue;
+      try {
+        return await rmdir(this.path);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'ENOENT') return;
+        // The last process is gone, and its cgroup not yet empty.
+        if (code !== 'EBUSY') throw error;
+      }
+    }
+    throw new InstaVMError('teardown_incomplete', `the processes in ${this.path} do not end`);
+  }
+}

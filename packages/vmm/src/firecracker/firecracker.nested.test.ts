@@ -1,0 +1,202 @@
+/** The Firecracker backend on the real Firecracker and jailer. Runs in the machine that scripts/nested makes, or as root on a KVM host. */
+import { createHash } from 'node:crypto';
+import { readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type MicroVm, newIncarnationId } from '@instavm/core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describeVmmContract } from '../contract/suite.ts';
+import { TestGateway } from '../test/egress-gateway.ts';
+import { type Backend, makeBackend, PARENT_CGROUP, SIZE, shell, UIDS } from './test/backend.ts';
+
+describeVmmContract('the Firecracker backend', async () => ({ ...(await makeBackend()), size: SIZE }));
+
+describe('a jail', () => {
+  let backend: Backend;
+  let vm: MicroVm;
+
+  beforeAll(async () => {
+    backend = await makeBackend();
+    vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+  });
+  afterAll(async () => {
+    await vm.kill();
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+
+  const status = async (pid = vm.pid): Promise<Record<string, string>> => {
+    const lines = (await readFile(`/proc/${pid}/status`, 'utf8')).split('\n');
+    return Object.fromEntries(lines.map((line) => line.split(':\t')));
+  };
+  const limit = async (name: string): Promise<string> =>
+    (await readFile(join('/sys/fs/cgroup', PARENT_CGROUP, jailOf(vm), name), 'utf8')).trim();
+
+  it('runs Firecracker as a user of its own without a capability, and under its seccomp filter', async () => {
+    const found = await status();
+    const uid = Number(found.Uid?.split('\t')[0]);
+    expect(uid).toBeGreaterThanOrEqual(UIDS.first);
+    expect(uid).toBeLessThan(UIDS.first + UIDS.count);
+    for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) expect(found[set]).toMatch(/^0+$/);
+    expect(found).toMatchObject({ NoNewPrivs: '1', Seccomp: '2' });
+    // Every thread has a filter, the vCPUs' too.
+    for (const thread of await readdir(`/proc/${vm.pid}/task`))
+      expect(await readFile(`/proc/${vm.pid}/task/${thread}/status`, 'utf8')).toMatch(/^Seccomp:\t2$/m);
+  });
+
+  it('has process ids and mounts of its own', async () => {
+    for (const namespace of ['pid', 'mnt'])
+      expect(await readlink(`/proc/${vm.pid}/ns/${namespace}`)).not.toBe(await readlink(`/proc/self/ns/${namespace}`));
+    expect((await status()).NSpid?.split('\t').at(-1)).toBe('1');
+  });
+
+  it('sees the files that it needs and no others', async () => {
+    const seen = (await readdir(`/proc/${vm.pid}/root`)).sort();
+    expect(seen).toEqual(
+      [
+        ...['api.sock', 'base.erofs', 'dev', 'firecracker', 'firecracker.log', 'firecracker.pid'],
+        ...['overlay.ext4', 'run', 'vsock.sock'],
+      ].sort(),
+    );
+  });
+
+  it('is bounded in memory, processes and processor time', async () => {
+    expect(Number(await limit('memory.max'))).toBe((SIZE.memoryMib + 128) * 1024 * 1024);
+    expect(await limit('memory.swap.max')).toBe('0');
+    expect(Number(await limit('pids.max'))).toBe(SIZE.vcpus + 8);
+    expect(await limit('cpu.max')).toBe('150000 100000');
+  });
+
+  it('gives a second microVM another user', async () => {
+    const other = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    try {
+      expect((await status(other.pid)).Uid).not.toBe((await status()).Uid);
+    } finally {
+      await other.kill();
+    }
+  });
+});
+
+describe('what a daemon that died leaves', () => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await makeBackend();
+  });
+  afterAll(async () => {
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+
+  it('is taken over with what runs in it; a jail that nobody takes over is ended and removed', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    await shell(vm, 'echo kept > /dev/shm/kept');
+    const next = await backend.again();
+    const [survivor] = await next.adoptSurvivors();
+    expect(survivor).toMatchObject({ incarnationId: vm.incarnationId, pid: vm.pid });
+    expect(await next.reapLeftovers()).toBe(0);
+    expect(await shell(survivor as MicroVm, 'cat /dev/shm/kept')).toBe('kept');
+    expect(await (await backend.again()).reapLeftovers()).toBe(1);
+    expect((await vm.exited).requested).toBe(false);
+    expect((await (survivor as MicroVm).exited).requested).toBe(false);
+  });
+
+  it('a microVM whose Firecracker is killed says so, and is gone afterwards', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    process.kill(vm.pid ?? 0, 'SIGKILL');
+    expect((await vm.exited).requested).toBe(false);
+    await vm.kill();
+    expect(await backend.leftovers()).toEqual([]);
+  });
+
+  it('a jail whose files are removed under it is ended like any other', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    await rm(join(backend.runDirectory, 'firecracker', jailOf(vm)), { recursive: true });
+    await vm.kill();
+    expect((await vm.exited).requested).toBe(true);
+    expect(await backend.leftovers()).toEqual([]);
+  });
+});
+
+describe('a snapshot', () => {
+  it('keeps memory and processes, restores from where it was moved to, and is refused when it is damaged', async () => {
+    const backend = await makeBackend();
+    const first = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    const sum = await shell(first, 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
+    const made = join(backend.scratch, 'made');
+    await first.snapshot(made, 'end');
+    const moved = join(backend.scratch, 'moved');
+    await rename(made, moved);
+    const found = await backend.vmm.findSnapshot(moved);
+    expect(found?.storedBytes).toBeGreaterThan(20 * 1024 * 1024);
+    expect(found?.storedBytes).toBeLessThan(400 * 1024 * 1024);
+    if (found === undefined) return;
+    const again = await backend.vmm.restore(found, newIncarnationId());
+    expect(await shell(again, 'sha256sum < /dev/shm/data')).toBe(sum);
+    await again.kill();
+    const upgraded = (await backend.again('1.99.0')).restore(found, newIncarnationId());
+    await expect(upgraded).rejects.toMatchObject({
+      code: 'snapshot_incompatible',
+      message: expect.stringMatching(
+        /made by Firecracker (?!1\.99)\S+ on .*, and this daemon runs Firecracker 1\.99\.0 on /,
+      ),
+    });
+    await rm(join(moved, 'state'));
+    await writeFile(join(moved, 'state'), 'torn');
+    expect(await backend.vmm.findSnapshot(moved)).toBeUndefined();
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+});
+
+describe('a guest that does its worst', () => {
+  it.each([
+    ['processor time', 'for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) & done; sleep 1; echo started'],
+    ['memory', '(head -c 2G /dev/zero | tail) >/dev/null 2>&1 & sleep 3; echo started'],
+    ['processes', '(bomb() { bomb | bomb & }; bomb) >/dev/null 2>&1 & sleep 2; echo started'],
+    ['its disk', '(dd if=/dev/zero of=/root/full bs=1M) >/dev/null 2>&1 & sleep 3; echo started'],
+  ])('with %s hurts nobody else, and ends like any other', async (_, worst) => {
+    const backend = await makeBackend();
+    const [noisy, quiet] = [
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+    ];
+    try {
+      expect(await shell(noisy, worst)).toContain('started');
+      expect(await shell(quiet, 'echo here > /root/file; cat /root/file')).toBe('here');
+      // Its own limits do not end it either: the jail has room for all of the guest's memory.
+      expect(await readlink(`/proc/${noisy.pid}/ns/pid`)).not.toBe('');
+    } finally {
+      await Promise.all([noisy.kill(), quiet.kill()]);
+    }
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+});
+
+describe('the egress channel', () => {
+  it('carries what programs connect to, and is opened again after a snapshot', async () => {
+    const backend = await makeBackend();
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    const digest = `head -c 1000000 /dev/zero | timeout 30 python3 -c '
+import socket, sys
+with socket.create_connection(("files.example", 9)) as peer:
+    peer.sendall(sys.stdin.buffer.read())
+    peer.shutdown(socket.SHUT_WR)
+    print(peer.recv(64).decode())'`;
+    const expected = createHash('sha256').update(Buffer.alloc(1_000_000)).digest('hex');
+    try {
+      await new TestGateway().serve(await vm.connect('egress'));
+      expect(await shell(vm, digest)).toBe(expected);
+      await vm.snapshot(join(backend.scratch, 'made'), 'continue');
+      const gateway = new TestGateway();
+      await gateway.serve(await vm.connect('egress'));
+      expect(await shell(vm, digest)).toBe(expected);
+      expect(gateway.asked).toContain('files.example:9');
+    } finally {
+      await vm.kill();
+    }
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+});
+
+const jailOf = (vm: MicroVm): string => vm.incarnationId.replace('_', '-');

@@ -1,0 +1,227 @@
+/** The Firecracker backend: KVM, with every microVM in a jail of its own. Needs root, cgroup v2 and a working /dev/kvm. */
+import { createHash } from 'node:crypto';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import {
+  type BuildProgress,
+  type Channel,
+  type GuestImages,
+  type IncarnationId,
+  type MachineSize,
+  type MicroVm,
+  parseIncarnationId,
+  type Template,
+  type TemplateKey,
+  type Vmm,
+  type VmSnapshot,
+} from '@instavm/core';
+import { InstaVMError } from '@instavm/wire';
+import { checkMemory } from '../host/memory.ts';
+import { FirecrackerFault } from './api.ts';
+import { removeIfEmpty } from './cgroup.ts';
+import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
+import { FILES, limitsOf, TEMPLATE_FORMAT } from './machine.ts';
+import { FirecrackerProcess } from './process.ts';
+import { findSnapshot, removePartialSnapshots, takeSnapshot } from './snapshot.ts';
+import { buildTemplate, findTemplate } from './template.ts';
+import { type UidRange, Uids } from './uids.ts';
+import type { FirecrackerBinaries } from './version.ts';
+
+export { reapAllJails } from './jail.ts';
+export type { UidRange } from './uids.ts';
+export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
+
+const CHANNEL_DEADLINE_MS = 20_000;
+
+export type FirecrackerOptions = {
+  /** Where templates are kept; may be shared by several daemons. On the same filesystem as `runDirectory`. */
+  readonly templatesDirectory: string;
+  /** One daemon's jails. */
+  readonly runDirectory: string;
+  readonly binaries: FirecrackerBinaries;
+  /** What `firecrackerVersion` says of the binaries: part of a template's key. */
+  readonly version: string;
+  readonly uids: UidRange;
+  /** Relative to the mount of cgroup v2; one daemon's own. */
+  readonly parentCgroup: string;
+};
+
+export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
+  const { templatesDirectory, version } = options;
+  const processor = cpus()[0]?.model ?? '';
+  const madeBy = `Firecracker ${version} on ${processor}`;
+  const site: JailSite = {
+    binaries: options.binaries,
+    baseDirectory: options.runDirectory,
+    parentCgroup: options.parentCgroup,
+  };
+  const uids = new Uids(options.uids);
+  const builds = new Map<TemplateKey, Promise<Template>>();
+
+  const templateKey = (images: GuestImages, size: MachineSize): TemplateKey => {
+    const parts = ['firecracker', TEMPLATE_FORMAT, version, processor, images.digest, size.memoryMib, size.vcpus];
+    return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32) as TemplateKey;
+  };
+
+  /** Names of jails that somebody holds. */
+  const owned = new Set<string>();
+  const disown = (name: string): void => {
+    owned.delete(name);
+    if (owned.size === 0) removeIfEmpty(site.parentCgroup);
+  };
+  const own = (vmm: FirecrackerProcess, size: MachineSize, incarnationId: IncarnationId): MicroVm => {
+    let killed: Promise<void> | undefined;
+    return {
+      incarnationId,
+      accelerator: 'kvm',
+      pid: vmm.pid,
+      exited: vmm.exited,
+      connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
+      snapshot: (directory, then) => takeSnapshot(vmm, size, directory, then),
+      kill: () => {
+        killed ??= vmm.kill().then(() => {
+          disown(vmm.jail.name);
+          uids.release(vmm.jail.record.uid);
+        });
+        return killed;
+      },
+    };
+  };
+
+  const restore = async (source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm> => {
+    const template = await templateOf(source, templatesDirectory, madeBy);
+    await checkMemory();
+    const [name, uid] = [jailName(incarnationId), uids.take()];
+    owned.add(name);
+    let jail: Jail | undefined;
+    try {
+      jail = await Jail.create(site, name, { uid, templateKey: template.key });
+      const vmm = await restoreIn(jail, template, source.directory);
+      return own(vmm, template.size, incarnationId);
+    } catch (error) {
+      await jail?.destroy();
+      disown(name);
+      uids.release(uid);
+      throw error;
+    }
+  };
+
+  return {
+    backend: 'firecracker',
+    accelerator: 'kvm',
+    templateKey,
+    findTemplate: (key) => findTemplate(templatesDirectory, key),
+    buildTemplate: (images: GuestImages, size: MachineSize, progress: BuildProgress) => {
+      const key = templateKey(images, size);
+      const running = builds.get(key);
+      if (running !== undefined) return running;
+      const [jailName, uid] = [`template-${key}`, uids.take()];
+      owned.add(jailName);
+      const build = buildTemplate({
+        site,
+        jailName,
+        uid,
+        templatesDirectory,
+        key,
+        madeBy,
+        images,
+        size,
+        progress,
+      }).finally(() => {
+        builds.delete(key);
+        disown(jailName);
+        uids.release(uid);
+      });
+      builds.set(key, build);
+      return build;
+    },
+    restore,
+    adoptSurvivors: async () => {
+      const adopted: MicroVm[] = [];
+      for (const name of await jailNames(site)) {
+        const incarnationId = incarnationOf(name);
+        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, name);
+        const found = jail && (await adopt(jail, templatesDirectory));
+        if (incarnationId === undefined || found === undefined) continue;
+        owned.add(name);
+        uids.claim(found.vmm.jail.record.uid);
+        adopted.push(own(found.vmm, found.size, incarnationId));
+      }
+      return adopted;
+    },
+    findSnapshot,
+    removePartialSnapshots,
+    reapLeftovers: () => reapJails(jailsDirectory(site), site.parentCgroup, owned),
+  };
+}
+
+/** @throws boot_failed, snapshot_incompatible */
+async function templateOf(
+  source: Template | VmSnapshot,
+  templatesDirectory: string,
+  madeBy: string,
+): Promise<Template> {
+  if ('key' in source) {
+    if (source.backend === 'firecracker') return source;
+    throw new InstaVMError('boot_failed', `a ${source.backend} template cannot be restored by Firecracker`);
+  }
+  const isOurs = source.backend === 'firecracker';
+  const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
+  if (template?.madeBy === madeBy) return template;
+  const maker = template?.madeBy ?? source.backend;
+  const why =
+    isOurs && template === undefined
+      ? 'what the snapshot was made from is not on this host'
+      : `the snapshot was made by ${maker}, and this daemon runs ${madeBy}`;
+  throw new InstaVMError('snapshot_incompatible', why, {
+    details: { backend: source.backend, accelerator: source.accelerator },
+  });
+}
+
+/** @param stateDirectory has memory, device state and overlay; the template's own, or a snapshot's */
+async function restoreIn(jail: Jail, template: Template, stateDirectory: string): Promise<FirecrackerProcess> {
+  await jail.linkIn(join(template.directory, FILES.base), FILES.base);
+  for (const file of [FILES.memory, FILES.deviceState]) await jail.linkIn(join(stateDirectory, file), file);
+  await jail.copyIn(join(stateDirectory, FILES.overlay), FILES.overlay);
+  const vmm = await FirecrackerProcess.start(jail, limitsOf(template.size), { keepConsole: false });
+  try {
+    await vmm.api.put('/snapshot/load', {
+      snapshot_path: FILES.deviceState,
+      mem_backend: { backend_type: 'File', backend_path: FILES.memory },
+      resume_vm: true,
+    });
+  } catch (cause) {
+    const details = { diagnostics: await jail.diagnostics() };
+    const why = cause instanceof FirecrackerFault ? cause.message : String(cause);
+    throw new InstaVMError('boot_failed', `Firecracker could not restore: ${why}`, { cause, details });
+  }
+  // Mapped and read; the names are in the way of the next snapshot.
+  for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
+  return vmm;
+}
+
+/** @returns undefined when nothing runs in the jail that answers */
+async function adopt(
+  jail: Jail,
+  templatesDirectory: string,
+): Promise<{ readonly vmm: FirecrackerProcess; readonly size: MachineSize } | undefined> {
+  const template = await findTemplate(templatesDirectory, jail.record.templateKey as TemplateKey);
+  if (template === undefined) return undefined;
+  try {
+    const vmm = await FirecrackerProcess.adopt(jail);
+    if (vmm === undefined) return undefined;
+    const { state } = await vmm.api.info();
+    // Not started: a restore that was cut short.
+    if (state === 'Not started') return undefined;
+    // A daemon that ended in the middle of a snapshot left it standing.
+    if (state === 'Paused') await vmm.api.setState('Resumed');
+    return { vmm, size: template.size };
+  } catch {
+    // One that does not answer is no survivor; it is reaped.
+    return undefined;
+  }
+}
+
+/** The jailer takes letters, digits and hyphens. */
+const jailName = (incarnationId: IncarnationId): string => incarnationId.replace('_', '-');
+const incarnationOf = (name: string): IncarnationId | undefined => parseIncarnationId(name.replace('-', '_'));

@@ -1,0 +1,135 @@
+/** Snapshots on disk: memory, device state and overlay of one microVM. Made beside and renamed; found only when complete and intact. */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { MachineSize, TemplateKey, VmSnapshot } from '@instavm/core';
+import { InstaVMError } from '@instavm/wire';
+import { z } from 'zod';
+import { flush, sha256Hex } from '../host/files.ts';
+import { foreignSnapshot } from '../host/foreign-snapshot.ts';
+import { FILES } from './machine.ts';
+import { keepMemory } from './memory.ts';
+import type { FirecrackerProcess } from './process.ts';
+
+const MANIFEST = 'snapshot.json';
+const PARTIAL = '.partial-';
+const BLOCK_BYTES = 512;
+
+const Manifest = z.object({
+  backend: z.literal('firecracker'),
+  templateKey: z.string(),
+  memoryMib: z.number().int().positive(),
+  vcpus: z.number().int().positive(),
+  stateSha256Hex: z.string(),
+  memoryBytes: z.number().int(),
+  overlayBytes: z.number().int(),
+  /** What the files, which are sparse, occupy. */
+  storedBytes: z.number().int(),
+});
+type Manifest = z.infer<typeof Manifest>;
+
+/** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
+export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
+  const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => '');
+  const manifest = parsed(text);
+  if (manifest === undefined) return foreignSnapshot(text, 'firecracker', directory);
+  const sizes = { [FILES.memory]: manifest.memoryBytes, [FILES.overlay]: manifest.overlayBytes };
+  for (const [file, bytes] of Object.entries(sizes)) {
+    const found = await stat(join(directory, file)).catch(() => undefined);
+    if (found?.size !== bytes) return undefined;
+  }
+  const state = await sha256Hex(join(directory, FILES.deviceState)).catch(() => undefined);
+  return state === manifest.stateSha256Hex ? viewOf(directory, manifest) : undefined;
+}
+
+function viewOf(directory: string, { templateKey, memoryMib, vcpus, storedBytes }: Manifest): VmSnapshot {
+  const size = { memoryMib, vcpus };
+  return {
+    directory,
+    templateKey: templateKey as TemplateKey,
+    size,
+    backend: 'firecracker',
+    accelerator: 'kvm',
+    storedBytes,
+  };
+}
+
+function parsed(text: string): Manifest | undefined {
+  try {
+    return Manifest.parse(JSON.parse(text));
+  } catch {
+    // A damaged manifest is a snapshot that is not there.
+    return undefined;
+  }
+}
+
+/** Removes what an interrupted snapshot left beside `parent`'s entries. @returns how many */
+export async function removePartialSnapshots(parent: string): Promise<number> {
+  const names = (await readdir(parent).catch(() => [])).filter((name) => name.startsWith(PARTIAL));
+  for (const name of names) await rm(join(parent, name), { recursive: true, force: true });
+  return names.length;
+}
+
+/**
+ * Pauses the vCPUs and stores memory, device state and disk.
+ * @param then `end`: the VMM is gone afterwards. `continue`: the vCPUs run on, and the streams have ended
+ * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on
+ */
+export async function takeSnapshot(
+  vmm: FirecrackerProcess,
+  size: MachineSize,
+  directory: string,
+  then: 'continue' | 'end',
+): Promise<VmSnapshot> {
+  const { api, jail } = vmm;
+  const parent = dirname(directory);
+  await mkdir(parent, { recursive: true, mode: 0o700 });
+  const partial = join(parent, `${PARTIAL}${randomBytes(8).toString('hex')}`);
+  await mkdir(partial, { mode: 0o700 });
+  try {
+    await api.setState('Paused');
+    const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
+    await api.put('/snapshot/create', { snapshot_type: 'Full', ...files });
+    await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
+    if (then === 'continue') await api.setState('Resumed');
+    // Now, that whoever opens them again finds a guest that answers.
+    vmm.dropStreams();
+    await keepMemory(jail, join(partial, FILES.memory));
+    await jail.takeOut(FILES.deviceState, join(partial, FILES.deviceState));
+    const stats = await Promise.all(
+      [FILES.memory, FILES.overlay, FILES.deviceState].map((file) => stat(join(partial, file))),
+    );
+    const manifest: Manifest = {
+      backend: 'firecracker',
+      templateKey: jail.record.templateKey,
+      memoryMib: size.memoryMib,
+      vcpus: size.vcpus,
+      stateSha256Hex: await sha256Hex(join(partial, FILES.deviceState)),
+      memoryBytes: stats[0]?.size ?? 0,
+      overlayBytes: stats[1]?.size ?? 0,
+      storedBytes: stats.reduce((total, { blocks }) => total + blocks * BLOCK_BYTES, 0),
+    };
+    await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
+    for (const file of [FILES.memory, FILES.overlay, FILES.deviceState, MANIFEST]) await flush(join(partial, file));
+    await rename(partial, directory);
+    await flush(parent);
+    if (then === 'end') await vmm.kill();
+    return viewOf(directory, manifest);
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true });
+    for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
+    // One that has ended does not go on; its end is told by `exited`.
+    await api.setState('Resumed').catch(() => {});
+    vmm.dropStreams();
+    throw failure(error);
+  }
+}
+
+function failure(error: unknown): InstaVMError {
+  if (error instanceof InstaVMError && error.code !== 'internal') return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  // Firecracker, cp and fallocate tell it in words.
+  if (code === 'ENOSPC' || code === 'EDQUOT' || /no space left|os error 28|disk quota/i.test(message))
+    return new InstaVMError('capacity_unavailable', 'the host has no room for the snapshot', { cause: error });
+  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${message}`, { cause: error });
+}

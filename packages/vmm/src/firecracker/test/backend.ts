@@ -1,0 +1,78 @@
+/** The backend for the nested tests, and what a guest and its jail show. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { AgentClient } from '@instavm/agent-client';
+import type { GuestImages, MicroVm, Template, Vmm } from '@instavm/core';
+import { createFirecrackerVmm, firecrackerVersion } from '../index.ts';
+
+export const SIZE = { memoryMib: 512, vcpus: 1 };
+export const UIDS = { first: 300_000, count: 64 };
+export const PARENT_CGROUP = 'instavm-test';
+const ATTACH_MS = 60_000;
+
+export type Backend = {
+  readonly vmm: Vmm;
+  readonly images: GuestImages;
+  readonly runDirectory: string;
+  readonly scratch: string;
+  /** The same daemon's directories, seen by its next start, perhaps with another Firecracker. */
+  again(version?: string): Promise<Vmm>;
+  template(): Promise<Template>;
+  /** Jails and cgroups that are still there. */
+  leftovers(): Promise<string[]>;
+  close(): Promise<void>;
+};
+
+export async function makeBackend(): Promise<Backend> {
+  const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
+  const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
+  if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
+    throw new Error('INSTAVM_TEST_IMAGES, FIRECRACKER_BIN and JAILER_BIN are not set; run: npm test');
+  const binaries = { firecracker: FIRECRACKER_BIN, jailer: JAILER_BIN };
+  const version = await firecrackerVersion(binaries);
+  const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+  const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+  const templatesDirectory = join(INSTAVM_TEST_CACHE_DIR, 'templates');
+  const make = (made: string): Vmm =>
+    createFirecrackerVmm({
+      templatesDirectory,
+      runDirectory,
+      binaries,
+      version: made,
+      uids: UIDS,
+      parentCgroup: PARENT_CGROUP,
+    });
+  const vmm = make(version);
+  return {
+    vmm,
+    images,
+    runDirectory,
+    scratch,
+    again: async (other = version) => make(other),
+    template: async () =>
+      (await vmm.findTemplate(vmm.templateKey(images, SIZE))) ?? (await vmm.buildTemplate(images, SIZE, () => {})),
+    leftovers: async () => {
+      const groups = await readdir(join('/sys/fs/cgroup', PARENT_CGROUP), { withFileTypes: true }).catch(() => []);
+      const jails = await readdir(join(runDirectory, 'firecracker')).catch(() => []);
+      return [...jails, ...groups.filter((entry) => entry.isDirectory()).map(({ name }) => name)];
+    },
+    close: async () => {
+      for (const directory of [runDirectory, scratch]) await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** @returns what the script wrote */
+export async function shell(vm: MicroVm, value: string): Promise<string> {
+  const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
+  async function* script() {
+    yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
+  }
+  let text = '';
+  for await (const { event } of agent.exec.run(script()))
+    if (event.case === 'stdout' || event.case === 'stderr') text += Buffer.from(event.value).toString();
+  agent.close();
+  await agent.closed;
+  return text.trim();
+}

@@ -1,0 +1,29 @@
+/** Connections to the Unix sockets that VMMs open in their directories. */
+import { open } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+
+/** `sockaddr_un.sun_path` less its NUL (unix(7)). */
+const MAX_SOCKET_PATH = 107;
+
+/** @returns undefined when nothing listens there; the caller knows when to give up */
+export async function tryConnect(directory: string, name: string): Promise<Socket | undefined> {
+  const path = join(directory, name);
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH) return connected(path);
+  // Through an open descriptor of the directory when the directory's own path is too long.
+  const handle = await open(directory, 'r').catch(() => undefined);
+  if (handle === undefined) return undefined;
+  return connected(`/proc/self/fd/${handle.fd}/${name}`).finally(() => handle.close());
+}
+
+function connected(path: string): Promise<Socket | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const onError = (): void => resolve(undefined);
+    socket.once('error', onError);
+    socket.once('connect', () => {
+      socket.off('error', onError);
+      resolve(socket);
+    });
+  });
+}

@@ -1,0 +1,53 @@
+/**
+ * The tests on the real Firecracker and jailer, in a machine that stands for a KVM host (scripts/nested). A test runner like the others: its
+ * counts come from the report that the machine hands back.
+ */
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { FirecrackerUnavailable, runNested } from '../nested/run.ts';
+
+export type NestedResult = {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly ok: boolean;
+};
+
+/** Of the whole tier. */
+const LIMIT_MS = 20 * 60_000;
+const JOB = `
+exec node node_modules/vitest/vitest.mjs run --config tests/nested/vitest.config.ts --reporter=verbose --reporter=json \\
+  --outputFile.json=/run/result/vitest.json
+`;
+
+const Report = z.object({ numPassedTests: z.number(), numFailedTests: z.number(), numPendingTests: z.number() });
+
+/** @param directory keeps the machine's logs when something failed */
+export async function runNestedTests(directory: string, env: Readonly<Record<string, string>>): Promise<NestedResult> {
+  await rm(directory, { recursive: true, force: true });
+  const nothing = { passed: 0, failed: 0, skipped: 0 };
+  try {
+    const status = await runNested({
+      script: JOB,
+      limitMs: LIMIT_MS,
+      directory,
+      env,
+      onOutput: (text) => process.stdout.write(text),
+      onProgress: (message) => console.log(`${message} …`),
+    });
+    const text = await readFile(join(directory, 'result/vitest.json'), 'utf8').catch(() => '{}');
+    const report = Report.safeParse(JSON.parse(text)).data;
+    const [passed, failed] = [report?.numPassedTests ?? 0, report?.numFailedTests ?? 0];
+    const ok = status === 0 && passed > 0;
+    if (ok) await rm(directory, { recursive: true, force: true });
+    else console.log(`The machine's logs are in ${directory}`);
+    return { passed, failed, skipped: report?.numPendingTests ?? 0, ok };
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    console.log(error.message);
+    // Where a build server runs the tests, they are not to be left out in silence.
+    if (error instanceof FirecrackerUnavailable && !process.env.CI) return { ...nothing, skipped: 1, ok: true };
+    return { ...nothing, ok: false };
+  }
+}
