@@ -37,7 +37,9 @@ export class FakePtys {
     create: (request) => {
       const { root, env } = this.#options;
       const cwd = join(root, request.cwd === '' ? 'workspace' : request.cwd);
-      return this.#ask((ptys) => ptys.create({ ...request, cwd, env: { ...env(), ...request.env } }));
+      // Not the host's: a login shell would run whatever the person who runs the tests has in their profile.
+      const HOME = join(root, 'root');
+      return this.#ask((ptys) => ptys.create({ ...request, cwd, env: { HOME, ...env(), ...request.env } }));
     },
     list: (request) => this.#ask((ptys) => ptys.list(request)),
     get: (request) => this.#ask((ptys) => ptys.get(request)),
