@@ -10,6 +10,8 @@ import { InstaVM, type Pty, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Outside, SITE_CIDRS } from '../e2e/egress/outside.ts';
 
+/** Two minutes with the processor to itself: the first start makes a template. */
+const START_MS = 480_000;
 const POLL = { timeout: 90_000, interval: 500 };
 
 let dataDirectory: string;
@@ -22,7 +24,8 @@ const start = (env: Record<string, string> = {}): Promise<TestDaemon> => {
   const { FIRECRACKER_BIN = '', JAILER_BIN = '' } = process.env;
   const binaries = { INSTAVM_FIRECRACKER_BIN: FIRECRACKER_BIN, INSTAVM_JAILER_BIN: JAILER_BIN };
   const network = { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS };
-  return startTestDaemon({ vmm: 'firecracker', dataDirectory, env: { ...binaries, ...network, ...env } });
+  const own = { ...binaries, ...network, ...env };
+  return startTestDaemon({ vmm: 'firecracker', dataDirectory, startWithinMs: START_MS, env: own });
 };
 
 beforeAll(async () => {
@@ -31,7 +34,7 @@ beforeAll(async () => {
   daemon = await start();
   client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
   sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
-});
+}, START_MS + 60_000);
 afterAll(async () => {
   client?.close();
   await daemon?.stop();
