@@ -4,7 +4,8 @@ import { useDeleteSnapshot } from '../api/snapshots.ts';
 import type { Snapshot } from '../api/types.ts';
 import { CreateSandbox } from '../pages/create-sandbox.tsx';
 import { Button } from './button.tsx';
-import { Dialog } from './dialog.tsx';
+import { Confirm } from './confirm.tsx';
+import { ListHead } from './list-head.tsx';
 import { Failure } from './notes.tsx';
 import { Ago, bytes, StateBadge } from './text.tsx';
 
@@ -16,17 +17,7 @@ export function SnapshotList({ snapshots }: { snapshots: readonly Snapshot[] }) 
     <>
       {remove.isError && <Failure error={remove.error} />}
       <table className="list">
-        <thead>
-          <tr>
-            <th>Name</th>
-            <th>Status</th>
-            <th>Size</th>
-            <th>Taken</th>
-            <th>
-              <span className="visually-hidden">Actions</span>
-            </th>
-          </tr>
-        </thead>
+        <ListHead columns={['Name', 'Status', 'Size', 'Taken']} />
         <tbody>
           {snapshots.map((snapshot) => (
             <tr key={snapshot.id}>
@@ -65,21 +56,14 @@ export function SnapshotList({ snapshots }: { snapshots: readonly Snapshot[] }) 
         </tbody>
       </table>
       {doomed && (
-        <Dialog title={`Delete ${doomed.name}?`} onClose={() => setDoomed(undefined)}>
+        <Confirm
+          title={`Delete ${doomed.name}?`}
+          verb="Delete"
+          onConfirm={() => remove.mutate(doomed.id)}
+          onClose={() => setDoomed(undefined)}
+        >
           <p>Sandboxes that began in it are not touched.</p>
-          <div className="actions">
-            <Button
-              kind="danger"
-              onClick={() => {
-                remove.mutate(doomed.id);
-                setDoomed(undefined);
-              }}
-            >
-              Delete it
-            </Button>
-            <Button onClick={() => setDoomed(undefined)}>Keep it</Button>
-          </div>
-        </Dialog>
+        </Confirm>
       )}
       {restored && <CreateSandbox snapshotId={restored.id} onClose={() => setRestored(undefined)} />}
     </>

@@ -11,9 +11,11 @@ import {
   useRotateKey,
 } from '../api/keys.ts';
 import { Button } from '../components/button.tsx';
+import { Confirm } from '../components/confirm.tsx';
 import { Code } from '../components/copy.tsx';
 import { Dialog } from '../components/dialog.tsx';
 import { Field } from '../components/field.tsx';
+import { ListHead } from '../components/list-head.tsx';
 import { Empty, Failure, Loading } from '../components/notes.tsx';
 import { Ago } from '../components/text.tsx';
 
@@ -82,18 +84,7 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
       {revoke.isError && <Failure error={revoke.error} />}
       {rotate.isError && <Failure error={rotate.error} />}
       <table className="list">
-        <thead>
-          <tr>
-            <th>Name</th>
-            <th>Scope</th>
-            <th>Made</th>
-            <th>Last used</th>
-            <th>Ends</th>
-            <th>
-              <span className="visually-hidden">Actions</span>
-            </th>
-          </tr>
-        </thead>
+        <ListHead columns={['Name', 'Scope', 'Made', 'Last used', 'Ends']} />
         <tbody>
           {keys.map((key) => (
             <tr key={key.id}>
@@ -126,21 +117,14 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
         </tbody>
       </table>
       {doomed && (
-        <Dialog title={`Revoke ${doomed.name}?`} onClose={() => setDoomed(undefined)}>
+        <Confirm
+          title={`Revoke ${doomed.name}?`}
+          verb="Revoke"
+          onConfirm={() => revoke.mutate(doomed.id)}
+          onClose={() => setDoomed(undefined)}
+        >
           <p>Whatever uses it is refused from now on. This cannot be undone.</p>
-          <div className="actions">
-            <Button
-              kind="danger"
-              onClick={() => {
-                revoke.mutate(doomed.id);
-                setDoomed(undefined);
-              }}
-            >
-              Revoke it
-            </Button>
-            <Button onClick={() => setDoomed(undefined)}>Keep it</Button>
-          </div>
-        </Dialog>
+        </Confirm>
       )}
     </>
   );

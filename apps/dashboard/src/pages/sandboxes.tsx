@@ -4,6 +4,7 @@ import { Link } from 'wouter';
 import { hasEnded, useSandboxes } from '../api/sandboxes.ts';
 import type { Sandbox } from '../api/types.ts';
 import { Button } from '../components/button.tsx';
+import { ListHead } from '../components/list-head.tsx';
 import { Empty, Failure, Loading } from '../components/notes.tsx';
 import { Ago, StateBadge, shortId } from '../components/text.tsx';
 import { CreateSandbox } from './create-sandbox.tsx';
@@ -36,18 +37,7 @@ export function SandboxesPage() {
         </Empty>
       ) : (
         <table className="list">
-          <thead>
-            <tr>
-              <th>Sandbox</th>
-              <th>State</th>
-              <th>Size</th>
-              <th>Made</th>
-              <th>Ends</th>
-              <th>
-                <span className="visually-hidden">Actions</span>
-              </th>
-            </tr>
-          </thead>
+          <ListHead columns={['Sandbox', 'State', 'Size', 'Made', 'Ends']} />
           <tbody>
             {shown.map((sandbox) => (
               <Row key={sandbox.id} sandbox={sandbox} />

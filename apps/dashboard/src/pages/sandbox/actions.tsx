@@ -3,7 +3,7 @@ import { useState } from 'react';
 import { type Action, useSandboxAction, verdictOn } from '../../api/sandboxes.ts';
 import type { Sandbox } from '../../api/types.ts';
 import { Button } from '../../components/button.tsx';
-import { Dialog } from '../../components/dialog.tsx';
+import { Confirm } from '../../components/confirm.tsx';
 import { Failure } from '../../components/notes.tsx';
 import { shortId } from '../../components/text.tsx';
 
@@ -31,21 +31,14 @@ export function SandboxActions({ sandbox }: { sandbox: Sandbox }) {
       </Button>
       {action.isError && <Failure error={action.error} />}
       {isAsking && (
-        <Dialog title={`Delete ${shortId(id)}?`} onClose={() => setAsking(false)}>
+        <Confirm
+          title={`Delete ${shortId(id)}?`}
+          verb="Delete"
+          onConfirm={() => action.mutate('delete')}
+          onClose={() => setAsking(false)}
+        >
           <p>Its memory and its disk are gone then. Snapshots of it stay.</p>
-          <div className="actions">
-            <Button
-              kind="danger"
-              onClick={() => {
-                setAsking(false);
-                action.mutate('delete');
-              }}
-            >
-              Delete it
-            </Button>
-            <Button onClick={() => setAsking(false)}>Keep it</Button>
-          </div>
-        </Dialog>
+        </Confirm>
       )}
     </div>
   );

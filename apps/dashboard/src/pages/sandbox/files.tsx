@@ -6,7 +6,8 @@ import { request, send } from '../../api/http.ts';
 import { sandboxPath, verdictOn } from '../../api/sandboxes.ts';
 import type { FileInfo } from '../../api/types.ts';
 import { Button } from '../../components/button.tsx';
-import { Dialog } from '../../components/dialog.tsx';
+import { Confirm } from '../../components/confirm.tsx';
+import { ListHead } from '../../components/list-head.tsx';
 import { Empty, Failure, Loading } from '../../components/notes.tsx';
 import { Ago, bytes } from '../../components/text.tsx';
 import { FilePreview } from './file-preview.tsx';
@@ -105,17 +106,7 @@ function Directory({ id, path }: { id: string; path: string }) {
       )}
       {entries.length > 0 && (
         <table className="list files">
-          <thead>
-            <tr>
-              <th>Name</th>
-              <th>Size</th>
-              <th>Mode</th>
-              <th>Changed</th>
-              <th>
-                <span className="visually-hidden">Actions</span>
-              </th>
-            </tr>
-          </thead>
+          <ListHead columns={['Name', 'Size', 'Mode', 'Changed']} />
           <tbody>
             {entries.slice(0, MAX_ROWS).map((entry) => (
               <tr key={entry.name_base64 ?? entry.name}>
@@ -167,22 +158,15 @@ function Directory({ id, path }: { id: string; path: string }) {
       )}
       {shown && <FilePreview id={id} path={join(path, shown.name)} info={shown} onClose={() => setShown(undefined)} />}
       {doomed && (
-        <Dialog title="Delete it?" onClose={() => setDoomed(undefined)}>
+        <Confirm
+          title="Delete it?"
+          verb="Delete"
+          onConfirm={() => remove.mutate(doomed)}
+          onClose={() => setDoomed(undefined)}
+        >
           <p className="break">{join(path, doomed.name)}</p>
           {doomed.kind === 'dir' && <p>With everything that is in it.</p>}
-          <div className="actions">
-            <Button
-              kind="danger"
-              onClick={() => {
-                remove.mutate(doomed);
-                setDoomed(undefined);
-              }}
-            >
-              Delete it
-            </Button>
-            <Button onClick={() => setDoomed(undefined)}>Keep it</Button>
-          </div>
-        </Dialog>
+        </Confirm>
       )}
     </section>
   );

@@ -7,6 +7,7 @@ import type { Share } from '../../api/types.ts';
 import { Button } from '../../components/button.tsx';
 import { Copy } from '../../components/copy.tsx';
 import { Field } from '../../components/field.tsx';
+import { ListHead } from '../../components/list-head.tsx';
 import { Empty, Failure, Loading } from '../../components/notes.tsx';
 import type { ViewProps } from './index.tsx';
 
@@ -56,16 +57,7 @@ export function PortsView({ sandbox }: ViewProps) {
       )}
       {shares.data !== undefined && shares.data.length > 0 && (
         <table className="list">
-          <thead>
-            <tr>
-              <th>Port</th>
-              <th>Address</th>
-              <th>Access</th>
-              <th>
-                <span className="visually-hidden">Actions</span>
-              </th>
-            </tr>
-          </thead>
+          <ListHead columns={['Port', 'Address', 'Access']} />
           <tbody>
             {shares.data.map((share) => (
               <Row key={share.share_id} share={share} change={change} />
