@@ -13,7 +13,7 @@ import { withResettingClose } from './http2-quirks.ts';
 import { openTunnel, type TunnelOptions } from './tunnel.ts';
 
 /** A stalled stream holds at most this much, and what somebody types comes behind as much of every bulk transfer at worst. */
-const STREAM_WINDOW_BYTES = 128 * 1024;
+const STREAM_WINDOW_BYTES = 256 * 1024;
 /** Bounds what is on its way. Node gives it back as data comes, read or not, so that streams that stall take nothing from the rest. */
 const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
 const MAX_FRAME_BYTES = 256 * 1024;

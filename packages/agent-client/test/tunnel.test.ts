@@ -141,7 +141,7 @@ describe('a tunnel', () => {
   });
 
   it('carries what others do not read for long: together they may hold more than a connection has room for', async () => {
-    const window = 128 * 1024;
+    const window = 256 * 1024;
     const other = await guest((stream) => {
       stream.respond({ ':status': 200 });
       stream.write(Buffer.alloc(2 * window));
