@@ -62,6 +62,17 @@ const not = (reason: string): Verdict => ({ isAllowed: false, reason });
 const PASSING = 'Wait until it has settled.';
 const ENDED = 'It has ended, and nothing of it was kept.';
 
+const WHAT_IS_KEPT: Readonly<Record<SandboxState, Verdict>> = {
+  creating: not(PASSING),
+  running: allowed,
+  suspending: not(PASSING),
+  suspended: allowed,
+  resuming: not(PASSING),
+  stopping: not('It is being ended.'),
+  stopped: not(ENDED),
+  failed: not(ENDED),
+};
+
 /** Which action makes sense in which state, and why not; the server decides in the end (packages/core/src/states.ts). */
 const ACTIONS: Readonly<Record<Action | 'snapshot' | 'use', Readonly<Record<SandboxState, Verdict>>>> = {
   suspend: {
@@ -94,26 +105,8 @@ const ACTIONS: Readonly<Record<Action | 'snapshot' | 'use', Readonly<Record<Sand
     stopped: not('It has ended already.'),
     failed: not('It has ended already.'),
   },
-  snapshot: {
-    creating: not(PASSING),
-    running: allowed,
-    suspending: not(PASSING),
-    suspended: allowed,
-    resuming: not(PASSING),
-    stopping: not('It is being ended.'),
-    stopped: not(ENDED),
-    failed: not(ENDED),
-  },
-  use: {
-    creating: not(PASSING),
-    running: allowed,
-    suspending: not(PASSING),
-    suspended: allowed,
-    resuming: not(PASSING),
-    stopping: not('It is being ended.'),
-    stopped: not(ENDED),
-    failed: not(ENDED),
-  },
+  snapshot: WHAT_IS_KEPT,
+  use: WHAT_IS_KEPT,
 };
 
 export const verdictOn = (action: keyof typeof ACTIONS, state: SandboxState): Verdict => ACTIONS[action][state];

@@ -17,12 +17,13 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { checkMemory } from '../host/memory.ts';
+import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { FirecrackerFault } from './api.ts';
 import { removeIfEmpty } from './cgroup.ts';
 import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
 import { FILES, limitsOf, TEMPLATE_FORMAT } from './machine.ts';
 import { FirecrackerProcess } from './process.ts';
-import { findSnapshot, removePartialSnapshots, takeSnapshot } from './snapshot.ts';
+import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate } from './template.ts';
 import { type UidRange, Uids } from './uids.ts';
 import type { FirecrackerBinaries } from './version.ts';

@@ -1,18 +1,18 @@
 /** Snapshots on disk: memory, device state and overlay of one microVM. Made beside and renamed; found only when complete and intact. */
-import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { MachineSize, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
+import { parseManifest } from '../host/manifest.ts';
+import { makePartialSnapshot } from '../host/partial-snapshots.ts';
 import { FILES } from './machine.ts';
 import { keepMemory } from './memory.ts';
 import type { FirecrackerProcess } from './process.ts';
 
 const MANIFEST = 'snapshot.json';
-const PARTIAL = '.partial-';
 const BLOCK_BYTES = 512;
 
 const Manifest = z.object({
@@ -31,7 +31,7 @@ type Manifest = z.infer<typeof Manifest>;
 /** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => '');
-  const manifest = parsed(text);
+  const manifest = parseManifest(Manifest, text);
   if (manifest === undefined) return foreignSnapshot(text, 'firecracker', directory);
   const sizes = { [FILES.memory]: manifest.memoryBytes, [FILES.overlay]: manifest.overlayBytes };
   for (const [file, bytes] of Object.entries(sizes)) {
@@ -54,22 +54,6 @@ function viewOf(directory: string, { templateKey, memoryMib, vcpus, storedBytes 
   };
 }
 
-function parsed(text: string): Manifest | undefined {
-  try {
-    return Manifest.parse(JSON.parse(text));
-  } catch {
-    // A damaged manifest is a snapshot that is not there.
-    return undefined;
-  }
-}
-
-/** Removes what an interrupted snapshot left beside `parent`'s entries. @returns how many */
-export async function removePartialSnapshots(parent: string): Promise<number> {
-  const names = (await readdir(parent).catch(() => [])).filter((name) => name.startsWith(PARTIAL));
-  for (const name of names) await rm(join(parent, name), { recursive: true, force: true });
-  return names.length;
-}
-
 /**
  * Pauses the vCPUs and stores memory, device state and disk.
  * @param then `end`: the VMM is gone afterwards. `continue`: the vCPUs run on, and the streams have ended
@@ -83,9 +67,7 @@ export async function takeSnapshot(
 ): Promise<VmSnapshot> {
   const { api, jail } = vmm;
   const parent = dirname(directory);
-  await mkdir(parent, { recursive: true, mode: 0o700 });
-  const partial = join(parent, `${PARTIAL}${randomBytes(8).toString('hex')}`);
-  await mkdir(partial, { mode: 0o700 });
+  const partial = await makePartialSnapshot(parent);
   try {
     await api.setState('Paused');
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };

@@ -7,7 +7,8 @@ import { AgentClient, AgentError } from '@instavm/agent-client';
 import type { BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { flush, sha256Hex } from '../host/files.ts';
+import { flush, sha256Hex, sizeOf } from '../host/files.ts';
+import { parseManifest } from '../host/manifest.ts';
 import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
 import { FILES, GUEST_CID, KERNEL_COMMAND_LINE, limitsOf } from './machine.ts';
@@ -41,7 +42,7 @@ export type FirecrackerTemplate = Template & Pick<Manifest, 'madeBy'>;
 /** @returns undefined when it is missing, incomplete, or not what its manifest says */
 export async function findTemplate(directory: string, key: TemplateKey): Promise<FirecrackerTemplate | undefined> {
   const own = join(directory, key);
-  const manifest = parsed(await readFile(join(own, MANIFEST), 'utf8').catch(() => ''));
+  const manifest = parseManifest(Manifest, await readFile(join(own, MANIFEST), 'utf8').catch(() => ''));
   if (manifest?.key !== key) return undefined;
   const sizes = {
     [FILES.memory]: manifest.memoryBytes,
@@ -54,21 +55,6 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   const { memoryMib, vcpus, madeBy } = manifest;
   return { key, directory: own, size: { memoryMib, vcpus }, backend: 'firecracker', accelerator: 'kvm', madeBy };
 }
-
-function parsed(text: string): Manifest | undefined {
-  try {
-    return Manifest.parse(JSON.parse(text));
-  } catch {
-    // A damaged manifest is a template that is not there: it is built again.
-    return undefined;
-  }
-}
-
-const sizeOf = (path: string): Promise<number | undefined> =>
-  stat(path).then(
-    (found) => found.size,
-    () => undefined,
-  );
 
 export type BuildRequest = {
   /** The jail is one of the daemon's, so that it is reaped like any other after a crash. */

@@ -22,11 +22,12 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
+import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { cloneArguments, cpuModel, FILES, QEMU_BINARY, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
 import { readIdentity, writeIdentity } from './identity.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
-import { findSnapshot, removePartialSnapshots, takeSnapshot } from './snapshot.ts';
+import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';

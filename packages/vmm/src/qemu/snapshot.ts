@@ -1,9 +1,8 @@
 /**
  * Snapshots on disk: what a microVM has that its template has not. Made beside and renamed; found only when complete and intact.
  */
-import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
@@ -12,6 +11,8 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { copySparse, flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
+import { parseManifest } from '../host/manifest.ts';
+import { makePartialSnapshot } from '../host/partial-snapshots.ts';
 import { FILES } from './arguments.ts';
 import type { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -19,7 +20,6 @@ import type { StoreMessage, StoreRequest } from './snapshot-worker.ts';
 import type { QemuTemplate } from './template.ts';
 
 const MANIFEST = 'snapshot.json';
-const PARTIAL = '.partial-';
 const SOCKET = 'snapshot.sock';
 const SOCKET_DEADLINE_MS = 20_000;
 /** For the whole memory of the largest machine, on a busy disk. */
@@ -42,7 +42,7 @@ type Manifest = z.infer<typeof Manifest>;
 /** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
-  const manifest = text === undefined ? undefined : parseManifest(text);
+  const manifest = text === undefined ? undefined : parseManifest(Manifest, text);
   if (manifest === undefined) return text === undefined ? undefined : foreignSnapshot(text, 'qemu', directory);
   const overlay = await stat(join(directory, FILES.overlay)).catch(() => undefined);
   if (overlay?.size !== manifest.overlayBytes) return undefined;
@@ -63,22 +63,6 @@ function viewOf(directory: string, manifest: Manifest): VmSnapshot {
   };
 }
 
-function parseManifest(text: string): Manifest | undefined {
-  try {
-    return Manifest.parse(JSON.parse(text));
-  } catch {
-    // A damaged manifest is a snapshot that is not there.
-    return undefined;
-  }
-}
-
-/** Removes what an interrupted snapshot left beside `directory`'s entries. @returns how many */
-export async function removePartialSnapshots(parent: string): Promise<number> {
-  const names = (await readdir(parent).catch(() => [])).filter((name) => name.startsWith(PARTIAL));
-  for (const name of names) await rm(join(parent, name), { recursive: true, force: true });
-  return names.length;
-}
-
 /**
  * Pauses the vCPUs and stores memory, device state and disk.
  * @param then `end`: the VMM is gone afterwards, and its overlay is the snapshot's. `continue`: the vCPUs run on
@@ -91,9 +75,7 @@ export async function takeSnapshot(
   then: 'continue' | 'end',
 ): Promise<VmSnapshot> {
   const parent = dirname(directory);
-  await mkdir(parent, { recursive: true, mode: 0o700 });
-  const partial = join(parent, `${PARTIAL}${randomBytes(8).toString('hex')}`);
-  await mkdir(partial, { mode: 0o700 });
+  const partial = await makePartialSnapshot(parent);
   const store = startStore(vmm, template, join(partial, FILES.deviceState));
   let qmp: QmpClient | undefined;
   try {

@@ -7,7 +7,8 @@ import { AgentClient, AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { copySparse, flush, sha256Hex } from '../host/files.ts';
+import { copySparse, flush, sha256Hex, sizeOf } from '../host/files.ts';
+import { parseManifest } from '../host/manifest.ts';
 import { FILES, templateArguments } from './arguments.ts';
 import { GuestConsole } from './console.ts';
 import { QemuProcess } from './process.ts';
@@ -45,7 +46,7 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   const own = join(directory, key);
   const text = await readFile(join(own, MANIFEST), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
-  const manifest = parseManifest(text);
+  const manifest = parseManifest(Manifest, text);
   if (manifest === undefined || manifest.key !== key) return undefined;
   const [memory, overlay] = await Promise.all([FILES.memory, FILES.overlay].map((file) => sizeOf(join(own, file))));
   if (memory !== manifest.memoryBytes || overlay !== manifest.overlayBytes) return undefined;
@@ -55,21 +56,6 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   const { memoryMib, vcpus, accelerator, images, madeBy } = manifest;
   return { key, directory: own, size: { memoryMib, vcpus }, backend: 'qemu', accelerator, images, madeBy };
 }
-
-function parseManifest(text: string): Manifest | undefined {
-  try {
-    return Manifest.parse(JSON.parse(text));
-  } catch {
-    // A damaged manifest is a template that is not there: it is built again.
-    return undefined;
-  }
-}
-
-const sizeOf = (path: string): Promise<number | undefined> =>
-  stat(path).then(
-    (found) => found.size,
-    () => undefined,
-  );
 
 export type BuildRequest = {
   readonly binary: string;
