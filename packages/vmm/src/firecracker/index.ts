@@ -16,20 +16,20 @@ import {
   type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { removeIfEmpty } from '../host/cgroup.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
+import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
-import { removeIfEmpty } from './cgroup.ts';
 import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
 import { FILES, limitsOf, TEMPLATE_FORMAT } from './machine.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate } from './template.ts';
-import { type UidRange, Uids } from './uids.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
+export type { UidRange } from '../host/uids.ts';
 export { reapAllJails } from './jail.ts';
-export type { UidRange } from './uids.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
 
 const CHANNEL_DEADLINE_MS = 20_000;

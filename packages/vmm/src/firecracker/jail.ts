@@ -10,8 +10,8 @@ import { chmod, chown, link, lstat, mkdir, open, readdir, readFile, rename, rm, 
 import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
 import { copySparse } from '../host/files.ts';
-import { Cgroup, removeIfEmpty } from './cgroup.ts';
 import { FILES, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
