@@ -11,7 +11,7 @@ import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
-import { copySparse } from '../host/files.ts';
+import { assertPlainFile, copySparse } from '../host/files.ts';
 import { FILES, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
@@ -208,11 +208,6 @@ export async function reapAllJails(baseDirectory: string, parentCgroup: string):
     reaped += await reapJails(join(baseDirectory, executable), parentCgroup, new Set());
   if (reaped > 0) removeIfEmpty(parentCgroup);
   return reaped;
-}
-
-async function assertPlainFile(path: string): Promise<void> {
-  const found = await lstat(path);
-  if (!found.isFile() || found.nlink !== 1) throw new Error(`Firecracker left something else than a file: ${path}`);
 }
 
 /** Of a file that may be anything: a link or a FIFO is not opened. */

@@ -3,14 +3,15 @@
  * it proves which processes are a microVM's, and ends them all.
  */
 import { rmdirSync } from 'node:fs';
-import { readFile, rmdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InstaVMError } from '@instavm/wire';
 
 const MOUNT = '/sys/fs/cgroup';
 const END_DEADLINE_MS = 10_000;
 const POLL_MS = 2;
+const CONTROLLERS = '+cpu +memory +pids';
 
 /**
  * The cgroup above the jails of a daemon, when there is none. Synchronous: between the question and the answer nobody starts another.
@@ -32,6 +33,22 @@ export class Cgroup {
   /** @param parent relative to the mount. @param name the jail's */
   constructor(parent: string, name: string) {
     this.path = join(MOUNT, parent, name);
+  }
+
+  /**
+   * Makes it, for jails that no jailer makes it for.
+   * @param limits by the names of the kernel's files
+   */
+  async create(limits: Readonly<Record<string, string>>): Promise<void> {
+    const parent = dirname(this.path);
+    await mkdir(parent, { recursive: true });
+    for (const above of [MOUNT, parent]) await writeFile(join(above, 'cgroup.subtree_control'), CONTROLLERS);
+    await mkdir(this.path);
+    for (const [name, value] of Object.entries(limits)) await writeFile(join(this.path, name), value);
+  }
+
+  async add(pid: number): Promise<void> {
+    await writeFile(join(this.path, 'cgroup.procs'), String(pid));
   }
 
   /** Host pids; empty when there is no such cgroup. */
