@@ -72,6 +72,10 @@ async function firecrackerVmm(
     version,
     uids: config.INSTAVM_FIRECRACKER_UIDS,
     parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR),
+    disk: {
+      bytesPerSecond: config.INSTAVM_DISK_MB_PER_SECOND * 1e6 || Infinity,
+      operationsPerSecond: config.INSTAVM_DISK_IOPS || Infinity,
+    },
   });
 }
 

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { AgentClient } from '@instavm/agent-client';
 import type { GuestImages, MicroVm, Template, Vmm } from '@instavm/core';
 import { createFirecrackerVmm, firecrackerVersion } from '../index.ts';
+import { UNLIMITED } from '../machine.ts';
 
 export const SIZE = { memoryMib: 512, vcpus: 1 };
 export const UIDS = { first: 300_000, count: 64 };
@@ -24,7 +25,7 @@ export type Backend = {
   close(): Promise<void>;
 };
 
-export async function makeBackend(): Promise<Backend> {
+export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
   if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
@@ -42,6 +43,7 @@ export async function makeBackend(): Promise<Backend> {
       version: made,
       uids: UIDS,
       parentCgroup: PARENT_CGROUP,
+      disk,
     });
   const vmm = make(version);
   return {
