@@ -22,7 +22,7 @@ import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
-import { FILES, limitsOf, TEMPLATE_FORMAT } from './machine.ts';
+import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate } from './template.ts';
@@ -30,6 +30,7 @@ import type { FirecrackerBinaries } from './version.ts';
 
 export type { UidRange } from '../host/uids.ts';
 export { reapAllJails } from './jail.ts';
+export type { DiskLimits } from './machine.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
 
 const CHANNEL_DEADLINE_MS = 20_000;
@@ -45,6 +46,8 @@ export type FirecrackerOptions = {
   readonly uids: UidRange;
   /** Relative to the mount of cgroup v2; one daemon's own. */
   readonly parentCgroup: string;
+  /** Of each disk of every microVM. */
+  readonly disk: DiskLimits;
 };
 
 export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
@@ -55,6 +58,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     binaries: options.binaries,
     baseDirectory: options.runDirectory,
     parentCgroup: options.parentCgroup,
+    disk: options.disk,
   };
   const uids = new Uids(options.uids);
   const builds = new Map<TemplateKey, Promise<Template>>();
@@ -191,6 +195,10 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
       mem_backend: { backend_type: 'File', backend_path: FILES.memory },
       resume_vm: true,
     });
+    const rate_limiter = rateLimiterOf(jail.disk);
+    for (const drive_id of ['base', 'overlay'] as const)
+      await vmm.api.patch(`/drives/${drive_id}`, { drive_id, rate_limiter });
+    await jail.limitDisk();
   } catch (cause) {
     const details = { diagnostics: await jail.diagnostics() };
     const why = cause instanceof FirecrackerFault ? cause.message : String(cause);

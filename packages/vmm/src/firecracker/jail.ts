@@ -12,7 +12,7 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse } from '../host/files.ts';
-import { FILES, type Limits } from './machine.ts';
+import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const RECORD = 'vmm.json';
@@ -30,6 +30,8 @@ export type JailSite = {
   readonly baseDirectory: string;
   /** Relative to the mount of cgroup v2. */
   readonly parentCgroup: string;
+  /** Of every microVM. */
+  readonly disk: DiskLimits;
 };
 
 export class Jail {
@@ -129,6 +131,16 @@ export class Jail {
     throw new InstaVMError('boot_failed', 'Firecracker ended while it was starting', {
       details: { diagnostics: await this.diagnostics() },
     });
+  }
+
+  /** What the kernel lets Firecracker have of the disk, beside what it lets the guest have. */
+  async limitDisk(limits: DiskLimits = this.#site.disk): Promise<void> {
+    await this.cgroup.limitDisk(this.directory, ioMaxOf(limits));
+  }
+
+  /** What Firecracker is to let the guest have of each disk. */
+  get disk(): DiskLimits {
+    return this.#site.disk;
   }
 
   #runJailer(limits: Limits, stderr: number, stdout: number | 'ignore'): Promise<void> {

@@ -8,7 +8,7 @@ import { flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
-import { FILES } from './machine.ts';
+import { FILES, UNLIMITED } from './machine.ts';
 import { keepMemory } from './memory.ts';
 import type { FirecrackerProcess } from './process.ts';
 
@@ -70,9 +70,12 @@ export async function takeSnapshot(
   const partial = await makePartialSnapshot(parent);
   try {
     await api.setState('Paused');
+    // What is written now is what we asked for, and the guest stands still.
+    await jail.limitDisk(UNLIMITED);
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
     await api.put('/snapshot/create', { snapshot_type: 'Full', ...files });
     await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
+    await jail.limitDisk();
     if (then === 'continue') await api.setState('Resumed');
     // Now, that whoever opens them again finds a guest that answers.
     vmm.dropStreams();
@@ -100,6 +103,7 @@ export async function takeSnapshot(
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
+    await jail.limitDisk();
     // One that has ended does not go on; its end is told by `exited`.
     await api.setState('Resumed').catch(() => {});
     vmm.dropStreams();

@@ -3,7 +3,7 @@
  * it proves which processes are a microVM's, and ends them all.
  */
 import { rmdirSync } from 'node:fs';
-import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, realpath, rmdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InstaVMError } from '@instavm/wire';
@@ -12,6 +12,23 @@ const MOUNT = '/sys/fs/cgroup';
 const END_DEADLINE_MS = 10_000;
 const POLL_MS = 2;
 const CONTROLLERS = '+cpu +memory +pids';
+
+/**
+ * The disk under a file, as cgroups name it: whole, for a partition has no limits of its own.
+ * @returns `major:minor`; undefined when there is no such file, or the filesystem has no disk to itself (btrfs, ZFS, overlay, NFS)
+ */
+export async function diskUnder(path: string): Promise<string | undefined> {
+  const dev = (await stat(path).catch(() => undefined))?.dev ?? 0;
+  // As makedev(3) packs them.
+  const [major, minor] = [(dev >>> 8) & 0xfff, (dev & 0xff) | ((dev >>> 12) & 0xfff00)];
+  const device = await realpath(`/sys/dev/block/${major}:${minor}`).catch(() => undefined);
+  if (device === undefined) return undefined;
+  const isPartition = await stat(join(device, 'partition')).then(
+    () => true,
+    () => false,
+  );
+  return (await readFile(join(isPartition ? dirname(device) : device, 'dev'), 'utf8')).trim();
+}
 
 /**
  * The cgroup above the jails of a daemon, when there is none. Synchronous: between the question and the answer nobody starts another.
@@ -29,10 +46,40 @@ export function removeIfEmpty(parent: string): void {
 
 export class Cgroup {
   readonly path: string;
+  readonly #parent: string;
 
   /** @param parent relative to the mount. @param name the jail's */
   constructor(parent: string, name: string) {
     this.path = join(MOUNT, parent, name);
+    this.#parent = parent;
+  }
+
+  /**
+   * Limits the traffic with the disk under `path`, where the kernel can: it has the controller, and the filesystem a disk.
+   * @param ioMax of `io.max`, without the device
+   * @returns whether it is limited
+   */
+  async limitDisk(path: string, ioMax: string): Promise<boolean> {
+    const device = await diskUnder(path);
+    if (device === undefined) return false;
+    const write = (): Promise<boolean> =>
+      writeFile(join(this.path, 'io.max'), `${device} ${ioMax}`, { flag: 'r+' }).then(
+        () => true,
+        (error: NodeJS.ErrnoException) => {
+          // No such file: the controller is off. No such device: one without a queue, to which io does not apply.
+          if (error.code === 'ENOENT' || error.code === 'ENODEV') return false;
+          throw error;
+        },
+      );
+    if (await write()) return true;
+    // The jailer turns on what it was asked for, and its way of asking cannot say several limits at once.
+    const parts = this.#parent.split('/');
+    for (const [depth] of ['', ...parts].entries()) {
+      const above = join(MOUNT, ...parts.slice(0, depth), 'cgroup.subtree_control');
+      // A kernel without it says EINVAL, and the next write that there is nothing to write to.
+      await writeFile(above, '+io').catch(() => {});
+    }
+    return write();
   }
 
   /**

@@ -25,6 +25,7 @@ beforeAll(async () => {
       version: '1.12.1',
       uids: { first: 1_900_000_000, count: 1 },
       parentCgroup: 'instavm-none',
+      disk: { bytesPerSecond: Infinity, operationsPerSecond: Infinity },
     }),
   };
 });

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { GuestImages, Template, Vmm } from '@instavm/core';
 import { createFirecrackerVmm, firecrackerVersion } from '../index.ts';
+import { UNLIMITED } from '../machine.ts';
 
 export { shell } from '../../test/shell.ts';
 
@@ -24,7 +25,7 @@ export type Backend = {
   close(): Promise<void>;
 };
 
-export async function makeBackend(): Promise<Backend> {
+export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
   if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
@@ -42,6 +43,7 @@ export async function makeBackend(): Promise<Backend> {
       version: made,
       uids: UIDS,
       parentCgroup: PARENT_CGROUP,
+      disk,
     });
   const vmm = make(version);
   return {
