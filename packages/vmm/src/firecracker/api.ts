@@ -56,13 +56,16 @@ export type InstanceInfo = z.infer<typeof InstanceInfo>;
 const Fault = z.object({ fault_message: z.string() });
 
 const MAX_ANSWER_BYTES = 64 * 1024;
-/** The second is for the memory of the largest machine, on a busy disk. */
-const DEADLINES: ApiDeadlines = { callMs: 20_000, snapshotMs: 300_000 };
+/** Calls take milliseconds. The second is for the memory of the largest machine, on a busy disk. */
+const DEADLINES: ApiDeadlines = { callMs: 10_000, snapshotMs: 300_000 };
 
 /** Firecracker answered and said no, or did not answer. */
 export class FirecrackerFault extends Error {
   override readonly name = 'FirecrackerFault';
 }
+
+/** There was nobody to ask. */
+export class FirecrackerUnreachable extends FirecrackerFault {}
 
 export type ApiDeadlines = { readonly callMs: number; readonly snapshotMs: number };
 
@@ -70,7 +73,7 @@ export class FirecrackerApi {
   readonly #connect: () => Promise<Socket>;
   readonly #deadlines: ApiDeadlines;
 
-  /** @param connect opens a connection to the API's socket */
+  /** @param connect opens a connection to the API's socket, or throws FirecrackerUnreachable */
   constructor(connect: () => Promise<Socket>, deadlines: ApiDeadlines = DEADLINES) {
     this.#connect = connect;
     this.#deadlines = deadlines;
