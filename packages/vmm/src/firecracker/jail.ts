@@ -11,7 +11,7 @@ import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
-import { copySparse } from '../host/files.ts';
+import { assertPlainFile, copySparse } from '../host/files.ts';
 import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
@@ -238,11 +238,6 @@ export async function reapJails(
 }
 
 const entriesOf = (directory: string): Promise<string[]> => readdir(directory).catch(() => []);
-
-async function assertPlainFile(path: string): Promise<void> {
-  const found = await lstat(path);
-  if (!found.isFile() || found.nlink !== 1) throw new Error(`Firecracker left something else than a file: ${path}`);
-}
 
 /** Of a file that may be anything: a link or a FIFO is not opened. */
 async function tail(path: string): Promise<string> {
