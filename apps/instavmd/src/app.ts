@@ -26,6 +26,7 @@ import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
+import type { Readiness } from './readiness.ts';
 import { accountRoutes } from './routes/account.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
 import { creditRoutes } from './routes/credits.ts';
@@ -67,6 +68,13 @@ export type PeopleServices = {
   readonly publicUrl: URL | undefined;
 };
 
+/** For whoever runs this server. */
+export type Operations = {
+  /** What `/healthz` tells. */
+  readonly health: () => Record<string, unknown>;
+  readonly readiness: Pick<Readiness, 'check'>;
+};
+
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
@@ -88,8 +96,7 @@ export type Services = {
   readonly meter: Meter;
   readonly rates: Rates;
   readonly usage: LedgerReader;
-  /** What `/healthz` tells. */
-  readonly health: () => Record<string, unknown>;
+  readonly operations: Operations;
 };
 
 export type DeclaredRoute = {

@@ -7,6 +7,9 @@ import { parseCidrRule, parseDomainRule } from '@instavm/egress';
 import { defaultCacheDirectory } from '@instavm/images';
 import { isPreviewDomain } from '@instavm/preview';
 import { z } from 'zod';
+import type { ServiceManagerEnvironment } from './service-manager.ts';
+
+type Environment = Readonly<Record<string, string | undefined>>;
 
 const LISTEN = /^(\[[0-9a-fA-F:]+\]|[^:[\]]+):(\d{1,5})$/;
 
@@ -206,12 +209,19 @@ const NEEDS: readonly (readonly [keyof Config, keyof Config])[] = [
   ['INSTAVM_ACME_DIRECTORY', 'INSTAVM_PREVIEW_LISTEN'],
 ];
 
+/** @returns undefined where no service manager waits for news */
+export function serviceManagerOf({ NOTIFY_SOCKET, WATCHDOG_USEC }: Environment): ServiceManagerEnvironment | undefined {
+  if (NOTIFY_SOCKET === undefined || NOTIFY_SOCKET === '') return undefined;
+  const watchdogMs = Number(WATCHDOG_USEC) / 1_000;
+  return { notifySocket: NOTIFY_SOCKET, watchdogMs: watchdogMs > 0 ? watchdogMs : undefined };
+}
+
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
 /** @throws ConfigError that names every problem at once */
-export function parseConfig(env: Readonly<Record<string, string | undefined>>): Config {
+export function parseConfig(env: Environment): Config {
   const own = Object.entries(env).filter(([name]) => name.startsWith('INSTAVM_') && !FOREIGN.test(name));
   const parsed = z.strictObject(SETTINGS).safeParse(Object.fromEntries(own));
   const lacking = parsed.success
