@@ -26,6 +26,8 @@ import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
+import type { Readiness } from './readiness.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
 import { creditRoutes } from './routes/credits.ts';
@@ -67,6 +69,13 @@ export type PeopleServices = {
   readonly publicUrl: URL | undefined;
 };
 
+/** For whoever runs this server. */
+export type Operations = {
+  /** What `/healthz` tells. */
+  readonly health: () => Record<string, unknown>;
+  readonly readiness: Pick<Readiness, 'check'>;
+};
+
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
@@ -88,8 +97,7 @@ export type Services = {
   readonly meter: Meter;
   readonly rates: Rates;
   readonly usage: LedgerReader;
-  /** What `/healthz` tells. */
-  readonly health: () => Record<string, unknown>;
+  readonly operations: Operations;
 };
 
 export type DeclaredRoute = {
@@ -125,7 +133,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     loggerInstance: logger as FastifyBaseLogger,
     keepAliveTimeout: KEEP_ALIVE_MS,
     bodyLimit: MAX_BODY_BYTES,
-    genReqId: () => crypto.randomUUID(),
+    genReqId: requestIdOf,
     requestTimeout: 0,
     // Clients join a base URL with a trailing slash and a path.
     rewriteUrl: (request) => (request.url ?? '/').replace(/^\/{2,}/, '/'),
@@ -150,6 +158,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   answerErrors(app);
   const executions = new Executions();
+  app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;

@@ -11,6 +11,7 @@ import { authenticate, type Caller, requireScope } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
 import { relayExec } from './exec.ts';
@@ -105,8 +106,8 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     };
     dispatch(request, { accept, cutWith }).catch((error: unknown) => {
       const failure = asInstaVMError(error);
-      const requestId = crypto.randomUUID();
-      if (failure.status >= 500) app.log.error({ err: error, requestId }, failure.message);
+      const requestId = requestIdOf(request);
+      if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
       if (webSocket === undefined) refuse(socket, failure, requestId);
       else webSocket.terminate();
     });
@@ -128,7 +129,7 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
   const body = JSON.stringify(errorBody(failure, requestId));
   socket.end(
     `HTTP/1.1 ${failure.status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
-      `connection: close\r\n\r\n${body}`,
+      `${REQUEST_ID_HEADER}: ${requestId}\r\nconnection: close\r\n\r\n${body}`,
   );
 }
 
