@@ -15,10 +15,12 @@ import type { KeyScope, SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
+import { type ActingRequest, actingFor, stranger } from './acting.ts';
+import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { answerError, answerErrors, refuseMalformed } from './errors.ts';
+import { answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
@@ -27,6 +29,7 @@ import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
 import { accountRoutes } from './routes/account.ts';
+import { auditRoutes } from './routes/audit.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
@@ -70,6 +73,7 @@ export type PeopleServices = {
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly audit: Audit;
   readonly keys: ApiKeys;
   readonly keyConnections: KeyConnections;
   readonly people: PeopleServices;
@@ -103,6 +107,7 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Set before any handler of a route that needs a key. */
     caller: Caller;
+    acting: ActingRequest;
   }
   interface FastifyInstance {
     /** Every route and who may use it. */
@@ -143,6 +148,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     else parseJson(request, body as string, done);
   });
   app.decorateRequest('caller', null as unknown as Caller);
+  app.decorateRequest('acting', null as unknown as ActingRequest);
   const declared: DeclaredRoute[] = [];
   app.decorate('declared', declared);
   app.addHook('onRoute', ({ method, url, config }) => {
@@ -150,6 +156,15 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   answerErrors(app);
   const executions = new Executions();
+  app.addHook('onRequest', (request, _, done) => {
+    request.acting = stranger(request.id, request.ip);
+    actingFor(request.acting, done);
+  });
+  // The events of a body come in the context of its connection.
+  app.addHook('preValidation', (request, _, done) => actingFor(request.acting, done));
+  app.addHook('onError', async ({ routeOptions, method, acting }, _, error) =>
+    actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
+  );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
@@ -178,6 +193,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(signInRoutes(services));
   await app.register(cliAuthRoutes(services));
   await app.register(dashboardRoutes);
+  await app.register(auditRoutes(services));
   await app.register(quotaRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));
