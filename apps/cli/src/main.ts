@@ -6,6 +6,7 @@ import { creditCommand } from './commands/credit/index.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { domainCommand } from './commands/domain/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
+import { eventsCommand } from './commands/events.ts';
 import { execCommand } from './commands/exec.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { keysCommand } from './commands/keys/index.ts';
@@ -44,6 +45,7 @@ for (const command of [
   inviteCommand,
   keysCommand,
   creditCommand,
+  eventsCommand,
 ])
   program.addCommand(command);
 

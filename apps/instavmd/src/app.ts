@@ -15,10 +15,12 @@ import type { KeyScope, SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
+import { type ActingRequest, actingFor, stranger } from './acting.ts';
+import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { answerError, answerErrors, refuseMalformed } from './errors.ts';
+import { answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
@@ -29,6 +31,7 @@ import type { RateLimits } from './rate-limits.ts';
 import type { Readiness } from './readiness.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
+import { auditRoutes } from './routes/audit.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
@@ -79,6 +82,7 @@ export type Operations = {
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly audit: Audit;
   readonly keys: ApiKeys;
   readonly keyConnections: KeyConnections;
   readonly people: PeopleServices;
@@ -111,6 +115,7 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Set before any handler of a route that needs a key. */
     caller: Caller;
+    acting: ActingRequest;
   }
   interface FastifyInstance {
     /** Every route and who may use it. */
@@ -151,6 +156,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     else parseJson(request, body as string, done);
   });
   app.decorateRequest('caller', null as unknown as Caller);
+  app.decorateRequest('acting', null as unknown as ActingRequest);
   const declared: DeclaredRoute[] = [];
   app.decorate('declared', declared);
   app.addHook('onRoute', ({ method, url, config }) => {
@@ -159,6 +165,15 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   answerErrors(app);
   const executions = new Executions();
   app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
+  app.addHook('onRequest', (request, _, done) => {
+    request.acting = stranger(request.id, request.ip);
+    actingFor(request.acting, done);
+  });
+  // The events of a body come in the context of its connection.
+  app.addHook('preValidation', (request, _, done) => actingFor(request.acting, done));
+  app.addHook('onError', async ({ routeOptions, method, acting }, _, error) =>
+    actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
+  );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
@@ -187,6 +202,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(signInRoutes(services));
   await app.register(cliAuthRoutes(services));
   await app.register(dashboardRoutes);
+  await app.register(auditRoutes(services));
   await app.register(quotaRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));

@@ -166,6 +166,9 @@ export const SETTINGS = {
   INSTAVM_RATE_EGRESS_GIB: Dollars(1_000).prefault(0.05),
   /** How often use is written down, and credit looked at. */
   INSTAVM_METER_SECONDS: z.coerce.number().min(0.1).max(60).default(10),
+  /** How long audit events are kept, and how many of one account. */
+  INSTAVM_AUDIT_DAYS: z.coerce.number().int().min(1).max(36_500).default(365),
+  INSTAVM_AUDIT_EVENTS: z.coerce.number().int().min(100).max(10_000_000).default(100_000),
   /** What becomes of running sandboxes when the daemon is asked to stop. */
   INSTAVM_ON_STOP: z.enum(['keep', 'end']).default('keep'),
   /** MicroVMs of the default size that wait for a request. */

@@ -10,6 +10,7 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
+  audit: refusing as Services['audit'],
   keys: refusing as Services['keys'],
   keyConnections: refusing as Services['keyConnections'],
   people: {} as Services['people'],

@@ -40,7 +40,7 @@ describe('the egress log', () => {
       egress: egressRules(createGateway(parseConfig({}), { record: () => {}, sent: () => {} }, logger)),
       egressLog: log,
       egressJournal: journal,
-      people: {} as Services['people'],
+      ...({ audit: {}, people: {} } as Pick<Services, 'audit' | 'people'>),
       shares: {} as Services['shares'],
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],

@@ -43,6 +43,7 @@ const CATALOG = {
   permission_denied: { status: 403, retryable: 'no', hint: 'Use a key with the right for this.' },
   account_not_found: { status: 404, retryable: 'no', hint: 'Give the e-mail address or the id of the account.' },
   key_not_found: { status: 404, retryable: 'no', hint: 'List the keys of the account with GET /v1/api-keys/.' },
+  event_not_found: { status: 404, retryable: 'no', hint: 'List the events that are kept with GET /v1/audit/events.' },
   // egress
   egress_denied: {
     status: 403,
