@@ -18,6 +18,8 @@ import {
 } from '@instavm/core';
 import type { Insertable, Selectable, Transaction, Updateable } from 'kysely';
 import type { Database } from './database.ts';
+import { hasEntries } from './metadata-filter.ts';
+import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
 
 export function sandboxRecords(database: Database): SandboxRecords {
@@ -52,14 +54,12 @@ export function sandboxRecords(database: Database): SandboxRecords {
         .executeTakeFirst();
       return toRecord(row);
     },
-    async list(accountId, limit, alive = false) {
-      const rows = await select()
-        .where('account_id', '=', accountId)
-        .$if(alive, (query) => query.where('state', 'in', ALIVE_STATES))
-        .orderBy('created_at', 'desc')
-        .orderBy('id')
-        .limit(limit)
-        .execute();
+    async list(accountId, { limit, alive = false, metadata = [], before }) {
+      let query = select().where('account_id', '=', accountId);
+      if (alive) query = query.where('state', 'in', ALIVE_STATES);
+      for (const wanted of metadata) query = query.where(({ ref }) => hasEntries(ref('metadata'), wanted));
+      if (before !== undefined) query = query.where(comesAfter(before));
+      const rows = await query.orderBy('created_at', 'desc').orderBy('id').limit(limit).execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
     prune: (endedBefore) =>
