@@ -3,6 +3,7 @@ import { styleText } from 'node:util';
 import { Command } from 'commander';
 import { caCommand } from './commands/ca/index.ts';
 import { cloneCommand } from './commands/clone.ts';
+import { cpCommand } from './commands/cp.ts';
 import { creditCommand } from './commands/credit/index.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { domainCommand } from './commands/domain/index.ts';
@@ -24,7 +25,7 @@ import { help } from './help.ts';
 
 const GROUPS: Readonly<Record<string, readonly Command[]>> = {
   'Sandboxes:': [newCommand, lsCommand, rmCommand, cloneCommand, suspendCommand, resumeCommand, snapshotCommand],
-  'In a sandbox:': [execCommand, shellCommand],
+  'In a sandbox:': [execCommand, shellCommand, cpCommand],
   'To and from a sandbox:': [egressCommand, shareCommand, domainCommand, caCommand],
   'Account:': [loginCommand, whoamiCommand, dashboardCommand, keysCommand, creditCommand, inviteCommand],
 };
