@@ -25,7 +25,12 @@ describe('the backend that the doctor tells', () => {
 });
 
 describe('the jail of QEMU that the doctor tells', () => {
-  const whole = { namespaces: 'root', isRoot: true, uids: { first: 1, count: 1 }, parentCgroup: 'g' } as const;
+  const whole = {
+    namespaces: 'root',
+    dropsCapabilities: true,
+    uids: { first: 1, count: 1 },
+    parentCgroup: 'g',
+  } as const;
 
   it('is whole, or says what is missing', () => {
     expect(jailFinding({ ...whole, missing: [] }).status).toBe('ok');

@@ -6,7 +6,15 @@ import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import { type FirecrackerVerdict, judgeFirecracker } from '@instavm/vmm/choice';
 import { createFirecrackerVmm, reapAllJails } from '@instavm/vmm/firecracker';
 import { HostFiles } from '@instavm/vmm/production';
-import { type Confinement, createQemuVmm, probeConfinement, probeKvm, qemuVersion, reapQemu } from '@instavm/vmm/qemu';
+import {
+  type Confinement,
+  createQemuVmm,
+  type DiskLimits,
+  probeConfinement,
+  probeKvm,
+  qemuVersion,
+  reapQemu,
+} from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
@@ -85,10 +93,7 @@ async function firecrackerVmm(
     version,
     uids: config.INSTAVM_VMM_UIDS,
     parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR),
-    disk: {
-      bytesPerSecond: config.INSTAVM_DISK_MB_PER_SECOND * 1e6 || Infinity,
-      operationsPerSecond: config.INSTAVM_DISK_IOPS || Infinity,
-    },
+    disk: diskLimitsOf(config),
   });
 }
 
@@ -107,8 +112,14 @@ async function qemuVmm(
   const confinement = await confinementOf(config);
   for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
   const templatesDirectory = join(cacheDirectory, 'templates');
-  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement });
+  const disk = diskLimitsOf(config);
+  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
 }
+
+const diskLimitsOf = (config: Config): DiskLimits => ({
+  bytesPerSecond: config.INSTAVM_DISK_MB_PER_SECOND * 1e6 || Infinity,
+  operationsPerSecond: config.INSTAVM_DISK_IOPS || Infinity,
+});
 
 const confinementOf = (config: Config): Promise<Confinement> =>
   probeConfinement({ uids: config.INSTAVM_VMM_UIDS, parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR) });

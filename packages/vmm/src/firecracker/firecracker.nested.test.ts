@@ -1,6 +1,6 @@
 /** The Firecracker backend on the real Firecracker and jailer. Runs in the machine that scripts/nested makes, or as root on a KVM host. */
 import { createHash } from 'node:crypto';
-import { readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type MicroVm, newIncarnationId } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -104,6 +104,29 @@ describe('what a daemon that died leaves', () => {
     process.kill(vm.pid ?? 0, 'SIGKILL');
     expect((await vm.exited).requested).toBe(false);
     await vm.kill();
+    expect(await backend.leftovers()).toEqual([]);
+  });
+
+  it('a jail of which nothing but its cgroup is left is ended by the next daemon', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    await rm(join(backend.runDirectory, 'firecracker'), { recursive: true });
+    const next = await backend.again();
+    expect(await next.adoptSurvivors()).toEqual([]);
+    expect(await next.reapLeftovers()).toBe(1);
+    expect((await vm.exited).requested).toBe(false);
+    expect(await backend.leftovers()).toEqual([]);
+  });
+
+  it('a jail of another release, whose executable has another name, is taken over as well', async () => {
+    const binaries = { ...backend.binaries, firecracker: join(backend.scratch, 'firecracker-v1.12.0-x86_64') };
+    await copyFile(backend.binaries.firecracker, binaries.firecracker);
+    const before = await backend.again(backend.version, binaries);
+    const vm = await before.restore(await backend.template(), newIncarnationId());
+    await shell(vm, 'echo kept > /dev/shm/kept');
+    const [survivor] = await (await backend.again()).adoptSurvivors();
+    expect(survivor).toMatchObject({ incarnationId: vm.incarnationId, pid: vm.pid });
+    expect(await shell(survivor as MicroVm, 'cat /dev/shm/kept')).toBe('kept');
+    await survivor?.kill();
     expect(await backend.leftovers()).toEqual([]);
   });
 

@@ -21,7 +21,7 @@ import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
-import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
+import { findJails, Jail, type JailSite, reapJails } from './jail.ts';
 import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
@@ -29,9 +29,12 @@ import { buildTemplate, findTemplate } from './template.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 export type { UidRange } from '../host/uids.ts';
-export { reapAllJails } from './jail.ts';
 export type { DiskLimits } from './machine.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
+
+/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
+export const reapAllJails = (baseDirectory: string, parentCgroup: string): Promise<number> =>
+  reapJails(baseDirectory, parentCgroup, new Set());
 
 const CHANNEL_DEADLINE_MS = 20_000;
 
@@ -143,9 +146,10 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     restore,
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await jailNames(site)) {
+      for (const place of await findJails(site.baseDirectory)) {
+        const { name } = place;
         const incarnationId = incarnationOf(name);
-        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, name);
+        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, place);
         const found = jail && (await adopt(jail, templatesDirectory));
         if (incarnationId === undefined || found === undefined) continue;
         owned.add(name);
@@ -156,7 +160,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapJails(jailsDirectory(site), site.parentCgroup, owned),
+    reapLeftovers: () => reapJails(site.baseDirectory, site.parentCgroup, owned),
   };
 }
 

@@ -3,7 +3,7 @@
  * it proves which processes are a microVM's, and ends them all.
  */
 import { rmdirSync } from 'node:fs';
-import { mkdir, readFile, realpath, rmdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, realpath, rmdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InstaVMError } from '@instavm/wire';
@@ -42,6 +42,12 @@ export function removeIfEmpty(parent: string): void {
     // Where the mount cannot be written to, there is none of ours.
     if (code !== 'ENOENT' && code !== 'EBUSY' && code !== 'EROFS') throw error;
   }
+}
+
+/** Names of those in it. @param parent relative to the mount */
+export async function cgroupsIn(parent: string): Promise<string[]> {
+  const entries = await readdir(join(MOUNT, parent), { withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
 export class Cgroup {
