@@ -40,6 +40,7 @@ async function inJail(
   const [program, args] = jail.command('bash', ['-c', `read; ${script}`]);
   const child = spawn(program, args, { cwd: own, env: {}, stdio: ['pipe', 'ignore', 'inherit'] });
   await jail.enter(child.pid ?? 0, own, UNLIMITED);
+  await expect.poll(() => readFile(`/proc/${child.pid}/comm`, 'utf8'), { timeout: 30_000 }).toBe('bash\n');
   child.stdin?.end('go\n');
   return { child, own, close: () => jail.close() };
 }
