@@ -27,7 +27,7 @@ export type Drive = {
 };
 export type Vsock = { readonly guest_cid: number; readonly uds_path: string };
 export type SnapshotCreateParams = {
-  readonly snapshot_type: 'Full';
+  readonly snapshot_type: 'Full' | 'Diff';
   readonly snapshot_path: string;
   readonly mem_file_path: string;
 };
@@ -35,6 +35,8 @@ export type SnapshotLoadParams = {
   readonly snapshot_path: string;
   /** `File`: mapped privately, so that any number of microVMs share one file. */
   readonly mem_backend: { readonly backend_type: 'File'; readonly backend_path: string };
+  /** Keeps account of the pages that are written to. Versions from 1.13 on call it `track_dirty_pages`, and know this name as well. */
+  readonly enable_diff_snapshots: boolean;
   readonly resume_vm: boolean;
 };
 
@@ -76,21 +78,23 @@ export class FirecrackerFault extends Error {
 
 export class FirecrackerApi {
   readonly #connect: () => Promise<Socket>;
+  readonly #deadlineMs: number;
 
   /** @param connect opens a connection to the API's socket */
-  constructor(connect: () => Promise<Socket>) {
+  constructor(connect: () => Promise<Socket>, deadlineMs = DEADLINE_MS) {
     this.#connect = connect;
+    this.#deadlineMs = deadlineMs;
   }
 
   /** @throws FirecrackerFault */
   async put<P extends keyof Puts>(path: P, body: Puts[P]): Promise<void> {
-    const deadlineMs = path.startsWith('/snapshot/') ? SNAPSHOT_DEADLINE_MS : DEADLINE_MS;
+    const deadlineMs = path.startsWith('/snapshot/') ? SNAPSHOT_DEADLINE_MS : this.#deadlineMs;
     await this.#send('PUT', path, body, deadlineMs);
   }
 
   /** @throws FirecrackerFault */
   async patch<P extends keyof Patches>(path: P, body: Patches[P]): Promise<void> {
-    await this.#send('PATCH', path, body, DEADLINE_MS);
+    await this.#send('PATCH', path, body, this.#deadlineMs);
   }
 
   /** Holds the vCPUs, or lets them go on. @throws FirecrackerFault */
@@ -100,7 +104,7 @@ export class FirecrackerApi {
 
   /** @throws FirecrackerFault */
   async info(): Promise<InstanceInfo> {
-    const parsed = InstanceInfo.safeParse(await this.#send('GET', '/', undefined, DEADLINE_MS));
+    const parsed = InstanceInfo.safeParse(await this.#send('GET', '/', undefined, this.#deadlineMs));
     if (!parsed.success) throw new FirecrackerFault('the answer to GET / is not what the API describes');
     return parsed.data;
   }
@@ -114,9 +118,12 @@ export class FirecrackerApi {
         socket.destroy();
         reject(new FirecrackerFault(`${method} ${path}: ${why}`));
       };
-      const outgoing = request({ createConnection: () => socket, method, path, headers, timeout: deadlineMs });
-      outgoing.on('error', (error) => fail(error.message));
-      outgoing.on('timeout', () => fail(`no answer within ${deadlineMs} ms`));
+      // For all of the answer: one that comes a byte at a time is none.
+      const signal = AbortSignal.timeout(deadlineMs);
+      const outgoing = request({ createConnection: () => socket, method, path, headers, signal });
+      const onError = (error: Error): void =>
+        fail(signal.aborted ? `no answer within ${deadlineMs} ms` : error.message);
+      outgoing.on('error', onError);
       outgoing.on('response', (response) => {
         let answer = '';
         response.setEncoding('utf8');
@@ -124,7 +131,7 @@ export class FirecrackerApi {
           answer += piece;
           if (answer.length > MAX_ANSWER_BYTES) fail('the answer is too long');
         });
-        response.on('error', (error) => fail(error.message));
+        response.on('error', onError);
         response.on('end', () => resolve({ status: response.statusCode ?? 0, answer }));
       });
       outgoing.end(text);

@@ -26,6 +26,12 @@ export async function sha256Hex(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
+/** Whether the disk is full, or a quota; Firecracker and the programs that copy tell it in words. */
+export function isNoRoom(error: unknown): boolean {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return code === 'ENOSPC' || code === 'EDQUOT' || /no space left|os error 28|disk quota/i.test(message);
+}
+
 /** @returns undefined when it is not there */
 export const sizeOf = (path: string): Promise<number | undefined> =>
   stat(path).then(

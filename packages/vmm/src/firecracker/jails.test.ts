@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { reapAllJails } from './jail.ts';
+import { reapAllJails } from './jails.ts';
 
 it('Jails of every executable are removed for a daemon that does not use Firecracker', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'instavm-jails-'));
