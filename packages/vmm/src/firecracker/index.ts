@@ -202,11 +202,15 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
   await jail.linkIn(join(template.directory, FILES.base), FILES.base);
   const isSnapshot = stateDirectory !== template.directory;
   const [memory, delta] = [join(template.directory, FILES.memory), join(stateDirectory, FILES.memoryDelta)];
-  if (isSnapshot) await assembleMemory(jail, memory, delta, memoryBytesOf(template.size));
-  else await jail.linkIn(memory, FILES.memory);
+  const placeMemory = isSnapshot
+    ? assembleMemory(jail, memory, delta, memoryBytesOf(template.size))
+    : jail.linkIn(memory, FILES.memory);
+  const copyOverlay = jail.copyIn(join(stateDirectory, FILES.overlay), FILES.overlay);
+  // Both have ended before a failure has the jail removed.
+  for (const outcome of await Promise.allSettled([placeMemory, copyOverlay]))
+    if (outcome.status === 'rejected') throw outcome.reason;
   await jail.setMemoryBase(isSnapshot ? delta : undefined);
   await jail.linkIn(join(stateDirectory, FILES.deviceState), FILES.deviceState);
-  await jail.copyIn(join(stateDirectory, FILES.overlay), FILES.overlay);
   const vmm = await FirecrackerProcess.start(jail, limitsOf(template.size), { keepConsole: false });
   try {
     await vmm.api.put('/snapshot/load', {
