@@ -67,34 +67,39 @@ export type InstanceInfo = z.infer<typeof InstanceInfo>;
 const Fault = z.object({ fault_message: z.string() });
 
 const MAX_ANSWER_BYTES = 64 * 1024;
-const DEADLINE_MS = 20_000;
-/** For the memory of the largest machine, on a busy disk. */
-const SNAPSHOT_DEADLINE_MS = 300_000;
+/** Calls take milliseconds. The second is for the memory of the largest machine, on a busy disk. */
+const DEADLINES: ApiDeadlines = { callMs: 10_000, snapshotMs: 300_000 };
 
 /** Firecracker answered and said no, or did not answer. */
 export class FirecrackerFault extends Error {
   override readonly name = 'FirecrackerFault';
 }
 
+/** There was nobody to ask. */
+export class FirecrackerUnreachable extends FirecrackerFault {}
+
+export type ApiDeadlines = { readonly callMs: number; readonly snapshotMs: number };
+
 export class FirecrackerApi {
   readonly #connect: () => Promise<Socket>;
-  readonly #deadlineMs: number;
+  readonly #deadlines: ApiDeadlines;
 
-  /** @param connect opens a connection to the API's socket */
-  constructor(connect: () => Promise<Socket>, deadlineMs = DEADLINE_MS) {
+  /** @param connect opens a connection to the API's socket, or throws FirecrackerUnreachable */
+  constructor(connect: () => Promise<Socket>, deadlines: ApiDeadlines = DEADLINES) {
     this.#connect = connect;
-    this.#deadlineMs = deadlineMs;
+    this.#deadlines = deadlines;
   }
 
   /** @throws FirecrackerFault */
   async put<P extends keyof Puts>(path: P, body: Puts[P]): Promise<void> {
-    const deadlineMs = path.startsWith('/snapshot/') ? SNAPSHOT_DEADLINE_MS : this.#deadlineMs;
+    const { callMs, snapshotMs } = this.#deadlines;
+    const deadlineMs = path.startsWith('/snapshot/') ? snapshotMs : callMs;
     await this.#send('PUT', path, body, deadlineMs);
   }
 
   /** @throws FirecrackerFault */
   async patch<P extends keyof Patches>(path: P, body: Patches[P]): Promise<void> {
-    await this.#send('PATCH', path, body, this.#deadlineMs);
+    await this.#send('PATCH', path, body, this.#deadlines.callMs);
   }
 
   /** Holds the vCPUs, or lets them go on. @throws FirecrackerFault */
@@ -104,7 +109,7 @@ export class FirecrackerApi {
 
   /** @throws FirecrackerFault */
   async info(): Promise<InstanceInfo> {
-    const parsed = InstanceInfo.safeParse(await this.#send('GET', '/', undefined, this.#deadlineMs));
+    const parsed = InstanceInfo.safeParse(await this.#send('GET', '/', undefined, this.#deadlines.callMs));
     if (!parsed.success) throw new FirecrackerFault('the answer to GET / is not what the API describes');
     return parsed.data;
   }
@@ -118,12 +123,11 @@ export class FirecrackerApi {
         socket.destroy();
         reject(new FirecrackerFault(`${method} ${path}: ${why}`));
       };
-      // For all of the answer: one that comes a byte at a time is none.
-      const signal = AbortSignal.timeout(deadlineMs);
-      const outgoing = request({ createConnection: () => socket, method, path, headers, signal });
-      const onError = (error: Error): void =>
-        fail(signal.aborted ? `no answer within ${deadlineMs} ms` : error.message);
-      outgoing.on('error', onError);
+      // For all of the answer. `request`'s own timeout does not watch a socket that it is given.
+      const timer = setTimeout(() => fail(`no answer within ${deadlineMs} ms`), deadlineMs);
+      socket.once('close', () => clearTimeout(timer));
+      const outgoing = request({ createConnection: () => socket, method, path, headers });
+      outgoing.on('error', (error) => fail(error.message));
       outgoing.on('response', (response) => {
         let answer = '';
         response.setEncoding('utf8');
@@ -131,7 +135,7 @@ export class FirecrackerApi {
           answer += piece;
           if (answer.length > MAX_ANSWER_BYTES) fail('the answer is too long');
         });
-        response.on('error', onError);
+        response.on('error', (error) => fail(error.message));
         response.on('end', () => resolve({ status: response.statusCode ?? 0, answer }));
       });
       outgoing.end(text);

@@ -16,26 +16,29 @@ import {
   type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { removeIfEmpty } from '../host/cgroup.ts';
 import { isNoRoom } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
+import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
-import { removeIfEmpty } from './cgroup.ts';
-import { Jail, type JailSite, jailsDirectory } from './jail.ts';
-import { jailNames, reapJails } from './jails.ts';
+import { Jail, type JailSite } from './jail.ts';
+import { findJails, reapJails } from './jails.ts';
 import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
 import { assembleMemory, memoryBytesOf } from './memory.ts';
 import { keepsHoles } from './memory-delta.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate } from './template.ts';
-import { type UidRange, Uids } from './uids.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
-export { reapAllJails } from './jails.ts';
+export type { UidRange } from '../host/uids.ts';
 export type { DiskLimits } from './machine.ts';
-export type { UidRange } from './uids.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
+
+/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
+export const reapAllJails = (baseDirectory: string, parentCgroup: string): Promise<number> =>
+  reapJails(baseDirectory, parentCgroup, new Set());
 
 const CHANNEL_DEADLINE_MS = 20_000;
 
@@ -157,9 +160,10 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     restore,
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await jailNames(site)) {
+      for (const place of await findJails(site.baseDirectory)) {
+        const { name } = place;
         const incarnationId = incarnationOf(name);
-        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, name);
+        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, place);
         const found = jail && (await adopt(jail, templatesDirectory));
         if (incarnationId === undefined || found === undefined) continue;
         owned.add(name);
@@ -170,7 +174,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapJails(jailsDirectory(site), site.parentCgroup, owned),
+    reapLeftovers: () => reapJails(site.baseDirectory, site.parentCgroup, owned),
   };
 }
 

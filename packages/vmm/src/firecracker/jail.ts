@@ -12,8 +12,9 @@ import { chmod, chown, lchown, link, lstat, mkdir, open, readFile, rename, rm, w
 import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { copySparse } from '../host/files.ts';
-import { Cgroup } from './cgroup.ts';
+import { Cgroup } from '../host/cgroup.ts';
+import { assertPlainFile, copySparse } from '../host/files.ts';
+import { type JailPlace, jailsOf } from './jails.ts';
 import { FifoLog, makeFifo } from './log.ts';
 import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
@@ -51,18 +52,18 @@ export class Jail {
   readonly #site: JailSite;
   #log: FifoLog | undefined;
 
-  private constructor(site: JailSite, name: string, record: JailRecord) {
+  private constructor(site: JailSite, { executable, name }: JailPlace, record: JailRecord) {
     this.#site = site;
     this.name = name;
     this.record = record;
-    this.directory = join(jailsDirectory(site), name);
+    this.directory = join(jailsOf(site.baseDirectory, executable), name);
     this.root = join(this.directory, 'root');
     this.cgroup = new Cgroup(site.parentCgroup, name);
   }
 
   /** Makes the directory and says whose it is, before anything runs in it. */
   static async create(site: JailSite, name: string, record: JailRecord): Promise<Jail> {
-    const jail = new Jail(site, name, record);
+    const jail = new Jail(site, { executable: basename(site.binaries.firecracker), name }, record);
     await mkdir(jail.directory, { recursive: true, mode: 0o700 });
     await mkdir(jail.root, { mode: 0o700 });
     const partial = join(jail.directory, `${RECORD}.partial`);
@@ -72,10 +73,10 @@ export class Jail {
   }
 
   /** @returns undefined when its record is missing or torn: then it never ran */
-  static async find(site: JailSite, name: string): Promise<Jail | undefined> {
-    const text = await readFile(join(jailsDirectory(site), name, RECORD), 'utf8').catch(() => '');
-    const record = parsed(text);
-    return record && new Jail(site, name, record);
+  static async find(site: JailSite, place: JailPlace): Promise<Jail | undefined> {
+    const path = join(jailsOf(site.baseDirectory, place.executable), place.name, RECORD);
+    const record = parsed(await readFile(path, 'utf8').catch(() => ''));
+    return record && new Jail(site, place, record);
   }
 
   /** Lets Firecracker read a file of ours, without a copy. The file must be on the same filesystem, and readable by all. @throws boot_failed */
@@ -101,7 +102,7 @@ export class Jail {
    */
   async takeOut(name: string, to: string): Promise<void> {
     await rename(join(this.root, name), to);
-    await assertPlainFile(to, name === FILES.deviceState ? MAX_STATE_BYTES : Infinity);
+    await assertPlainFile(to, name === FILES.deviceState ? MAX_STATE_BYTES : undefined);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
@@ -109,7 +110,7 @@ export class Jail {
   /** As {@link takeOut}, leaving the original to Firecracker. The microVM must be held. */
   async copyOut(name: string, to: string): Promise<void> {
     await copySparse(join(this.root, name), to);
-    await assertPlainFile(to, Infinity);
+    await assertPlainFile(to);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
@@ -267,14 +268,6 @@ export class Jail {
     await chown(path, this.record.uid, this.record.uid);
     await chmod(path, 0o600);
   }
-}
-
-export const jailsDirectory = (site: JailSite): string => join(site.baseDirectory, basename(site.binaries.firecracker));
-
-async function assertPlainFile(path: string, maxBytes: number): Promise<void> {
-  const found = await lstat(path);
-  if (!found.isFile() || found.nlink !== 1 || found.size > maxBytes)
-    throw new Error(`Firecracker left something else than a file: ${path}`);
 }
 
 async function tail(path: string): Promise<string> {

@@ -1,30 +1,48 @@
 /** All jails of a daemon: which there are, and the end of those that nobody holds. */
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Cgroup, removeIfEmpty } from './cgroup.ts';
-import { type JailSite, jailsDirectory } from './jail.ts';
+import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
 
-export const jailNames = (site: JailSite): Promise<string[]> => readdir(jailsDirectory(site)).catch(() => []);
+/** An incarnation's with a hyphen, or a template's under way. Cgroups of other names beside them are not jails'. */
+const JAIL_NAME = /^(vm|template)-/;
+
+/** @param executable the file's name: releases may bear their version in it, and jails of the one before are where it was put */
+export const jailsOf = (baseDirectory: string, executable: string): string => join(baseDirectory, executable);
+
+export type JailPlace = { readonly executable: string; readonly name: string };
+
+/** All that there are, of every executable. */
+export async function findJails(baseDirectory: string): Promise<JailPlace[]> {
+  const found: JailPlace[] = [];
+  for (const executable of await entriesOf(baseDirectory))
+    for (const name of await entriesOf(jailsOf(baseDirectory, executable))) found.push({ executable, name });
+  return found;
+}
 
 /**
- * Ends what runs in jails that nobody holds, and removes them, whole or not.
- * @param directory of jails
+ * Ends what runs in jails that nobody holds, and removes them, whole or not: also one of which nothing but the cgroup is left.
+ * @param owned names
  * @returns how many
  */
-export async function reapJails(directory: string, parentCgroup: string, owned: ReadonlySet<string>): Promise<number> {
-  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
-  for (const name of names) {
+export async function reapJails(
+  baseDirectory: string,
+  parentCgroup: string,
+  owned: ReadonlySet<string>,
+): Promise<number> {
+  const reaped = new Set<string>();
+  for (const { executable, name } of await findJails(baseDirectory)) {
+    if (owned.has(name)) continue;
     await new Cgroup(parentCgroup, name).end();
-    await rm(join(directory, name), { recursive: true, force: true });
+    await rm(join(jailsOf(baseDirectory, executable), name), { recursive: true, force: true });
+    reaped.add(name);
   }
-  return names.length;
+  for (const name of await cgroupsIn(parentCgroup)) {
+    if (!JAIL_NAME.test(name) || owned.has(name)) continue;
+    await new Cgroup(parentCgroup, name).end();
+    reaped.add(name);
+  }
+  if (owned.size === 0) removeIfEmpty(parentCgroup);
+  return reaped.size;
 }
 
-/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
-export async function reapAllJails(baseDirectory: string, parentCgroup: string): Promise<number> {
-  let reaped = 0;
-  for (const executable of await readdir(baseDirectory).catch(() => []))
-    reaped += await reapJails(join(baseDirectory, executable), parentCgroup, new Set());
-  if (reaped > 0) removeIfEmpty(parentCgroup);
-  return reaped;
-}
+const entriesOf = (directory: string): Promise<string[]> => readdir(directory).catch(() => []);

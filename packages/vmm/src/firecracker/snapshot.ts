@@ -8,6 +8,7 @@ import { flush, isNoRoom, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
+import { FirecrackerUnreachable } from './api.ts';
 import { FILES, UNLIMITED } from './machine.ts';
 import { keepDelta, memoryBytesOf, prepareMemory } from './memory.ts';
 import type { FirecrackerProcess } from './process.ts';
@@ -63,7 +64,7 @@ export type SnapshotOptions = {
 
 /**
  * Pauses the vCPUs and stores memory, device state and disk.
- * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on
+ * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on, or the VMM has ended
  */
 export async function takeSnapshot(
   vmm: FirecrackerProcess,
@@ -75,11 +76,13 @@ export async function takeSnapshot(
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
   const memoryBytes = memoryBytesOf(size);
+  let isHeld = false;
   try {
     const keepsHoles = await holesAreKept();
     const snapshot_type = await prepareMemory(jail, memoryBytes);
     await jail.makeFile(FILES.deviceState, 0);
     await api.setState('Paused');
+    isHeld = true;
     // What is written now is what we asked for, and the guest stands still.
     await jail.limitDisk(UNLIMITED);
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
@@ -120,11 +123,19 @@ export async function takeSnapshot(
     await rm(partial, { recursive: true, force: true });
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
     await jail.limitDisk();
-    // One that has ended does not go on; its end is told by `exited`.
-    await api.setState('Resumed').catch(() => {});
-    vmm.dropStreams();
+    // Of one that could not even be asked, the guest noticed nothing.
+    if (isHeld || !(error instanceof FirecrackerUnreachable)) await goOn(vmm);
     throw failure(error);
   }
+}
+
+/** One that does not say that it goes on may stand still for ever, so it is ended: `exited` tells. */
+async function goOn(vmm: FirecrackerProcess): Promise<void> {
+  await vmm.api.setState('Resumed').catch(async () => {
+    await vmm.jail.cgroup.end();
+    await vmm.exited;
+  });
+  vmm.dropStreams();
 }
 
 function failure(error: unknown): InstaVMError {

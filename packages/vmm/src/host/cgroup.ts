@@ -3,7 +3,7 @@
  * it proves which processes are a microVM's, and ends them all.
  */
 import { rmdirSync } from 'node:fs';
-import { readFile, realpath, rmdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, realpath, rmdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InstaVMError } from '@instavm/wire';
@@ -11,6 +11,7 @@ import { InstaVMError } from '@instavm/wire';
 const MOUNT = '/sys/fs/cgroup';
 const END_DEADLINE_MS = 10_000;
 const POLL_MS = 2;
+const CONTROLLERS = '+cpu +memory +pids';
 
 /**
  * The disk under a file, as cgroups name it: whole, for a partition has no limits of its own.
@@ -41,6 +42,12 @@ export function removeIfEmpty(parent: string): void {
     // Where the mount cannot be written to, there is none of ours.
     if (code !== 'ENOENT' && code !== 'EBUSY' && code !== 'EROFS') throw error;
   }
+}
+
+/** Names of those in it. @param parent relative to the mount */
+export async function cgroupsIn(parent: string): Promise<string[]> {
+  const entries = await readdir(join(MOUNT, parent), { withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
 export class Cgroup {
@@ -79,6 +86,22 @@ export class Cgroup {
       await writeFile(above, '+io').catch(() => {});
     }
     return write();
+  }
+
+  /**
+   * Makes it, for jails that no jailer makes it for.
+   * @param limits by the names of the kernel's files
+   */
+  async create(limits: Readonly<Record<string, string>>): Promise<void> {
+    const parent = dirname(this.path);
+    await mkdir(parent, { recursive: true });
+    for (const above of [MOUNT, parent]) await writeFile(join(above, 'cgroup.subtree_control'), CONTROLLERS);
+    await mkdir(this.path);
+    for (const [name, value] of Object.entries(limits)) await writeFile(join(this.path, name), value);
+  }
+
+  async add(pid: number): Promise<void> {
+    await writeFile(join(this.path, 'cgroup.procs'), String(pid));
   }
 
   /** Host pids; empty when there is no such cgroup. */
