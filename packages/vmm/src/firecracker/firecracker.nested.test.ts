@@ -206,6 +206,8 @@ describe('a snapshot', () => {
     }
   };
   const MIB = 1024 * 1024;
+  /** Written three times, where everything is emulated twice. */
+  const HALF_A_GIGABYTE_MS = 300_000;
 
   it('keeps memory and processes, restores from where it was moved to, and is refused when it is damaged', async () => {
     const sum = await inside(await backend.template(), async (vm) => {
@@ -261,18 +263,21 @@ describe('a snapshot', () => {
     expect((await inside(three, (vm) => shell(vm, all))).split('\n')).toEqual([...sums, 'first', 'second', 'third']);
   });
 
-  it('after one that failed half-way is whole all the same', async () => {
-    const sum = await inside(await backend.template(), async (vm) => {
-      const digest = await shell(vm, 'head -c 3M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
-      // What such a one leaves: Firecracker counts anew, and nobody knows from what.
-      await rm(join(backend.runDirectory, 'firecracker', jailOf(vm), 'memory.base'));
-      expect((await vm.snapshot(at('whole'), 'end')).storedBytes).toBeGreaterThan(512 * MIB);
-      return digest;
-    });
-    const whole = (await backend.vmm.findSnapshot(at('whole'))) as VmSnapshot;
-    expect(await inside(whole, (vm) => shell(vm, 'sha256sum < /dev/shm/data'))).toBe(sum);
-  }, // Half a gigabyte is written three times.
-  300_000);
+  it(
+    'after one that failed half-way is whole all the same',
+    async () => {
+      const sum = await inside(await backend.template(), async (vm) => {
+        const digest = await shell(vm, 'head -c 3M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
+        // What such a one leaves: Firecracker counts anew, and nobody knows from what.
+        await rm(join(backend.runDirectory, 'firecracker', jailOf(vm), 'memory.base'));
+        expect((await vm.snapshot(at('whole'), 'end')).storedBytes).toBeGreaterThan(512 * MIB);
+        return digest;
+      });
+      const whole = (await backend.vmm.findSnapshot(at('whole'))) as VmSnapshot;
+      expect(await inside(whole, (vm) => shell(vm, 'sha256sum < /dev/shm/data'))).toBe(sum);
+    },
+    HALF_A_GIGABYTE_MS,
+  );
 });
 
 describe('a guest that does its worst', () => {
