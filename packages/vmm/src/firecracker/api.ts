@@ -5,6 +5,7 @@
 import { request } from 'node:http';
 import type { Socket } from 'node:net';
 import { z } from 'zod';
+import type { RateLimiter } from './machine.ts';
 
 export type MachineConfiguration = {
   readonly vcpu_count: number;
@@ -50,6 +51,14 @@ type Puts = {
   '/snapshot/load': SnapshotLoadParams;
 };
 
+/** Path → body of a PATCH of what runs already. */
+type Patches = {
+  '/vm': { readonly state: 'Paused' | 'Resumed' };
+  '/drives/base': DriveUpdate;
+  '/drives/overlay': DriveUpdate;
+};
+export type DriveUpdate = { readonly drive_id: string; readonly rate_limiter: RateLimiter };
+
 const InstanceInfo = z.object({ state: z.enum(['Not started', 'Running', 'Paused']), vmm_version: z.string() });
 export type InstanceInfo = z.infer<typeof InstanceInfo>;
 
@@ -86,9 +95,14 @@ export class FirecrackerApi {
     await this.#send('PUT', path, body, deadlineMs);
   }
 
+  /** @throws FirecrackerFault */
+  async patch<P extends keyof Patches>(path: P, body: Patches[P]): Promise<void> {
+    await this.#send('PATCH', path, body, this.#deadlines.callMs);
+  }
+
   /** Holds the vCPUs, or lets them go on. @throws FirecrackerFault */
-  async setState(state: 'Paused' | 'Resumed'): Promise<void> {
-    await this.#send('PATCH', '/vm', { state }, this.#deadlines.callMs);
+  setState(state: 'Paused' | 'Resumed'): Promise<void> {
+    return this.patch('/vm', { state });
   }
 
   /** @throws FirecrackerFault */

@@ -207,6 +207,31 @@ describe('a guest that does its worst', () => {
   });
 });
 
+describe('a guest that writes as fast as it can', () => {
+  it('is held to the rate of its disk, also by the kernel, while another one answers', async () => {
+    const megabyte = 1e6;
+    const backend = await makeBackend({ bytesPerSecond: 3 * megabyte, operationsPerSecond: 1_000 });
+    const [busy, quiet] = [
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+    ];
+    const written = 12;
+    const dd = `dd if=/dev/zero of=/root/file bs=${megabyte} count=${written} oflag=direct 2>/dev/null`;
+    try {
+      const took = shell(busy, `s=$(date +%s%N); ${dd}; echo $((($(date +%s%N) - s) / 1000000))`);
+      expect(await shell(quiet, 'echo here > /root/file; sync; cat /root/file')).toBe('here');
+      // What one second allows is there from the start.
+      expect(Number(await took)).toBeGreaterThan((written / 3 - 1) * 1000 * 0.9);
+      const ioMax = await readFile(join('/sys/fs/cgroup', PARENT_CGROUP, jailOf(busy), 'io.max'), 'utf8');
+      expect(ioMax).toMatch(/^\d+:\d+ rbps=6000000 wbps=6000000 riops=2000 wiops=2000$/m);
+    } finally {
+      await Promise.all([busy.kill(), quiet.kill()]);
+    }
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+});
+
 describe('the egress channel', () => {
   it('carries what programs connect to, and is opened again after a snapshot', async () => {
     const backend = await makeBackend();

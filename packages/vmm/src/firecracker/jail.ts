@@ -10,9 +10,9 @@ import { chmod, chown, link, lstat, mkdir, open, readdir, readFile, rename, rm, 
 import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { copySparse } from '../host/files.ts';
-import { Cgroup, cgroupsIn, removeIfEmpty } from './cgroup.ts';
-import { FILES, type Limits } from './machine.ts';
+import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
+import { assertPlainFile, copySparse } from '../host/files.ts';
+import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const RECORD = 'vmm.json';
@@ -33,6 +33,8 @@ export type JailSite = {
   readonly baseDirectory: string;
   /** Relative to the mount of cgroup v2. */
   readonly parentCgroup: string;
+  /** Of every microVM. */
+  readonly disk: DiskLimits;
 };
 
 export class Jail {
@@ -134,6 +136,16 @@ export class Jail {
     });
   }
 
+  /** What the kernel lets Firecracker have of the disk, beside what it lets the guest have. */
+  async limitDisk(limits: DiskLimits = this.#site.disk): Promise<void> {
+    await this.cgroup.limitDisk(this.directory, ioMaxOf(limits));
+  }
+
+  /** What Firecracker is to let the guest have of each disk. */
+  get disk(): DiskLimits {
+    return this.#site.disk;
+  }
+
   #runJailer(limits: Limits, stderr: number, stdout: number | 'ignore'): Promise<void> {
     const { binaries, baseDirectory, parentCgroup } = this.#site;
     const id = String(this.record.uid);
@@ -226,11 +238,6 @@ export async function reapJails(
 }
 
 const entriesOf = (directory: string): Promise<string[]> => readdir(directory).catch(() => []);
-
-async function assertPlainFile(path: string): Promise<void> {
-  const found = await lstat(path);
-  if (!found.isFile() || found.nlink !== 1) throw new Error(`Firecracker left something else than a file: ${path}`);
-}
 
 /** Of a file that may be anything: a link or a FIFO is not opened. */
 async function tail(path: string): Promise<string> {

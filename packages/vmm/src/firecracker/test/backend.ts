@@ -2,14 +2,15 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AgentClient } from '@instavm/agent-client';
-import type { GuestImages, MicroVm, Template, Vmm } from '@instavm/core';
+import type { GuestImages, Template, Vmm } from '@instavm/core';
 import { createFirecrackerVmm, type FirecrackerBinaries, firecrackerVersion } from '../index.ts';
+import { UNLIMITED } from '../machine.ts';
+
+export { shell } from '../../test/shell.ts';
 
 export const SIZE = { memoryMib: 512, vcpus: 1 };
 export const UIDS = { first: 300_000, count: 64 };
 export const PARENT_CGROUP = 'instavm-test';
-const ATTACH_MS = 60_000;
 
 export type Backend = {
   readonly vmm: Vmm;
@@ -26,7 +27,7 @@ export type Backend = {
   close(): Promise<void>;
 };
 
-export async function makeBackend(): Promise<Backend> {
+export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
   if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
@@ -44,6 +45,7 @@ export async function makeBackend(): Promise<Backend> {
       version: made,
       uids: UIDS,
       parentCgroup: PARENT_CGROUP,
+      disk,
     });
   const vmm = make(version, binaries);
   return {
@@ -66,18 +68,4 @@ export async function makeBackend(): Promise<Backend> {
       for (const directory of [runDirectory, scratch]) await rm(directory, { recursive: true, force: true });
     },
   };
-}
-
-/** @returns what the script wrote */
-export async function shell(vm: MicroVm, value: string): Promise<string> {
-  const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
-  async function* script() {
-    yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
-  }
-  let text = '';
-  for await (const { event } of agent.exec.run(script()))
-    if (event.case === 'stdout' || event.case === 'stderr') text += Buffer.from(event.value).toString();
-  agent.close();
-  await agent.closed;
-  return text.trim();
 }
