@@ -32,6 +32,7 @@ const vmm = createFirecrackerVmm({
   version: await firecrackerVersion(binaries),
   uids: { first: 300_000, count: 8 },
   parentCgroup: 'instavm-bench',
+  disk: { bytesPerSecond: Infinity, operationsPerSecond: Infinity },
 });
 const template =
   (await vmm.findTemplate(vmm.templateKey(images, DEFAULT_SIZE))) ??
