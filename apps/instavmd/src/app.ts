@@ -28,6 +28,8 @@ import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
+import type { Readiness } from './readiness.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
 import { auditRoutes } from './routes/audit.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
@@ -70,6 +72,13 @@ export type PeopleServices = {
   readonly publicUrl: URL | undefined;
 };
 
+/** For whoever runs this server. */
+export type Operations = {
+  /** What `/healthz` tells. */
+  readonly health: () => Record<string, unknown>;
+  readonly readiness: Pick<Readiness, 'check'>;
+};
+
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
@@ -92,8 +101,7 @@ export type Services = {
   readonly meter: Meter;
   readonly rates: Rates;
   readonly usage: LedgerReader;
-  /** What `/healthz` tells. */
-  readonly health: () => Record<string, unknown>;
+  readonly operations: Operations;
 };
 
 export type DeclaredRoute = {
@@ -130,7 +138,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     loggerInstance: logger as FastifyBaseLogger,
     keepAliveTimeout: KEEP_ALIVE_MS,
     bodyLimit: MAX_BODY_BYTES,
-    genReqId: () => crypto.randomUUID(),
+    genReqId: requestIdOf,
     requestTimeout: 0,
     // Clients join a base URL with a trailing slash and a path.
     rewriteUrl: (request) => (request.url ?? '/').replace(/^\/{2,}/, '/'),
@@ -156,6 +164,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   answerErrors(app);
   const executions = new Executions();
+  app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
   app.addHook('onRequest', (request, _, done) => {
     request.acting = stranger(request.id, request.ip);
     actingFor(request.acting, done);

@@ -49,6 +49,7 @@ import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { QuotaBook } from './quota-book.ts';
 import { RateLimits } from './rate-limits.ts';
+import { Readiness } from './readiness.ts';
 import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
@@ -115,9 +116,10 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       logger,
     );
     const { vmm, images } = await chooseVmm(config, data, logger);
+    const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
     const sandboxes = new SandboxService({
       vmm,
-      templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
+      templates,
       connector: guestConnector,
       egress: gateway,
       records,
@@ -148,6 +150,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     await sandboxes.prepare(DEFAULT_SIZE);
     const { backend, accelerator } = vmm;
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
+    const readiness = new Readiness({ database, vmm, templates });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
     const domainsKept = domainRecords(database, writer);
@@ -177,9 +180,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       publicUrl,
     };
     const services = {
-      ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), health, ...egress },
+      ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
-      ...{ credit, meter, rates, usage: ledgerReader(database) },
+      ...{ operations: { health, readiness }, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => {
@@ -192,6 +195,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     if (config.INSTAVM_SNAPSHOT_UNUSED_DAYS > 0)
       cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_UNUSED_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
+    cleanup.push(() => readiness.stopping());
     sandboxes.warmUp();
     if (previews !== undefined) await domains.resume();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };

@@ -28,7 +28,7 @@ const services: Services = {
   usage: refusing as Services['usage'],
   quotas: refusing as Services['quotas'],
   rateLimits: refusing as Services['rateLimits'],
-  health: nothing,
+  operations: refusing as Services['operations'],
 };
 
 const app = await buildApp(services, pino({ level: 'silent' }));

@@ -44,8 +44,7 @@ describe('the egress log', () => {
       shares: {} as Services['shares'],
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],
-      health: () => ({}),
-      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
+      ...({} as Pick<Services, 'operations' | 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
     app = await buildApp(
       {

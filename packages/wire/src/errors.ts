@@ -178,6 +178,11 @@ const CATALOG = {
     retryable: 'yes',
     hint: 'The disk of the data directory is full, or another program holds the database.',
   },
+  data_incompatible: {
+    status: 503,
+    retryable: 'no',
+    hint: 'Start the version that wrote it, or restore a backup of before (docs/guides/operations.md).',
+  },
   shutting_down: { status: 503, retryable: 'yes', hint: 'The daemon is stopping; try again when it is back.' },
   internal: { status: 500, retryable: 'unknown', hint: 'The log has the request id.' },
 } as const satisfies Record<string, Entry>;

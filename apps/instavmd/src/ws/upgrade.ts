@@ -12,6 +12,7 @@ import { authenticate, type Caller, requireScope } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
 import { relayExec } from './exec.ts';
@@ -105,12 +106,12 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
       if (socket.destroyed) forget();
       else socket.once('close', forget);
     };
-    const requestId = crypto.randomUUID();
+    const requestId = requestIdOf(request);
     const acting = stranger(requestId, addressOf(request));
     actingFor(acting, () => dispatch(request, { accept, cutWith })).catch((error: unknown) => {
       const failure = asInstaVMError(error);
       actingFor(acting, () => services.audit.refused(failure, 'WebSocket'));
-      if (failure.status >= 500) app.log.error({ err: error, requestId }, failure.message);
+      if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
       if (webSocket === undefined) refuse(socket, failure, requestId);
       else webSocket.terminate();
     });
@@ -132,7 +133,7 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
   const body = JSON.stringify(errorBody(failure, requestId));
   socket.end(
     `HTTP/1.1 ${failure.status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
-      `connection: close\r\n\r\n${body}`,
+      `${REQUEST_ID_HEADER}: ${requestId}\r\nconnection: close\r\n\r\n${body}`,
   );
 }
 
