@@ -23,7 +23,7 @@ describe('a ring of samples', () => {
           Array.from({ length: count }, (_, index) => index).slice(-SAMPLES_KEPT),
         );
         expect(kept.every(({ at, seconds }) => at.getTime() === seconds * 10_000)).toBe(true);
-        expect(ring.isEmpty).toBe(count === 0);
+        expect(ring.length).toBe(kept.length);
       }),
       { numRuns: 20 },
     );
@@ -74,7 +74,7 @@ describe('metrics', () => {
 
   it('are asked for every ten seconds while somebody looks, and every minute otherwise', async () => {
     metrics.began(record);
-    await pass(20);
+    await pass(30);
     asked = 0;
     await pass(600);
     expect(asked).toBe(10);

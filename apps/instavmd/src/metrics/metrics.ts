@@ -11,6 +11,8 @@ const UNWATCHED_MS = 60_000;
 /** Who looks asks again within this time. */
 const WATCHED_MS = 60_000;
 const ASKED_AT_ONCE = 8;
+/** So many a line takes: they come soon, whoever looks. */
+const LEAST_SHOWN = 2;
 /** Those that run not among them: what was used by what has ended is kept for a while. */
 const MOST_ENDED = 500;
 
@@ -70,7 +72,7 @@ export class Metrics {
     const known = this.#watched.get(record.id);
     this.#watched.delete(record.id);
     const fresh = { ring: new Ring(), totals: { memoryTotalBytes: 0, diskTotalBytes: 0 }, lookedAt: -Infinity };
-    // Asked soon, and again soon after: only then is there a first sample.
+    // Asked soon, and again soon after: what is used is used between two answers.
     this.#watched.set(record.id, { ...(known ?? fresh), record, traffic: none(), isRunning: true, before: undefined });
   }
 
@@ -156,7 +158,7 @@ export class Metrics {
 }
 
 function isDue({ before, lookedAt, ring }: Watched, now: number): boolean {
-  if (before === undefined || ring.isEmpty || now - lookedAt < WATCHED_MS) return true;
+  if (before === undefined || ring.length < LEAST_SHOWN || now - lookedAt < WATCHED_MS) return true;
   return now - before.at >= UNWATCHED_MS - TICK_MS / 2;
 }
 

@@ -34,8 +34,8 @@ export class Ring {
     this.#count = Math.min(SAMPLES_KEPT, this.#count + 1);
   }
 
-  get isEmpty(): boolean {
-    return this.#count === 0;
+  get length(): number {
+    return this.#count;
   }
 
   /** Oldest first. */
