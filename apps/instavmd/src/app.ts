@@ -25,6 +25,7 @@ import { answerError, answerErrors, asInstaVMError, refuseMalformed } from './er
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
+import type { Metrics } from './metrics/metrics.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
@@ -98,6 +99,7 @@ export type Services = {
   readonly previews: PreviewAddresses | undefined;
   readonly domains: Domains;
   readonly domainHealth: (record: DomainRecord) => Promise<DomainHealth>;
+  readonly metrics: Metrics;
   readonly credit: Credit;
   readonly meter: Meter;
   readonly rates: Rates;

@@ -45,6 +45,8 @@ import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
+import { both, guestNumbers } from './metrics/asking.ts';
+import { Metrics } from './metrics/metrics.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { QuotaBook } from './quota-book.ts';
@@ -107,17 +109,22 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       isEnforced: config.INSTAVM_CREDIT === 'enforce',
       welcomeMicroDollars: config.INSTAVM_CREDIT_WELCOME,
     });
+    const metrics: Metrics = new Metrics({ clock, log: logger, ask: (record) => guestNumbers(sandboxes, record) });
     const gateway = createGateway(
       config,
       {
         record: (sandboxId, record) => egressJournal.record(sandboxId, record),
-        sent: (sandboxId, bytes) => meter.sent(sandboxId, bytes),
+        sent: (sandboxId, bytes) => {
+          meter.sent(sandboxId, bytes);
+          metrics.count(sandboxId, 'egressSentBytes', bytes);
+        },
+        received: (sandboxId, bytes) => metrics.count(sandboxId, 'egressReceivedBytes', bytes),
       },
       logger,
     );
     const { vmm, images } = await chooseVmm(config, data, logger);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
-    const sandboxes = new SandboxService({
+    const sandboxes: SandboxService<Guest> = new SandboxService<Guest>({
       vmm,
       templates,
       connector: guestConnector,
@@ -134,7 +141,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
       clock,
       log: logger,
-      usage: meter,
+      usage: both(meter, metrics),
       actor: presentActor,
       spending: credit,
       quotas,
@@ -143,6 +150,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
     logger.info(recovered, 'took over from the daemon before');
     await meter.takeOver(records);
+    for (const record of await records.listUnsettled()) if (record.state === 'running') metrics.began(record);
+    metrics.start();
+    cleanup.push(() => metrics.stop());
     // After the last sandbox has ended.
     cleanup.push(() => meter.tick());
     cleanup.push(metering({ meter, credit, sandboxes, audit }, config.INSTAVM_METER_SECONDS * 1000));
@@ -154,7 +164,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
     const domainsKept = domainRecords(database, writer);
-    const previewParts = { shares, sandboxes, keys, domains: domainsKept };
+    const previewParts = { metrics, shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
     const certificates = domainCertificates(previews, config.INSTAVM_PREVIEW_CERT);
@@ -182,7 +192,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const services = {
       ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
-      ...{ operations: { health, readiness }, credit, meter, rates, usage: ledgerReader(database) },
+      ...{ operations: { health, readiness }, metrics, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => {

@@ -22,6 +22,7 @@ const services: Services = {
   previews: undefined,
   domains: refusing as Services['domains'],
   domainHealth: nothing,
+  metrics: refusing as Services['metrics'],
   credit: refusing as Services['credit'],
   meter: refusing as Services['meter'],
   rates: refusing as Services['rates'],

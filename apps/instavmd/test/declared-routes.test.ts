@@ -38,8 +38,9 @@ beforeAll(async () => {
   const account = { id: 'acct_a', email: 'a@b', isAdministrator: true };
   const key = { id: 1, scope: 'full', expiresAt: null, sandboxMetadata: null };
   const keys = { authenticate: async () => ({ account, key }) } as unknown as ApiKeys;
+  const audit = { refused: () => {} };
   app = await buildApp(
-    { keys, keyConnections: new KeyConnections(), people: {}, rateLimits: noLimits() } as Services,
+    { keys, keyConnections: new KeyConnections(), people: {}, rateLimits: noLimits(), audit } as unknown as Services,
     pino({ level: 'silent' }),
   );
   app.get('/undeclared', async () => 'secret');

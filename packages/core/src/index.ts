@@ -14,6 +14,7 @@ export * from './egress-log.ts';
 export * from './guest.ts';
 export * from './ids.ts';
 export type { LifecycleLog } from './log.ts';
+export { mapLimited } from './map-limited.ts';
 export { CREDIT_USED_UP, Credit, type CreditPorts, type SpendingGate, WELCOME } from './metering/credit.ts';
 export * from './metering/ledger.ts';
 export { type Accrued, Meter, type MeterPorts, type UsageObserver } from './metering/meter.ts';
