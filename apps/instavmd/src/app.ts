@@ -22,11 +22,11 @@ import { answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
+import type { Operations } from './operations.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
-import type { Readiness } from './readiness.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
@@ -40,6 +40,7 @@ import { executeRoutes } from './routes/execute.ts';
 import { fileRoutes } from './routes/files.ts';
 import { healthRoutes } from './routes/health.ts';
 import { keyRoutes } from './routes/keys.ts';
+import { measureRequests, metricsRoutes } from './routes/metrics.ts';
 import { notYetRoutes } from './routes/not-yet.ts';
 import { ptyRoutes } from './routes/ptys.ts';
 import { quotaRoutes } from './routes/quotas.ts';
@@ -67,13 +68,6 @@ export type PeopleServices = {
   readonly pairings: Pairings;
   /** Where browsers reach this server; undefined: at this machine. */
   readonly publicUrl: URL | undefined;
-};
-
-/** For whoever runs this server. */
-export type Operations = {
-  /** What `/healthz` tells. */
-  readonly health: () => Record<string, unknown>;
-  readonly readiness: Pick<Readiness, 'check'>;
 };
 
 export type Services = {
@@ -157,6 +151,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     for (const each of [method].flat()) declared.push({ method: each, url, ...config });
   });
   answerErrors(app);
+  measureRequests(app, services.operations);
   const executions = new Executions();
   app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
@@ -172,6 +167,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   await openApi(app);
   await app.register(healthRoutes(services));
+  await app.register(metricsRoutes(services));
   await app.register(documentationRoutes);
   await app.register(sessionRoutes(services));
   await app.register(executeRoutes(services, executions));

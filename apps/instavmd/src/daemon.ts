@@ -41,15 +41,17 @@ import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
+import { Metrics } from './metrics.ts';
+import { operationsOf } from './operations.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { QuotaBook } from './quota-book.ts';
 import { RateLimits } from './rate-limits.ts';
-import { Readiness } from './readiness.ts';
 import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
+import { telemetry } from './telemetry.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
 const LEAST_RESTORED_AT_ONCE = 2;
@@ -84,6 +86,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egressLog = egressLogIn(database);
     const egressJournal = new EgressJournal(egressLog, systemClock, logger);
     cleanup.push(() => egressJournal.stop());
+    const metrics = new Metrics();
     const quotas = new QuotaBook(accounts, quotasIn(config));
     const ledger = ledgerIn(database);
     const rates = ratesOf(config);
@@ -97,13 +100,20 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const gateway = createGateway(
       config,
       {
-        record: (sandboxId, record) => egressJournal.record(sandboxId, record),
-        sent: (sandboxId, bytes) => meter.sent(sandboxId, bytes),
+        record: (sandboxId, record) => {
+          egressJournal.record(sandboxId, record);
+          metrics.egress(record);
+        },
+        sent: (sandboxId, bytes) => {
+          meter.sent(sandboxId, bytes);
+          metrics.sent(bytes);
+        },
       },
       logger,
     );
     const { vmm, images } = await chooseVmm(config, data, logger);
     const records = sandboxRecords(database);
+    const host = hostResources(config.INSTAVM_DATA_DIR);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
     const sandboxes = new SandboxService({
       vmm,
@@ -113,7 +123,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       records,
       snapshots: snapshotRecords(database),
       files: snapshotFiles(data.snapshotsDirectory, vmm),
-      host: hostResources(config.INSTAVM_DATA_DIR),
+      host,
       limits: {
         memoryReserveMib: config.INSTAVM_MEMORY_RESERVE_MB,
         diskReserveMib: config.INSTAVM_DISK_RESERVE_MB,
@@ -126,6 +136,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       spending: credit,
       quotas,
       reached: crashingAt(config.INSTAVM_CRASH_AT),
+      telemetry: telemetry(metrics),
     });
     const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
     logger.info(recovered, 'took over from the daemon before');
@@ -135,9 +146,6 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     cleanup.push(metering(meter, credit, sandboxes, config.INSTAVM_METER_SECONDS * 1000));
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
-    const { backend, accelerator } = vmm;
-    const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
-    const readiness = new Readiness({ database, vmm, templates });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
     const keys = new ApiKeys(database);
@@ -145,6 +153,8 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const previewParts = { shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
+    const observed = { vmm, templates, sandboxes, meter, host, previews, metrics };
+    const operations = operationsOf({ config, database, ...observed });
     const certificates = domainCertificates(previews, config.INSTAVM_PREVIEW_CERT);
     const domains = new Domains({
       domains: domainsKept,
@@ -170,17 +180,17 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const services = {
       ...{ sandboxes, accounts, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
-      ...{ operations: { health, readiness }, credit, meter, rates, usage: ledgerReader(database) },
+      ...{ operations, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => egressJournal.endFollowers());
     // Nothing of the fake outlives its daemon.
-    const fate = backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
+    const fate = vmm.backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
     cleanup.push(() => stopServing(app, sandboxes, fate));
     if (config.INSTAVM_SNAPSHOT_UNUSED_DAYS > 0)
       cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_UNUSED_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
-    cleanup.push(() => readiness.stopping());
+    cleanup.push(() => operations.readiness.stopping());
     sandboxes.warmUp();
     if (previews !== undefined) await domains.resume();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };

@@ -9,6 +9,7 @@ import { buildApp, type Services } from '../src/app.ts';
 import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
 import { KeyConnections } from '../src/key-connections.ts';
+import { Metrics } from '../src/metrics.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { noLimits } from './no-limits.ts';
 
@@ -40,11 +41,12 @@ describe('the egress log', () => {
       egress: egressRules(createGateway(parseConfig({}), { record: () => {}, sent: () => {} }, logger)),
       egressLog: log,
       egressJournal: journal,
+      operations: { metrics: new Metrics() } as Services['operations'],
       people: {} as Services['people'],
       shares: {} as Services['shares'],
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],
-      ...({} as Pick<Services, 'operations' | 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
+      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
     app = await buildApp(
       {

@@ -6,6 +6,6 @@ export { domainRecords } from './domains.ts';
 export { EGRESS_ROWS_KEPT, egressLog } from './egress-log.ts';
 export { takeExclusiveLock } from './exclusive-lock.ts';
 export { type LedgerQuery, type LedgerReader, ledger, ledgerReader, type Used } from './ledger.ts';
-export { sandboxRecords } from './sandboxes.ts';
+export { countByState, sandboxRecords } from './sandboxes.ts';
 export { shareRecords } from './shares.ts';
 export { snapshotRecords } from './snapshots.ts';
