@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import type { AccountId, IncarnationId, SandboxRecord, SnapshotRecord, TemplateKey } from '@instavm/core';
+import type { AccountId, SandboxRecord, SnapshotRecord, TemplateKey } from '@instavm/core';
 import { DEFAULT_LIFECYCLE, newFilesId, newIncarnationId, newSandboxId, newSnapshotId } from '@instavm/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
