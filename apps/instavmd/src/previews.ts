@@ -18,8 +18,8 @@ import { actingFor, visitorOf } from './acting.ts';
 import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
 import { listening } from './listening.ts';
-import { counted } from './metrics/counted.ts';
-import type { Metrics } from './metrics/metrics.ts';
+import { counted } from './usage-samples/counted.ts';
+import type { UsageSampler } from './usage-samples/sampler.ts';
 
 /** @returns undefined when they are off. @throws conflict when the address is taken */
 export async function listenForPreviews(
@@ -72,7 +72,7 @@ type Owner = {
 };
 
 export type PreviewParts = {
-  readonly metrics: Pick<Metrics, 'count'>;
+  readonly sampler: Pick<UsageSampler, 'count'>;
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
   readonly keys: ApiKeys;
@@ -80,7 +80,7 @@ export type PreviewParts = {
 };
 
 /** A connection holds its sandbox as used until it is closed. */
-export function previewTargets({ metrics, shares, sandboxes, keys, domains }: PreviewParts): PreviewTargets {
+export function previewTargets({ sampler, shares, sandboxes, keys, domains }: PreviewParts): PreviewTargets {
   async function find(text: string): Promise<PreviewTarget | undefined> {
     const shareId = parseShareId(text);
     const share = shareId && (await shares.find(shareId));
@@ -94,8 +94,8 @@ export function previewTargets({ metrics, shares, sandboxes, keys, domains }: Pr
         const guest = await actingFor(visitorOf(id), () => owner.guest('suspended'));
         const stream = counted(
           await guest.connectPort(port, signal),
-          (bytes) => metrics.count(sandboxId, 'previewSentBytes', bytes),
-          (bytes) => metrics.count(sandboxId, 'previewReceivedBytes', bytes),
+          (bytes) => sampler.count(sandboxId, 'previewSentBytes', bytes),
+          (bytes) => sampler.count(sandboxId, 'previewReceivedBytes', bytes),
         );
         if (stream.closed) release();
         else stream.once('close', release);
