@@ -19,7 +19,7 @@ import type { z } from 'zod';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { answerError, answerErrors, refuseMalformed } from './errors.ts';
+import { AS_DECLARED, answerError, answerErrors, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
@@ -164,6 +164,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   answerErrors(app);
   const executions = new Executions();
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+    reply.headers(AS_DECLARED);
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
     const caller = await callerOfRequest(services, request);
