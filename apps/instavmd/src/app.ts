@@ -16,10 +16,12 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequ
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import type { z } from 'zod';
+import { type ActingRequest, actingFor, stranger } from './acting.ts';
+import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { AS_DECLARED, answerError, answerErrors, refuseMalformed } from './errors.ts';
+import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
@@ -27,7 +29,10 @@ import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
+import type { Readiness } from './readiness.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
+import { auditRoutes } from './routes/audit.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
@@ -68,9 +73,17 @@ export type PeopleServices = {
   readonly publicUrl: URL | undefined;
 };
 
+/** For whoever runs this server. */
+export type Operations = {
+  /** What `/healthz` tells. */
+  readonly health: () => Record<string, unknown>;
+  readonly readiness: Pick<Readiness, 'check'>;
+};
+
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly audit: Audit;
   readonly keys: ApiKeys;
   readonly keyConnections: KeyConnections;
   readonly people: PeopleServices;
@@ -89,8 +102,7 @@ export type Services = {
   readonly meter: Meter;
   readonly rates: Rates;
   readonly usage: LedgerReader;
-  /** What `/healthz` tells. */
-  readonly health: () => Record<string, unknown>;
+  readonly operations: Operations;
 };
 
 export type DeclaredRoute = {
@@ -111,6 +123,7 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Set before any handler of a route that needs a key. */
     caller: Caller;
+    acting: ActingRequest;
   }
   interface FastifyInstance {
     /** Every route and who may use it. */
@@ -135,7 +148,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     loggerInstance: logger as FastifyBaseLogger,
     keepAliveTimeout: KEEP_ALIVE_MS,
     bodyLimit: MAX_BODY_BYTES,
-    genReqId: () => crypto.randomUUID(),
+    genReqId: requestIdOf,
     requestTimeout: 0,
     // Clients join a base URL with a trailing slash and a path.
     rewriteUrl: (request) => (request.url ?? '/').replace(/^\/{2,}/, '/'),
@@ -153,6 +166,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     else parseJson(request, body as string, done);
   });
   app.decorateRequest('caller', null as unknown as Caller);
+  app.decorateRequest('acting', null as unknown as ActingRequest);
   const declared: DeclaredRoute[] = [];
   app.decorate('declared', declared);
   app.addHook('onRoute', ({ method, url, config: { form, ...config } = {}, schema }) => {
@@ -163,6 +177,16 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   answerErrors(app);
   const executions = new Executions();
+  app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
+  app.addHook('onRequest', (request, _, done) => {
+    request.acting = stranger(request.id, request.ip);
+    actingFor(request.acting, done);
+  });
+  // The events of a body come in the context of its connection.
+  app.addHook('preValidation', (request, _, done) => actingFor(request.acting, done));
+  app.addHook('onError', async ({ routeOptions, method, acting }, _, error) =>
+    actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
+  );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
     reply.headers(AS_DECLARED);
     const { isPublic, scope } = request.routeOptions.config;
@@ -192,6 +216,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(signInRoutes(services));
   await app.register(cliAuthRoutes(services));
   await app.register(dashboardRoutes);
+  await app.register(auditRoutes(services));
   await app.register(quotaRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));

@@ -5,7 +5,7 @@ import type { GuestImages, Vmm } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import { judgeFirecracker } from '@instavm/vmm/choice';
 import { createFirecrackerVmm, reapAllJails } from '@instavm/vmm/firecracker';
-import { createQemuVmm, probeKvm, qemuVersion, reapQemu } from '@instavm/vmm/qemu';
+import { type Confinement, createQemuVmm, probeConfinement, probeKvm, qemuVersion, reapQemu } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
@@ -63,15 +63,19 @@ async function firecrackerVmm(
     return undefined;
   }
   const { binaries, version } = verdict;
-  warnOfAnother(await reapQemu(runDirectory), 'QEMU', logger);
+  warnOfAnother(await reapQemu(runDirectory, await confinementOf(config)), 'QEMU', logger);
   logger.info({ version, jailer: binaries.jailer }, 'Firecracker runs the microVMs, each in a jail of its own');
   return createFirecrackerVmm({
     templatesDirectory: join(config.INSTAVM_CACHE_DIR, 'templates'),
     runDirectory: jailsDirectory,
     binaries,
     version,
-    uids: config.INSTAVM_FIRECRACKER_UIDS,
+    uids: config.INSTAVM_VMM_UIDS,
     parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR),
+    disk: {
+      bytesPerSecond: config.INSTAVM_DISK_MB_PER_SECOND * 1e6 || Infinity,
+      operationsPerSecond: config.INSTAVM_DISK_IOPS || Infinity,
+    },
   });
 }
 
@@ -87,8 +91,14 @@ async function qemuVmm(
   const version = await qemuVersion();
   const jails = await reapAllJails(jailsDirectory, parentCgroupOf(config.INSTAVM_DATA_DIR));
   warnOfAnother(jails, 'Firecracker', logger);
-  return createQemuVmm({ templatesDirectory: join(cacheDirectory, 'templates'), runDirectory, accelerator, version });
+  const confinement = await confinementOf(config);
+  for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
+  const templatesDirectory = join(cacheDirectory, 'templates');
+  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement });
 }
+
+const confinementOf = (config: Config): Promise<Confinement> =>
+  probeConfinement({ uids: config.INSTAVM_VMM_UIDS, parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR) });
 
 function warnOfAnother(ended: number, backend: string, logger: Logger): void {
   if (ended > 0) logger.warn({ ended, backend }, 'ended microVMs of another backend, which this one cannot take over');

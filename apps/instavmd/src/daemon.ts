@@ -19,6 +19,8 @@ import { domainNameProblem } from '@instavm/preview';
 import {
   Accounts,
   ApiKeys,
+  AuditWriter,
+  auditTrail,
   domainRecords,
   egressLog as egressLogIn,
   ledger as ledgerIn,
@@ -30,7 +32,9 @@ import {
 } from '@instavm/store';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
+import { nobodysTimers, presentActor } from './acting.ts';
 import { buildApp } from './app.ts';
+import { Audit, News } from './audit.ts';
 import { chooseVmm } from './choose-vmm.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory, signInSecret } from './data-directory.ts';
@@ -45,6 +49,7 @@ import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { QuotaBook } from './quota-book.ts';
 import { RateLimits } from './rate-limits.ts';
+import { Readiness } from './readiness.ts';
 import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
@@ -76,20 +81,29 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     cleanup.push(() => data.release());
     const database = await openDatabase(data.databasePath);
     cleanup.push(() => database.destroy());
-    const accounts = new Accounts(database);
+    const news = new News();
+    const writer = new AuditWriter(presentActor, (accountId) => news.tell(accountId));
+    const accounts = new Accounts(database, writer);
     if (await createAdministrator(accounts, data.adminKeyPath)) {
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
-    const egressLog = egressLogIn(database);
-    const egressJournal = new EgressJournal(egressLog, systemClock, logger);
+    const clock = nobodysTimers(systemClock);
+    const keys = new ApiKeys(database, writer);
+    const records = sandboxRecords(database, writer);
+    const trail = auditTrail(database, writer);
+    const audit = new Audit({ trail, news, accounts, keys, sandboxes: records, clock, log: logger });
+    cleanup.push(() => audit.stop());
+    cleanup.push(audit.keepBounded({ days: config.INSTAVM_AUDIT_DAYS, events: config.INSTAVM_AUDIT_EVENTS }));
+    const egressLog = audit.watching(egressLogIn(database));
+    const egressJournal = new EgressJournal(egressLog, clock, logger);
     cleanup.push(() => egressJournal.stop());
     const quotas = new QuotaBook(accounts, quotasIn(config));
-    const ledger = ledgerIn(database);
+    const ledger = ledgerIn(database, writer);
     const rates = ratesOf(config);
-    const meter = new Meter({ store: ledger, rates, clock: systemClock, log: logger });
+    const meter = new Meter({ store: ledger, rates, clock, log: logger });
     await meter.load();
     const credit = new Credit({
-      ...{ ledger, meter, clock: systemClock, log: logger },
+      ...{ ledger, meter, clock, log: logger },
       isEnforced: config.INSTAVM_CREDIT === 'enforce',
       welcomeMicroDollars: config.INSTAVM_CREDIT_WELCOME,
     });
@@ -102,14 +116,14 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       logger,
     );
     const { vmm, images } = await chooseVmm(config, data, logger);
-    const records = sandboxRecords(database);
+    const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
     const sandboxes = new SandboxService({
       vmm,
-      templates: new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`)),
+      templates,
       connector: guestConnector,
       egress: gateway,
       records,
-      snapshots: snapshotRecords(database),
+      snapshots: snapshotRecords(database, writer),
       files: snapshotFiles(data.snapshotsDirectory, vmm),
       host: hostResources(config.INSTAVM_DATA_DIR),
       limits: {
@@ -118,9 +132,10 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       restoredAtOnce: Math.max(LEAST_RESTORED_AT_ONCE, availableParallelism()),
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
-      clock: systemClock,
+      clock,
       log: logger,
       usage: meter,
+      actor: presentActor,
       spending: credit,
       quotas,
       reached: crashingAt(config.INSTAVM_CRASH_AT),
@@ -130,15 +145,15 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     await meter.takeOver(records);
     // After the last sandbox has ended.
     cleanup.push(() => meter.tick());
-    cleanup.push(metering(meter, credit, sandboxes, config.INSTAVM_METER_SECONDS * 1000));
+    cleanup.push(metering({ meter, credit, sandboxes, audit }, config.INSTAVM_METER_SECONDS * 1000));
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
     const { backend, accelerator } = vmm;
     const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
+    const readiness = new Readiness({ database, vmm, templates });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
-    const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
-    const keys = new ApiKeys(database);
-    const domainsKept = domainRecords(database);
+    const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
+    const domainsKept = domainRecords(database, writer);
     const previewParts = { shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
@@ -149,7 +164,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       lookUpTxt: txtLookUp(config.INSTAVM_DOMAIN_DNS_SERVERS),
       certificates,
       problemOf: (name) => domainNameProblem(name, config.INSTAVM_PREVIEW_DOMAIN),
-      clock: systemClock,
+      clock,
       log: logger,
     });
     cleanup.push(() => domains.close());
@@ -165,18 +180,22 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       publicUrl,
     };
     const services = {
-      ...{ sandboxes, accounts, keys, keyConnections, people, ptyTokens: new PtyTokens(), health, ...egress },
+      ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
-      ...{ credit, meter, rates, usage: ledgerReader(database) },
+      ...{ operations: { health, readiness }, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
-    app.addHook('preClose', async () => egressJournal.endFollowers());
+    app.addHook('preClose', async () => {
+      egressJournal.endFollowers();
+      news.end();
+    });
     // Nothing of the fake outlives its daemon.
     const fate = backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
     cleanup.push(() => stopServing(app, sandboxes, fate));
     if (config.INSTAVM_SNAPSHOT_UNUSED_DAYS > 0)
       cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_UNUSED_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
+    cleanup.push(() => readiness.stopping());
     sandboxes.warmUp();
     if (previews !== undefined) await domains.resume();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };

@@ -10,6 +10,7 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
+  audit: refusing as Services['audit'],
   keys: refusing as Services['keys'],
   keyConnections: refusing as Services['keyConnections'],
   people: {} as Services['people'],
@@ -27,7 +28,7 @@ const services: Services = {
   usage: refusing as Services['usage'],
   quotas: refusing as Services['quotas'],
   rateLimits: refusing as Services['rateLimits'],
-  health: nothing,
+  operations: refusing as Services['operations'],
 };
 
 const app = await buildApp(services, pino({ level: 'silent' }));

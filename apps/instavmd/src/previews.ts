@@ -14,6 +14,7 @@ import {
 import { type AcmeOptions, PreviewProxy, type PreviewTarget, type PreviewTargets } from '@instavm/preview';
 import type { ApiKeys } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
+import { actingFor, visitorOf } from './acting.ts';
 import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
 import { listening } from './listening.ts';
@@ -86,7 +87,8 @@ export function previewTargets({ shares, sandboxes, keys, domains }: PreviewPart
       const owner = await sandboxes.get(accountId, sandboxId);
       const release = owner.hold();
       try {
-        const guest = await owner.guest('suspended');
+        // A visitor may be anyone; what the trail can tell is by which share it came.
+        const guest = await actingFor(visitorOf(id), () => owner.guest('suspended'));
         const stream = await guest.connectPort(port, signal);
         if (stream.closed) release();
         else stream.once('close', release);

@@ -27,6 +27,7 @@ const PUBLIC = [
   '/docs/*',
   '/healthz',
   '/openapi.json',
+  '/readyz',
   // The contract has its key in the body; the route asks for it itself.
   '/v1/sessions/session',
   '/v1/templates',

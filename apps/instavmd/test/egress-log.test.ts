@@ -40,12 +40,11 @@ describe('the egress log', () => {
       egress: egressRules(createGateway(parseConfig({}), { record: () => {}, sent: () => {} }, logger)),
       egressLog: log,
       egressJournal: journal,
-      people: {} as Services['people'],
+      ...({ audit: {}, people: {} } as Pick<Services, 'audit' | 'people'>),
       shares: {} as Services['shares'],
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],
-      health: () => ({}),
-      ...({} as Pick<Services, 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
+      ...({} as Pick<Services, 'operations' | 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
     app = await buildApp(
       {

@@ -1,4 +1,5 @@
 /** The store port: what the lifecycle needs kept. Implemented by `@instavm/store`. */
+import type { NewAuditEvent } from './audit/event.ts';
 import type { AccountId, IncarnationId, SandboxId } from './ids.ts';
 import type { SandboxRecord } from './sandbox.ts';
 
@@ -18,12 +19,14 @@ export type SandboxPage = {
 };
 
 export interface SandboxRecords {
-  insert(record: SandboxRecord): Promise<void>;
+  /** @param events of the audit trail that say so: both are kept, or neither */
+  insert(record: SandboxRecord, events?: readonly NewAuditEvent[]): Promise<void>;
   /**
    * Applies a change if the record is still at `epoch`; the fence against a late writer.
+   * @param events as of `insert`
    * @returns false when it was not, and nothing was changed
    */
-  update(id: SandboxId, epoch: number, change: SandboxChange): Promise<boolean>;
+  update(id: SandboxId, epoch: number, change: SandboxChange, events?: readonly NewAuditEvent[]): Promise<boolean>;
   find(id: SandboxId): Promise<SandboxRecord | undefined>;
   /** Also by an earlier incarnation of it: clients keep the id that they were given first. */
   findByIncarnation(id: IncarnationId): Promise<SandboxRecord | undefined>;

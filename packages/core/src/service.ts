@@ -2,6 +2,7 @@
 import { InstaVMError } from '@instavm/wire';
 import pLimit from 'p-limit';
 import { Admission, type AdmissionLimits, type Alive, type HostResources } from './admission.ts';
+import type { SandboxOrigin } from './audit/sandbox-events.ts';
 import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
@@ -83,7 +84,8 @@ export class SandboxService<Guest extends GuestLink> {
 
   /** Records a sandbox and starts it. @throws shutting_down, quota_exceeded, boot_failed, capacity_unavailable */
   create(wanted: NewSandbox): Promise<SandboxOwner<Guest>> {
-    return this.#begin(recordOf(wanted, this.#deps.clock.now()), (owner) => owner.start());
+    const record = recordOf(wanted, this.#deps.clock.now());
+    return this.#begin(record, { type: 'sandbox.created' }, (owner) => owner.start());
   }
 
   /**
@@ -92,14 +94,15 @@ export class SandboxService<Guest extends GuestLink> {
    */
   createFrom(
     accountId: AccountId,
-    { id, spec, filesId }: SnapshotRecord,
+    { id, spec, filesId, sandboxId: sourceId }: SnapshotRecord,
     change: SpecChange,
+    type: 'sandbox.restored' | 'sandbox.cloned' = 'sandbox.restored',
   ): Promise<SandboxOwner<Guest>> {
     const env = { ...spec.env, ...change.env };
     // A snapshot that was to be kept of its source is not one of every copy.
     const lifecycle = { ...spec.lifecycle, snapshotOnExpiry: null, ...change.lifecycle };
     const record = recordOf({ accountId, ...spec, ...change, env, lifecycle }, this.#deps.clock.now());
-    return this.#begin({ ...record, snapshotId: id }, (owner) => owner.startFrom(filesId));
+    return this.#begin({ ...record, snapshotId: id }, { type, sourceId }, (owner) => owner.startFrom(filesId));
   }
 
   /**
@@ -119,7 +122,9 @@ export class SandboxService<Guest extends GuestLink> {
     reached('clone.saved');
     try {
       const made = await Promise.allSettled(
-        Array.from({ length: count }, () => this.createFrom(owner.record.accountId, snapshot, change)),
+        Array.from({ length: count }, () =>
+          this.createFrom(owner.record.accountId, snapshot, change, 'sandbox.cloned'),
+        ),
       );
       const clones = made.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
       const failed = made.find((each) => each.status === 'rejected');
@@ -180,7 +185,7 @@ export class SandboxService<Guest extends GuestLink> {
     await mapLimited(unsettled, RECOVERED_AT_ONCE, async (record) => {
       const survivor = record.incarnationId === null ? undefined : survivors.get(record.incarnationId);
       if (record.incarnationId !== null) survivors.delete(record.incarnationId);
-      await this.#own(record, true).recover(survivor);
+      await this.#own(record).recover(survivor);
     });
     // Warm ones, and those whose record says that they have ended.
     await mapLimited([...survivors.values()], RECOVERED_AT_ONCE, (vm) =>
@@ -218,9 +223,10 @@ export class SandboxService<Guest extends GuestLink> {
 
   async #begin(
     record: SandboxRecord,
+    origin: SandboxOrigin,
     start: (owner: SandboxOwner<Guest>) => Promise<void>,
   ): Promise<SandboxOwner<Guest>> {
-    const owner = this.#own(record, false);
+    const owner = this.#own(record, origin);
     try {
       await start(owner);
     } catch (error) {
@@ -244,7 +250,7 @@ export class SandboxService<Guest extends GuestLink> {
   }
 
   #ownStored(record: SandboxRecord | undefined): SandboxOwner<Guest> | undefined {
-    return record && (this.#present(record.id) ?? this.#own(record, true));
+    return record && (this.#present(record.id) ?? this.#own(record));
   }
 
   #present(id: SandboxId): SandboxOwner<Guest> | undefined {
@@ -253,9 +259,9 @@ export class SandboxService<Guest extends GuestLink> {
     return entry?.owner;
   }
 
-  #own(record: SandboxRecord, isStored: boolean): SandboxOwner<Guest> {
+  #own(record: SandboxRecord, origin?: SandboxOrigin): SandboxOwner<Guest> {
     if (this.#owners.size >= MAX_OWNERS) this.#forgetIdle();
-    const owner = new SandboxOwner(this.#deps, record, isStored);
+    const owner = new SandboxOwner(this.#deps, record, origin);
     this.#owners.set(record.id, { owner, usedAt: this.#now() });
     return owner;
   }

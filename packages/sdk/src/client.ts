@@ -1,4 +1,5 @@
 /** The client: one server, one key, its sandboxes. */
+import { Audit } from './audit.ts';
 import { Credit } from './credit.ts';
 import { Domains } from './domains.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
@@ -50,6 +51,8 @@ export class InstaVM {
   readonly domains: Domains;
   readonly keys: ApiKeys;
   readonly credit: Credit;
+  /** What was done in the account. */
+  readonly audit: Audit;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -69,6 +72,7 @@ export class InstaVM {
     this.domains = new Domains(this.#http);
     this.keys = new ApiKeys(this.#http);
     this.credit = new Credit(this.#http);
+    this.audit = new Audit(this.#http);
   }
 
   /** Closes idle connections. */

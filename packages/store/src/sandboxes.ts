@@ -17,20 +17,22 @@ import {
   type SnapshotId,
 } from '@instavm/core';
 import type { Insertable, Selectable, Transaction, Updateable } from 'kysely';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
 import { hasEntries } from './metadata-filter.ts';
 import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
 
-export function sandboxRecords(database: Database): SandboxRecords {
+export function sandboxRecords(database: Database, audit = new AuditWriter()): SandboxRecords {
   const select = () => database.selectFrom('sandboxes').selectAll();
   return {
-    insert: (record) =>
+    insert: (record, events = []) =>
       database.transaction().execute(async (transaction) => {
         await transaction.insertInto('sandboxes').values(toRow(record)).execute();
         await remember(transaction, record.id, record.incarnationId);
+        await audit.write(transaction, ...events);
       }),
-    update: (id, epoch, change) =>
+    update: (id, epoch, change, events = []) =>
       database.transaction().execute(async (transaction) => {
         const result = await transaction
           .updateTable('sandboxes')
@@ -40,6 +42,7 @@ export function sandboxRecords(database: Database): SandboxRecords {
           .executeTakeFirst();
         if (result.numUpdatedRows !== 1n) return false;
         await remember(transaction, id, change.incarnationId);
+        await audit.write(transaction, ...events);
         return true;
       }),
     async find(id) {

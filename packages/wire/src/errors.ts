@@ -43,6 +43,7 @@ const CATALOG = {
   permission_denied: { status: 403, retryable: 'no', hint: 'Use a key with the right for this.' },
   account_not_found: { status: 404, retryable: 'no', hint: 'Give the e-mail address or the id of the account.' },
   key_not_found: { status: 404, retryable: 'no', hint: 'List the keys of the account with GET /v1/api-keys/.' },
+  event_not_found: { status: 404, retryable: 'no', hint: 'List the events that are kept with GET /v1/audit/events.' },
   // egress
   egress_denied: {
     status: 403,
@@ -176,6 +177,11 @@ const CATALOG = {
     status: 503,
     retryable: 'yes',
     hint: 'The disk of the data directory is full, or another program holds the database.',
+  },
+  data_incompatible: {
+    status: 503,
+    retryable: 'no',
+    hint: 'Start the version that wrote it, or restore a backup of before (docs/guides/operations.md).',
   },
   shutting_down: { status: 503, retryable: 'yes', hint: 'The daemon is stopping; try again when it is back.' },
   internal: { status: 500, retryable: 'unknown', hint: 'The log has the request id.' },

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._audit import AsyncAudit
 from ._credit import AsyncCredit
 from ._domains import AsyncDomains
 from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
@@ -295,6 +296,8 @@ class AsyncInstaVM:
         self.domains = AsyncDomains(self._http)
         self.keys = AsyncApiKeys(self._http)
         self.credit = AsyncCredit(self._http)
+        #: What was done in the account.
+        self.audit = AsyncAudit(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -6,11 +6,13 @@ import type { SandboxId, SandboxOwner } from '@instavm/core';
 import { AttachPtyQuery, errorBody, InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { actingFor, recognize, stranger } from '../acting.ts';
 import type { Services } from '../app.ts';
 import { authenticate, type Caller, requireScope } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
 import { relayExec } from './exec.ts';
@@ -52,6 +54,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     const grant = await ptyGrant(services, request, url);
     // The contract wants a refused key to be a close code, which every client can read; a refused upgrade tells browsers nothing.
     if (grant === undefined) return accept(async (socket) => socket.close(CLOSE_UNAUTHENTICATED, 'unauthenticated'));
+    recognize(grant.caller);
     cutWith(grant.caller);
     const owner = await PTY_SCOPES[scope]?.(services, grant.caller, id);
     if (owner === undefined || !grant.allows(owner.record.id, ptyId))
@@ -103,10 +106,12 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
       if (socket.destroyed) forget();
       else socket.once('close', forget);
     };
-    dispatch(request, { accept, cutWith }).catch((error: unknown) => {
+    const requestId = requestIdOf(request);
+    const acting = stranger(requestId, addressOf(request));
+    actingFor(acting, () => dispatch(request, { accept, cutWith })).catch((error: unknown) => {
       const failure = asInstaVMError(error);
-      const requestId = crypto.randomUUID();
-      if (failure.status >= 500) app.log.error({ err: error, requestId }, failure.message);
+      actingFor(acting, () => services.audit.refused(failure, 'WebSocket'));
+      if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
       if (webSocket === undefined) refuse(socket, failure, requestId);
       else webSocket.terminate();
     });
@@ -128,7 +133,7 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
   const body = JSON.stringify(errorBody(failure, requestId));
   socket.end(
     `HTTP/1.1 ${failure.status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
-      `connection: close\r\n\r\n${body}`,
+      `${REQUEST_ID_HEADER}: ${requestId}\r\nconnection: close\r\n\r\n${body}`,
   );
 }
 

@@ -1,6 +1,6 @@
 /** The Firecracker backend on the real Firecracker and jailer. Runs in the machine that scripts/nested makes, or as root on a KVM host. */
 import { createHash } from 'node:crypto';
-import { readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type MicroVm, newIncarnationId } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -107,6 +107,29 @@ describe('what a daemon that died leaves', () => {
     expect(await backend.leftovers()).toEqual([]);
   });
 
+  it('a jail of which nothing but its cgroup is left is ended by the next daemon', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    await rm(join(backend.runDirectory, 'firecracker'), { recursive: true });
+    const next = await backend.again();
+    expect(await next.adoptSurvivors()).toEqual([]);
+    expect(await next.reapLeftovers()).toBe(1);
+    expect((await vm.exited).requested).toBe(false);
+    expect(await backend.leftovers()).toEqual([]);
+  });
+
+  it('a jail of another release, whose executable has another name, is taken over as well', async () => {
+    const binaries = { ...backend.binaries, firecracker: join(backend.scratch, 'firecracker-v1.12.0-x86_64') };
+    await copyFile(backend.binaries.firecracker, binaries.firecracker);
+    const before = await backend.again(backend.version, binaries);
+    const vm = await before.restore(await backend.template(), newIncarnationId());
+    await shell(vm, 'echo kept > /dev/shm/kept');
+    const [survivor] = await (await backend.again()).adoptSurvivors();
+    expect(survivor).toMatchObject({ incarnationId: vm.incarnationId, pid: vm.pid });
+    expect(await shell(survivor as MicroVm, 'cat /dev/shm/kept')).toBe('kept');
+    await survivor?.kill();
+    expect(await backend.leftovers()).toEqual([]);
+  });
+
   it('a jail whose files are removed under it is ended like any other', async () => {
     const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
     await rm(join(backend.runDirectory, 'firecracker', jailOf(vm)), { recursive: true });
@@ -166,6 +189,31 @@ describe('a guest that does its worst', () => {
       expect(await readlink(`/proc/${noisy.pid}/ns/pid`)).not.toBe('');
     } finally {
       await Promise.all([noisy.kill(), quiet.kill()]);
+    }
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+});
+
+describe('a guest that writes as fast as it can', () => {
+  it('is held to the rate of its disk, also by the kernel, while another one answers', async () => {
+    const megabyte = 1e6;
+    const backend = await makeBackend({ bytesPerSecond: 3 * megabyte, operationsPerSecond: 1_000 });
+    const [busy, quiet] = [
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+    ];
+    const written = 12;
+    const dd = `dd if=/dev/zero of=/root/file bs=${megabyte} count=${written} oflag=direct 2>/dev/null`;
+    try {
+      const took = shell(busy, `s=$(date +%s%N); ${dd}; echo $((($(date +%s%N) - s) / 1000000))`);
+      expect(await shell(quiet, 'echo here > /root/file; sync; cat /root/file')).toBe('here');
+      // What one second allows is there from the start.
+      expect(Number(await took)).toBeGreaterThan((written / 3 - 1) * 1000 * 0.9);
+      const ioMax = await readFile(join('/sys/fs/cgroup', PARENT_CGROUP, jailOf(busy), 'io.max'), 'utf8');
+      expect(ioMax).toMatch(/^\d+:\d+ rbps=6000000 wbps=6000000 riops=2000 wiops=2000$/m);
+    } finally {
+      await Promise.all([busy.kill(), quiet.kill()]);
     }
     expect(await backend.leftovers()).toEqual([]);
     await backend.close();

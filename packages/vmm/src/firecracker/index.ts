@@ -16,21 +16,25 @@ import {
   type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { removeIfEmpty } from '../host/cgroup.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
+import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
-import { removeIfEmpty } from './cgroup.ts';
-import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
-import { FILES, limitsOf, TEMPLATE_FORMAT } from './machine.ts';
+import { findJails, Jail, type JailSite, reapJails } from './jail.ts';
+import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate } from './template.ts';
-import { type UidRange, Uids } from './uids.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
-export { reapAllJails } from './jail.ts';
-export type { UidRange } from './uids.ts';
+export type { UidRange } from '../host/uids.ts';
+export type { DiskLimits } from './machine.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
+
+/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
+export const reapAllJails = (baseDirectory: string, parentCgroup: string): Promise<number> =>
+  reapJails(baseDirectory, parentCgroup, new Set());
 
 const CHANNEL_DEADLINE_MS = 20_000;
 
@@ -45,6 +49,8 @@ export type FirecrackerOptions = {
   readonly uids: UidRange;
   /** Relative to the mount of cgroup v2; one daemon's own. */
   readonly parentCgroup: string;
+  /** Of each disk of every microVM. */
+  readonly disk: DiskLimits;
 };
 
 export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
@@ -55,6 +61,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     binaries: options.binaries,
     baseDirectory: options.runDirectory,
     parentCgroup: options.parentCgroup,
+    disk: options.disk,
   };
   const uids = new Uids(options.uids);
   const builds = new Map<TemplateKey, Promise<Template>>();
@@ -139,9 +146,10 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     restore,
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await jailNames(site)) {
+      for (const place of await findJails(site.baseDirectory)) {
+        const { name } = place;
         const incarnationId = incarnationOf(name);
-        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, name);
+        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, place);
         const found = jail && (await adopt(jail, templatesDirectory));
         if (incarnationId === undefined || found === undefined) continue;
         owned.add(name);
@@ -152,7 +160,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapJails(jailsDirectory(site), site.parentCgroup, owned),
+    reapLeftovers: () => reapJails(site.baseDirectory, site.parentCgroup, owned),
   };
 }
 
@@ -191,6 +199,10 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
       mem_backend: { backend_type: 'File', backend_path: FILES.memory },
       resume_vm: true,
     });
+    const rate_limiter = rateLimiterOf(jail.disk);
+    for (const drive_id of ['base', 'overlay'] as const)
+      await vmm.api.patch(`/drives/${drive_id}`, { drive_id, rate_limiter });
+    await jail.limitDisk();
   } catch (cause) {
     const details = { diagnostics: await jail.diagnostics() };
     const why = cause instanceof FirecrackerFault ? cause.message : String(cause);

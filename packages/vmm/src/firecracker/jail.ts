@@ -10,15 +10,18 @@ import { chmod, chown, link, lstat, mkdir, open, readdir, readFile, rename, rm, 
 import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { copySparse } from '../host/files.ts';
-import { Cgroup, removeIfEmpty } from './cgroup.ts';
-import { FILES, type Limits } from './machine.ts';
+import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
+import { assertPlainFile, copySparse } from '../host/files.ts';
+import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const RECORD = 'vmm.json';
 const STDERR = 'stderr.log';
 const DIAGNOSTICS_BYTES = 8 * 1024;
 const JAILER_DEADLINE_MS = 30_000;
+
+/** An incarnation's with a hyphen, or a template's under way. Cgroups of other names beside them are not jails'. */
+const JAIL_NAME = /^(vm|template)-/;
 
 const JailRecord = z.object({ uid: z.number().int().positive(), templateKey: z.string() });
 export type JailRecord = z.infer<typeof JailRecord>;
@@ -30,6 +33,8 @@ export type JailSite = {
   readonly baseDirectory: string;
   /** Relative to the mount of cgroup v2. */
   readonly parentCgroup: string;
+  /** Of every microVM. */
+  readonly disk: DiskLimits;
 };
 
 export class Jail {
@@ -40,18 +45,18 @@ export class Jail {
   readonly record: JailRecord;
   readonly #site: JailSite;
 
-  private constructor(site: JailSite, name: string, record: JailRecord) {
+  private constructor(site: JailSite, { executable, name }: JailPlace, record: JailRecord) {
     this.#site = site;
     this.name = name;
     this.record = record;
-    this.directory = join(jailsDirectory(site), name);
+    this.directory = join(jailsOf(site.baseDirectory, executable), name);
     this.root = join(this.directory, 'root');
     this.cgroup = new Cgroup(site.parentCgroup, name);
   }
 
   /** Makes the directory and says whose it is, before anything runs in it. */
   static async create(site: JailSite, name: string, record: JailRecord): Promise<Jail> {
-    const jail = new Jail(site, name, record);
+    const jail = new Jail(site, { executable: basename(site.binaries.firecracker), name }, record);
     await mkdir(jail.directory, { recursive: true, mode: 0o700 });
     await mkdir(jail.root, { mode: 0o700 });
     const partial = join(jail.directory, `${RECORD}.partial`);
@@ -61,10 +66,10 @@ export class Jail {
   }
 
   /** @returns undefined when its record is missing or torn: then it never ran */
-  static async find(site: JailSite, name: string): Promise<Jail | undefined> {
-    const text = await readFile(join(jailsDirectory(site), name, RECORD), 'utf8').catch(() => '');
-    const record = parsed(text);
-    return record && new Jail(site, name, record);
+  static async find(site: JailSite, place: JailPlace): Promise<Jail | undefined> {
+    const path = join(jailsOf(site.baseDirectory, place.executable), place.name, RECORD);
+    const record = parsed(await readFile(path, 'utf8').catch(() => ''));
+    return record && new Jail(site, place, record);
   }
 
   /** Lets Firecracker read a file of ours, without a copy. The file must be on the same filesystem, and readable by all. @throws boot_failed */
@@ -131,6 +136,16 @@ export class Jail {
     });
   }
 
+  /** What the kernel lets Firecracker have of the disk, beside what it lets the guest have. */
+  async limitDisk(limits: DiskLimits = this.#site.disk): Promise<void> {
+    await this.cgroup.limitDisk(this.directory, ioMaxOf(limits));
+  }
+
+  /** What Firecracker is to let the guest have of each disk. */
+  get disk(): DiskLimits {
+    return this.#site.disk;
+  }
+
   #runJailer(limits: Limits, stderr: number, stdout: number | 'ignore'): Promise<void> {
     const { binaries, baseDirectory, parentCgroup } = this.#site;
     const id = String(this.record.uid);
@@ -183,37 +198,46 @@ export class Jail {
   }
 }
 
-export const jailsDirectory = (site: JailSite): string => join(site.baseDirectory, basename(site.binaries.firecracker));
+/** @param executable the file's name: releases may bear their version in it, and jails of the one before are where it was put */
+const jailsOf = (baseDirectory: string, executable: string): string => join(baseDirectory, executable);
 
-export const jailNames = (site: JailSite): Promise<string[]> => readdir(jailsDirectory(site)).catch(() => []);
+export type JailPlace = { readonly executable: string; readonly name: string };
+
+/** All that there are, of every executable. */
+export async function findJails(baseDirectory: string): Promise<JailPlace[]> {
+  const found: JailPlace[] = [];
+  for (const executable of await entriesOf(baseDirectory))
+    for (const name of await entriesOf(jailsOf(baseDirectory, executable))) found.push({ executable, name });
+  return found;
+}
 
 /**
- * Ends what runs in jails that nobody holds, and removes them, whole or not.
- * @param directory of jails
+ * Ends what runs in jails that nobody holds, and removes them, whole or not: also one of which nothing but the cgroup is left.
+ * @param owned names
  * @returns how many
  */
-export async function reapJails(directory: string, parentCgroup: string, owned: ReadonlySet<string>): Promise<number> {
-  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
-  for (const name of names) {
+export async function reapJails(
+  baseDirectory: string,
+  parentCgroup: string,
+  owned: ReadonlySet<string>,
+): Promise<number> {
+  const reaped = new Set<string>();
+  for (const { executable, name } of await findJails(baseDirectory)) {
+    if (owned.has(name)) continue;
     await new Cgroup(parentCgroup, name).end();
-    await rm(join(directory, name), { recursive: true, force: true });
+    await rm(join(jailsOf(baseDirectory, executable), name), { recursive: true, force: true });
+    reaped.add(name);
   }
-  return names.length;
+  for (const name of await cgroupsIn(parentCgroup)) {
+    if (!JAIL_NAME.test(name) || owned.has(name)) continue;
+    await new Cgroup(parentCgroup, name).end();
+    reaped.add(name);
+  }
+  if (owned.size === 0) removeIfEmpty(parentCgroup);
+  return reaped.size;
 }
 
-/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
-export async function reapAllJails(baseDirectory: string, parentCgroup: string): Promise<number> {
-  let reaped = 0;
-  for (const executable of await readdir(baseDirectory).catch(() => []))
-    reaped += await reapJails(join(baseDirectory, executable), parentCgroup, new Set());
-  if (reaped > 0) removeIfEmpty(parentCgroup);
-  return reaped;
-}
-
-async function assertPlainFile(path: string): Promise<void> {
-  const found = await lstat(path);
-  if (!found.isFile() || found.nlink !== 1) throw new Error(`Firecracker left something else than a file: ${path}`);
-}
+const entriesOf = (directory: string): Promise<string[]> => readdir(directory).catch(() => []);
 
 /** Of a file that may be anything: a link or a FIFO is not opened. */
 async function tail(path: string): Promise<string> {

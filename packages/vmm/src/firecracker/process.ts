@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Channel, VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { tryConnect } from '../host/sockets.ts';
-import { FirecrackerApi, FirecrackerFault } from './api.ts';
+import { FirecrackerApi, FirecrackerUnreachable } from './api.ts';
 import type { Jail } from './jail.ts';
 import { FILES, type Limits, VSOCK_PORTS } from './machine.ts';
 import { connectVsock } from './vsock.ts';
@@ -34,7 +34,8 @@ export class FirecrackerProcess {
     this.#lifeline = lifeline;
     this.api = new FirecrackerApi(async () => {
       const socket = this.#gone ? undefined : await tryConnect(jail.root, FILES.api);
-      if (socket === undefined) throw new FirecrackerFault('Firecracker does not run any more');
+      if (socket === undefined)
+        throw new FirecrackerUnreachable('Firecracker does not run any more, or its socket is gone');
       return socket;
     });
     this.exited = this.#watch();

@@ -8,7 +8,8 @@ import { flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
-import { FILES } from './machine.ts';
+import { FirecrackerUnreachable } from './api.ts';
+import { FILES, UNLIMITED } from './machine.ts';
 import { keepMemory } from './memory.ts';
 import type { FirecrackerProcess } from './process.ts';
 
@@ -57,7 +58,7 @@ function viewOf(directory: string, { templateKey, memoryMib, vcpus, storedBytes 
 /**
  * Pauses the vCPUs and stores memory, device state and disk.
  * @param then `end`: the VMM is gone afterwards. `continue`: the vCPUs run on, and the streams have ended
- * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on
+ * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on, or the VMM has ended
  */
 export async function takeSnapshot(
   vmm: FirecrackerProcess,
@@ -68,11 +69,16 @@ export async function takeSnapshot(
   const { api, jail } = vmm;
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
+  let isHeld = false;
   try {
     await api.setState('Paused');
+    isHeld = true;
+    // What is written now is what we asked for, and the guest stands still.
+    await jail.limitDisk(UNLIMITED);
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
     await api.put('/snapshot/create', { snapshot_type: 'Full', ...files });
     await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
+    await jail.limitDisk();
     if (then === 'continue') await api.setState('Resumed');
     // Now, that whoever opens them again finds a guest that answers.
     vmm.dropStreams();
@@ -100,11 +106,20 @@ export async function takeSnapshot(
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
-    // One that has ended does not go on; its end is told by `exited`.
-    await api.setState('Resumed').catch(() => {});
-    vmm.dropStreams();
+    await jail.limitDisk();
+    // Of one that could not even be asked, the guest noticed nothing.
+    if (isHeld || !(error instanceof FirecrackerUnreachable)) await goOn(vmm);
     throw failure(error);
   }
+}
+
+/** One that does not say that it goes on may stand still for ever, so it is ended: `exited` tells. */
+async function goOn(vmm: FirecrackerProcess): Promise<void> {
+  await vmm.api.setState('Resumed').catch(async () => {
+    await vmm.jail.cgroup.end();
+    await vmm.exited;
+  });
+  vmm.dropStreams();
 }
 
 function failure(error: unknown): InstaVMError {

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { constants, open, stat } from 'node:fs/promises';
+import { constants, lstat, open, stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 
@@ -12,6 +12,12 @@ import { promisify } from 'node:util';
  */
 export async function copySparse(from: string, to: string): Promise<void> {
   await promisify(execFile)('cp', ['--sparse=always', '--reflink=auto', '--no-dereference', '--', from, to]);
+}
+
+/** For what was copied or renamed out of a directory that a VMM may write to. @throws Error when it is something else */
+export async function assertPlainFile(path: string): Promise<void> {
+  const found = await lstat(path);
+  if (!found.isFile() || found.nlink !== 1) throw new Error(`a VMM left something else than a file: ${path}`);
 }
 
 /** A file's contents, or a directory's entries, are on the disk afterwards. */
