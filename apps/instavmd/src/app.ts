@@ -21,7 +21,7 @@ import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
+import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
@@ -185,6 +185,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
   );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+    reply.headers(AS_DECLARED);
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
     const caller = await callerOfRequest(services, request);
