@@ -31,8 +31,13 @@ export const completeCommand = new Command('complete')
     const typed = words[0] === '--' ? words.slice(1) : words;
     const program = command.parent ?? command;
     // A shell that completes has nowhere to say why a server does not answer, or that there is no key.
-    const known = async (kind: string, before: readonly string[]) =>
-      Promise.try(() => knownTo(clientOf(command), kind, before)).catch(() => []);
+    const known = async (kind: string, before: readonly string[]) => {
+      try {
+        return await knownTo(clientOf(command), kind, before);
+      } catch {
+        return [];
+      }
+    };
     const { values, files } = await candidates(program, typed.length > 0 ? typed : [''], known);
     for (const [value, description] of values) console.log(`${value}\t${description}`);
     const { ShellCompDirectiveDefault, ShellCompDirectiveNoFileComp, ShellCompDirectiveNoSpace } = ShellCompDirective;
