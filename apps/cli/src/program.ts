@@ -17,6 +17,7 @@ import { loginCommand } from './commands/login.ts';
 import { logsCommand } from './commands/logs.ts';
 import { lsCommand } from './commands/ls.ts';
 import { newCommand } from './commands/new.ts';
+import { quotaCommand } from './commands/quota/index.ts';
 import { resumeCommand } from './commands/resume.ts';
 import { rmCommand } from './commands/rm.ts';
 import { serveCommand } from './commands/serve.ts';
@@ -31,7 +32,7 @@ const GROUPS: Readonly<Record<string, readonly Command[]>> = {
   'Sandboxes:': [newCommand, lsCommand, rmCommand, cloneCommand, suspendCommand, resumeCommand, snapshotCommand],
   'In a sandbox:': [execCommand, shellCommand, logsCommand, cpCommand],
   'To and from a sandbox:': [egressCommand, shareCommand, domainCommand, caCommand],
-  'Account:': [loginCommand, whoamiCommand, dashboardCommand, keysCommand, creditCommand, inviteCommand],
+  'Account:': [loginCommand, whoamiCommand, dashboardCommand, keysCommand, creditCommand, quotaCommand, inviteCommand],
   'This machine:': [serveCommand, doctorCommand, completionCommand],
 };
 

@@ -5,6 +5,7 @@ import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
 import { ApiKeys } from './keys.ts';
+import { Quotas } from './quotas.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
 import { Shares } from './shares.ts';
 import { Snapshots } from './snapshots.ts';
@@ -50,6 +51,7 @@ export class InstaVM {
   readonly domains: Domains;
   readonly keys: ApiKeys;
   readonly credit: Credit;
+  readonly quotas: Quotas;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -69,6 +71,7 @@ export class InstaVM {
     this.domains = new Domains(this.#http);
     this.keys = new ApiKeys(this.#http);
     this.credit = new Credit(this.#http);
+    this.quotas = new Quotas(this.#http);
   }
 
   /** Closes idle connections. */

@@ -23,7 +23,7 @@ export const logsCommand = new Command('logs')
   )
   .action(async (id: string, name: string | undefined, { follow, json }: Options, command: Command) => {
     const sandbox = await sandboxOf(clientOf(command), id);
-    const { id: terminal, startOffset, endOffset, alive } = await terminalOf(sandbox, name);
+    const { id: terminal, startOffset, endOffset } = await terminalOf(sandbox, name);
     const pty = await sandbox.pty.attach(terminal, { offset: startOffset, readOnly: true });
     let offset = startOffset;
     if (follow || offset < endOffset) {
@@ -40,7 +40,7 @@ export const logsCommand = new Command('logs')
     if (!follow) return pty.detach();
     const { exitCode, signal } = await pty.wait();
     if (json) printJson({ exitCode, signal });
-    if (alive) process.exitCode = exitCode;
+    process.exitCode = exitCode;
   });
 
 /** Lines of a terminal end with a carriage return too, which is for terminals only. */
