@@ -4,7 +4,7 @@
  */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, link, mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { chmod, chown, link, mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { basename, join } from 'node:path';
@@ -46,6 +46,7 @@ export class Bare {
     const overlay = join(root, 'overlay.ext4');
     await run('cp', ['--sparse=always', '--reflink=auto', join(this.#template.directory, 'overlay.ext4'), overlay]);
     await chown(overlay, UID, UID);
+    await chmod(overlay, 0o600);
     await started(this.#binaries.jailer, [
       ...['--id', name, '--exec-file', this.#binaries.firecracker, '--uid', String(UID), '--gid', String(UID)],
       ...['--chroot-base-dir', this.#base, '--new-pid-ns', '--cgroup-version', '2', '--parent-cgroup', CGROUP],
@@ -103,9 +104,9 @@ async function load(socket: Socket): Promise<void> {
   const asked = request({ createConnection: () => socket, method: 'PUT', path: '/snapshot/load', headers });
   asked.end(JSON.stringify(body));
   const [answer] = await once(asked, 'response');
-  answer.resume();
-  await once(answer, 'end');
-  if (answer.statusCode !== 204) throw new Error(`the bare restore failed with status ${answer.statusCode}`);
+  let text = '';
+  for await (const piece of answer) text += piece;
+  if (answer.statusCode !== 204) throw new Error(`the bare restore failed: ${text}`);
 }
 
 /** The guest resets its connections of before; one that is too early is never answered, and the next is. */
