@@ -1,38 +1,30 @@
 /**
- * Firecracker alone, the least that a restore can cost: no jailer, no daemon, no code of ours but this. It is started where links to a
- * template's files are, and told to load them and to resume.
+ * Firecracker alone, the least that a restore can cost: no jailer, no daemon, no guest agent. It is started where links to a template's files are,
+ * and told to load them and to resume.
  */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, link, mkdtemp, rm } from 'node:fs/promises';
-import { request } from 'node:http';
+import { link, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { FIRECRACKER_FILES as FILES } from '@instavm/vmm/firecracker';
-
-const POLL_MS = 1;
-const SOCKET_DEADLINE_MS = 60_000;
+import { dial, load } from './nested/bare.ts';
 
 /**
  * @param directory for its files, on the filesystem of the template
  * @returns ms from the start of the process to the answer that the guest runs
  */
-export async function bareRestoreMs(binary: string, template: string, directory: string): Promise<number> {
+export async function bareLoadMs(binary: string, template: string, directory: string): Promise<number> {
   const own = await mkdtemp(join(directory, 'bare-'));
   try {
-    for (const file of [FILES.base, FILES.memory, FILES.deviceState]) await link(join(template, file), join(own, file));
-    await promisify(execFile)('cp', ['--sparse=always', '--reflink=auto', join(template, FILES.overlay), own]);
+    for (const file of ['base.erofs', 'memory', 'state']) await link(join(template, file), join(own, file));
+    await promisify(execFile)('cp', ['--sparse=always', '--reflink=auto', join(template, 'overlay.ext4'), own]);
     const startedAt = performance.now();
-    const child = spawn(binary, ['--api-sock', FILES.api], { cwd: own, env: {}, stdio: 'ignore' });
+    const child = spawn(binary, ['--api-sock', 'api.sock'], { cwd: own, env: {}, stdio: 'ignore' });
     const ended = once(child, 'exit');
+    const gone = new AbortController();
+    child.once('exit', () => gone.abort(new Error('Firecracker ended before it had loaded the template')));
     try {
-      await appears(join(own, FILES.api));
-      await put(join(own, FILES.api), '/snapshot/load', {
-        snapshot_path: FILES.deviceState,
-        mem_backend: { backend_type: 'File', backend_path: FILES.memory },
-        resume_vm: true,
-      });
+      await load(await dial(join(own, 'api.sock'), gone.signal));
       return performance.now() - startedAt;
     } finally {
       child.kill('SIGKILL');
@@ -41,24 +33,4 @@ export async function bareRestoreMs(binary: string, template: string, directory:
   } finally {
     await rm(own, { recursive: true, force: true });
   }
-}
-
-async function appears(path: string): Promise<void> {
-  for (const until = performance.now() + SOCKET_DEADLINE_MS; performance.now() < until; await sleep(POLL_MS)) {
-    const there = await access(path).then(
-      () => true,
-      () => false,
-    );
-    if (there) return;
-  }
-  throw new Error(`Firecracker did not open ${path}`);
-}
-
-async function put(socketPath: string, path: string, body: object): Promise<void> {
-  const asked = request({ socketPath, path, method: 'PUT', headers: { 'content-type': 'application/json' } });
-  asked.end(JSON.stringify(body));
-  const [answer] = await once(asked, 'response');
-  let text = '';
-  for await (const chunk of answer) text += chunk;
-  if (answer.statusCode !== 204) throw new Error(`Firecracker: ${answer.statusCode} ${text}`);
 }

@@ -11,7 +11,7 @@ import { defaultCacheDirectory, GUEST_AGENT_PATH, locateGuestImages } from '@ins
 import { type FirecrackerVerdict, judgeFirecracker } from '@instavm/vmm/choice';
 import { createFirecrackerVmm, UNLIMITED } from '@instavm/vmm/firecracker';
 import { InstaVM } from 'instavm';
-import { bareRestoreMs } from './bare-firecracker.ts';
+import { bareLoadMs } from './bare-firecracker.ts';
 import { createToFirstExec, type Direct, execRoundTrip, manyExecs } from './exec.ts';
 import { Clone } from './floor.ts';
 import { lifecycleRows } from './lifecycle.ts';
@@ -100,7 +100,7 @@ async function measured(subject: Subject, site: Site, progress: (what: string) =
     progress('Firecracker alone');
     rows.push(
       await overFirecracker(client, counts.creates, () =>
-        bareRestoreMs(site.binaries.firecracker, template.directory, site.directory),
+        bareLoadMs(site.binaries.firecracker, template.directory, site.directory),
       ),
     );
     progress('memory of a VMM');

@@ -16,6 +16,8 @@ export const FILES = {
   base: 'base.erofs',
   overlay: 'overlay.ext4',
   memory: 'memory',
+  /** Of a snapshot. */
+  memoryDelta: 'memory.tar',
   deviceState: 'state',
   kernel: 'vmlinux',
   initramfs: 'initramfs.cpio',
