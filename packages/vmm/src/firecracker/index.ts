@@ -33,7 +33,7 @@ import { buildTemplate, findTemplate } from './template.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 export type { UidRange } from '../host/uids.ts';
-export type { DiskLimits } from './machine.ts';
+export { type DiskLimits, UNLIMITED } from './machine.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
 
 /** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
