@@ -58,6 +58,7 @@ import type { Attempts } from './sign-in/attempts.ts';
 import { callerOfRequest } from './sign-in/browser.ts';
 import type { Pairings } from './sign-in/pairings.ts';
 import type { SignIns } from './sign-in/sign-ins.ts';
+import { traceRequests } from './tracing.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
 
 /** For browsers and command lines that sign in. */
@@ -151,6 +152,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     for (const each of [method].flat()) declared.push({ method: each, url, ...config });
   });
   answerErrors(app);
+  traceRequests(app);
   measureRequests(app, services.operations);
   const executions = new Executions();
   app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));

@@ -52,6 +52,7 @@ import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
 import { telemetry } from './telemetry.ts';
+import { untraced } from './tracing.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
 const LEAST_RESTORED_AT_ONCE = 2;
@@ -130,7 +131,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       restoredAtOnce: Math.max(LEAST_RESTORED_AT_ONCE, availableParallelism()),
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
-      clock: systemClock,
+      clock: untraced(systemClock),
       log: logger,
       usage: meter,
       spending: credit,

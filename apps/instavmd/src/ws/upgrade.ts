@@ -14,6 +14,7 @@ import type { Guest } from '../guest/guest.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
+import { served } from '../tracing.ts';
 import { relayExec } from './exec.ts';
 import { closeCode, PtyRelay } from './pty.ts';
 
@@ -79,12 +80,17 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
 
   const dispatch = async (
     request: IncomingMessage,
+    id: string,
     upgradeTo: (kind: Kind) => Pick<Upgrade, 'accept' | 'cutWith'>,
   ): Promise<void> => {
     const url = urlOf(request);
     for (const [route, kind, handler] of routes) {
       const ids = route.exec(url.pathname)?.slice(1);
-      if (ids !== undefined) return handler({ request, url, ...upgradeTo(kind) }, ...ids.map(decodeSegment));
+      if (ids === undefined) continue;
+      const attributes = { 'instavm.request_id': id };
+      return served(request.headers, `WebSocket ${kind}`, attributes, () =>
+        handler({ request, url, ...upgradeTo(kind) }, ...ids.map(decodeSegment)),
+      );
     }
     throw new InstaVMError('route_not_found', `there is no WebSocket at ${url.pathname}`);
   };
@@ -114,10 +120,10 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
       if (socket.destroyed) forget();
       else socket.once('close', forget);
     };
-    dispatch(request, (kind) => ({ accept: acceptAs(kind), cutWith })).catch((error: unknown) => {
+    const requestId = requestIdOf(request);
+    dispatch(request, requestId, (kind) => ({ accept: acceptAs(kind), cutWith })).catch((error: unknown) => {
       const failure = asInstaVMError(error);
       metrics.errors.inc({ code: failure.code });
-      const requestId = requestIdOf(request);
       if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
       if (webSocket === undefined) refuse(socket, failure, requestId);
       else webSocket.terminate();
