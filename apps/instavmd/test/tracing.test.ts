@@ -1,9 +1,20 @@
 /** Traces, as a collector gets them: what belongs together, and what is never in one. */
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { json } from 'node:stream/consumers';
+import { AgentClient, guestSpans } from '@instavm/agent-client';
+import { GUEST_AGENT_PATH } from '@instavm/images';
 import { startTestDaemon } from '@instavm/testing';
+import { context, propagation } from '@opentelemetry/api';
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
+import { W3CTraceContextPropagator } from '@opentelemetry/core';
+import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
 import { expect, it } from 'vitest';
 import { apiOf, stream } from './api.ts';
 
@@ -44,6 +55,38 @@ const attribute = (span: Span | undefined, key: string): string | number | undef
   return value?.stringValue ?? value?.intValue;
 };
 
+it('a call to the real agent has a span for the time that it was in the guest, and none where nobody traces', async () => {
+  const exporter = new InMemorySpanExporter();
+  const provider = new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter })] });
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
+  propagation.setGlobalPropagator(new W3CTraceContextPropagator());
+  const tracer = provider.getTracer('test');
+  const directory = await mkdtemp(join(tmpdir(), 'instavm-tracing-test-'));
+  const path = join(directory, 'agent');
+  const agent = spawn(GUEST_AGENT_PATH, ['--listen-unix', path], { stdio: 'ignore' });
+  await expect.poll(() => existsSync(path)).toBe(true);
+  const client = await AgentClient.open(connect(path), 10_000, [guestSpans(tracer)]);
+  await client.lifecycle.ping({});
+  expect(exporter.getFinishedSpans()).toEqual([]);
+  await tracer.startActiveSpan('asked', async (asked) => {
+    await client.lifecycle.ping({});
+    await client.pty.get({ id: 'nowhere' }).catch(() => {});
+    asked.end();
+  });
+  const spans = exporter.getFinishedSpans();
+  const names = spans.map(({ name }) => name).sort();
+  expect(names).toEqual(['agent Lifecycle/Ping', 'agent Pty/Get', 'asked', 'guest Lifecycle/Ping', 'guest Pty/Get']);
+  for (const call of ['Lifecycle/Ping', 'Pty/Get']) {
+    const [inside, outside] = ['agent', 'guest'].map((where) => spans.find(({ name }) => name === `${where} ${call}`));
+    expect(inside?.parentSpanContext?.spanId).toBe(outside?.spanContext().spanId);
+  }
+  client.close();
+  const ended = once(agent, 'exit');
+  agent.kill();
+  await ended;
+  await rm(directory, { recursive: true });
+});
+
 it('a trace goes from its caller through the daemon to the guest, with ids and without contents', async () => {
   const { url, spans, text, close } = await collector();
   const env = { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_SERVICE_NAME: 'my-instavmd', OTEL_TRACES_SAMPLER_ARG: '0' };
@@ -78,6 +121,7 @@ it('a trace goes from its caller through the daemon to the guest, with ids and w
   expect(parentOf(named('guest Lifecycle/Personalize'))).toBe('guest.personalize');
   // Behind a body, and a stream.
   expect(parentOf(named('guest Exec/Run'))).toBe('POST /execute');
+  expect(parentOf(named('agent Exec/Run'))).toBe('guest Exec/Run');
   expect(attribute(named('POST /execute'), 'instavm.sandbox_id')).toBe(id);
   expect(named('GET /v2/sandboxes/:id')?.status).toEqual({ code: 2, message: 'sandbox_not_found' });
   expect(text()).toContain('my-instavmd');
