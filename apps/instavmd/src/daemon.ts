@@ -56,6 +56,7 @@ import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
 import { telemetry } from './telemetry.ts';
+import { untraced } from './tracing.ts';
 import { both, guestNumbers } from './usage-samples/asking.ts';
 import { UsageSampler } from './usage-samples/sampler.ts';
 
@@ -91,7 +92,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     if (await createAdministrator(accounts, data.adminKeyPath)) {
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
-    const clock = nobodysTimers(systemClock);
+    const clock = untraced(nobodysTimers(systemClock));
     const keys = new ApiKeys(database, writer);
     const records = sandboxRecords(database, writer);
     const trail = auditTrail(database, writer);
