@@ -10,6 +10,7 @@ import { dashboardCommand } from './commands/dashboard.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { domainCommand } from './commands/domain/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
+import { eventsCommand } from './commands/events.ts';
 import { execCommand } from './commands/exec.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { keysCommand } from './commands/keys/index.ts';
@@ -32,7 +33,16 @@ const GROUPS: Readonly<Record<string, readonly Command[]>> = {
   'Sandboxes:': [newCommand, lsCommand, rmCommand, cloneCommand, suspendCommand, resumeCommand, snapshotCommand],
   'In a sandbox:': [execCommand, shellCommand, logsCommand, cpCommand],
   'To and from a sandbox:': [egressCommand, shareCommand, domainCommand, caCommand],
-  'Account:': [loginCommand, whoamiCommand, dashboardCommand, keysCommand, creditCommand, quotaCommand, inviteCommand],
+  'Account:': [
+    loginCommand,
+    whoamiCommand,
+    dashboardCommand,
+    keysCommand,
+    creditCommand,
+    quotaCommand,
+    inviteCommand,
+    eventsCommand,
+  ],
   'This machine:': [serveCommand, doctorCommand, completionCommand],
 };
 

@@ -15,18 +15,24 @@ import type { KeyScope, SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
+import type { z } from 'zod';
+import { type ActingRequest, actingFor, stranger } from './acting.ts';
+import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { answerError, answerErrors, refuseMalformed } from './errors.ts';
+import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
+import type { Operations } from './operations.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
+import { auditRoutes } from './routes/audit.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
@@ -38,6 +44,7 @@ import { executeRoutes } from './routes/execute.ts';
 import { fileRoutes } from './routes/files.ts';
 import { healthRoutes } from './routes/health.ts';
 import { keyRoutes } from './routes/keys.ts';
+import { measureRequests, metricsRoutes } from './routes/metrics.ts';
 import { notYetRoutes } from './routes/not-yet.ts';
 import { ptyRoutes } from './routes/ptys.ts';
 import { quotaRoutes } from './routes/quotas.ts';
@@ -55,6 +62,7 @@ import type { Attempts } from './sign-in/attempts.ts';
 import { callerOfRequest } from './sign-in/browser.ts';
 import type { Pairings } from './sign-in/pairings.ts';
 import type { SignIns } from './sign-in/sign-ins.ts';
+import type { UsageSampler } from './usage-samples/sampler.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
 
 /** For browsers and command lines that sign in. */
@@ -70,6 +78,7 @@ export type PeopleServices = {
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly audit: Audit;
   readonly keys: ApiKeys;
   readonly keyConnections: KeyConnections;
   readonly people: PeopleServices;
@@ -84,12 +93,12 @@ export type Services = {
   readonly previews: PreviewAddresses | undefined;
   readonly domains: Domains;
   readonly domainHealth: (record: DomainRecord) => Promise<DomainHealth>;
+  readonly sampler: UsageSampler;
   readonly credit: Credit;
   readonly meter: Meter;
   readonly rates: Rates;
   readonly usage: LedgerReader;
-  /** What `/healthz` tells. */
-  readonly health: () => Record<string, unknown>;
+  readonly operations: Operations;
 };
 
 export type DeclaredRoute = {
@@ -97,12 +106,20 @@ export type DeclaredRoute = {
   readonly url: string;
   readonly isPublic?: boolean;
   readonly scope?: KeyScope;
+  /** For the OpenAPI document. */
+  readonly bodies: {
+    readonly isOptional: boolean;
+    readonly form?: object | undefined;
+    readonly consumes?: readonly string[] | undefined;
+    readonly produces?: readonly string[] | undefined;
+  };
 };
 
 declare module 'fastify' {
   interface FastifyRequest {
     /** Set before any handler of a route that needs a key. */
     caller: Caller;
+    acting: ActingRequest;
   }
   interface FastifyInstance {
     /** Every route and who may use it. */
@@ -113,6 +130,8 @@ declare module 'fastify' {
     isPublic?: boolean;
     /** What the key must be for. A route that is not public and says nothing is open to nobody. */
     scope?: KeyScope;
+    /** JSON schema of a form that the handler reads itself, for the OpenAPI document. */
+    form?: object;
   }
 }
 
@@ -125,7 +144,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     loggerInstance: logger as FastifyBaseLogger,
     keepAliveTimeout: KEEP_ALIVE_MS,
     bodyLimit: MAX_BODY_BYTES,
-    genReqId: () => crypto.randomUUID(),
+    genReqId: requestIdOf,
     requestTimeout: 0,
     // Clients join a base URL with a trailing slash and a path.
     rewriteUrl: (request) => (request.url ?? '/').replace(/^\/{2,}/, '/'),
@@ -143,14 +162,30 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     else parseJson(request, body as string, done);
   });
   app.decorateRequest('caller', null as unknown as Caller);
+  app.decorateRequest('acting', null as unknown as ActingRequest);
   const declared: DeclaredRoute[] = [];
   app.decorate('declared', declared);
-  app.addHook('onRoute', ({ method, url, config }) => {
-    for (const each of [method].flat()) declared.push({ method: each, url, ...config });
+  app.addHook('onRoute', ({ method, url, config: { form, ...config } = {}, schema }) => {
+    const { body, consumes, produces } = schema ?? {};
+    const bodies = { isOptional: (body as z.ZodType | undefined)?.safeParse(undefined).success ?? false, form };
+    for (const each of [method].flat())
+      declared.push({ method: each, url, ...config, bodies: { ...bodies, consumes, produces } });
   });
   answerErrors(app);
+  measureRequests(app, services.operations);
   const executions = new Executions();
+  app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
+  app.addHook('onRequest', (request, _, done) => {
+    request.acting = stranger(request.id, request.ip);
+    actingFor(request.acting, done);
+  });
+  // The events of a body come in the context of its connection.
+  app.addHook('preValidation', (request, _, done) => actingFor(request.acting, done));
+  app.addHook('onError', async ({ routeOptions, method, acting }, _, error) =>
+    actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
+  );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+    reply.headers(AS_DECLARED);
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
     const caller = await callerOfRequest(services, request);
@@ -163,6 +198,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   await openApi(app);
   await app.register(healthRoutes(services));
+  await app.register(metricsRoutes(services));
   await app.register(documentationRoutes);
   await app.register(sessionRoutes(services));
   await app.register(executeRoutes(services, executions));
@@ -178,6 +214,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(signInRoutes(services));
   await app.register(cliAuthRoutes(services));
   await app.register(dashboardRoutes);
+  await app.register(auditRoutes(services));
   await app.register(quotaRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));

@@ -1,4 +1,7 @@
-/** The daemon's configuration: every setting, read once. Nothing else reads the environment. docs/reference/configuration.md lists the same set. */
+/**
+ * The daemon's configuration: every setting, read once, from the environment and a file (`config-sources.ts`). Nothing else reads the
+ * environment. docs/reference/configuration.md lists the same set.
+ */
 import { isIP } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +10,8 @@ import { parseCidrRule, parseDomainRule } from '@instavm/egress';
 import { defaultCacheDirectory } from '@instavm/images';
 import { isPreviewDomain } from '@instavm/preview';
 import { z } from 'zod';
+import { CONFIG_FILE, type Environment, type Given, gather, inFile } from './config-sources.ts';
+import type { ServiceManagerEnvironment } from './service-manager.ts';
 
 const LISTEN = /^(\[[0-9a-fA-F:]+\]|[^:[\]]+):(\d{1,5})$/;
 
@@ -85,6 +90,8 @@ const Dollars = (mostDollars: number) =>
     .transform((dollars) => Math.round(dollars * 1e6));
 
 export const SETTINGS = {
+  /** A file with the other settings; `--config` on the command line is the same. */
+  [CONFIG_FILE]: z.string().min(1).optional(),
   INSTAVM_DATA_DIR: z
     .string()
     .min(1)
@@ -125,14 +132,19 @@ export const SETTINGS = {
   INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'firecracker', 'qemu', 'fake']).default('auto'),
+  /** `on`: the daemon starts only where microVMs are jailed under KVM on a host that is fit for strangers' code. */
+  INSTAVM_PRODUCTION: z.enum(['off', 'on']).default('off'),
   /** Paths, or names on the search path. */
   INSTAVM_FIRECRACKER_BIN: z.string().min(1).default('firecracker'),
   INSTAVM_JAILER_BIN: z.string().min(1).default('jailer'),
-  /** Users, and groups, of jails; nothing else on the host may have them. The default is a range that systemd leaves to nobody. */
-  INSTAVM_FIRECRACKER_UIDS: Uids.prefault('1900000000-1900009999'),
+  /** Users, and groups, of microVMs where the daemon is root; nothing else on the host may have them. The default is a range that systemd leaves to nobody. */
+  INSTAVM_VMM_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+  /** Opens `/metrics` to who sends it. */
+  INSTAVM_METRICS_TOKEN: z.string().min(16, 'must be 16 characters or more').optional(),
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
+  INSTAVM_LOG_FORMAT: z.enum(['json', 'text']).default('json'),
   /** Sandboxes that may run at once in one account. */
   INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
   /** Of all that runs in one account. */
@@ -158,6 +170,9 @@ export const SETTINGS = {
   INSTAVM_RATE_EGRESS_GIB: Dollars(1_000).prefault(0.05),
   /** How often use is written down, and credit looked at. */
   INSTAVM_METER_SECONDS: z.coerce.number().min(0.1).max(60).default(10),
+  /** How long audit events are kept, and how many of one account. */
+  INSTAVM_AUDIT_DAYS: z.coerce.number().int().min(1).max(36_500).default(365),
+  INSTAVM_AUDIT_EVENTS: z.coerce.number().int().min(100).max(10_000_000).default(100_000),
   /** What becomes of running sandboxes when the daemon is asked to stop. */
   INSTAVM_ON_STOP: z.enum(['keep', 'end']).default('keep'),
   /** MicroVMs of the default size that wait for a request. */
@@ -183,12 +198,19 @@ export const SETTINGS = {
   INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_024).default(1_024),
   /** Of one sandbox, both directions together; 0: no limit. */
   INSTAVM_EGRESS_MBIT: z.coerce.number().min(0).default(0),
+  /** Of each disk of a sandbox, reads and writes together; 0: no limit. */
+  INSTAVM_DISK_MB_PER_SECOND: Amount.default(1_000),
+  INSTAVM_DISK_IOPS: Amount.default(50_000),
   /** For tests of recovery: the daemon kills itself when it reaches this step. */
   INSTAVM_CRASH_AT: z.enum(STEPS).optional(),
 } as const;
 
-/** Settings of our clients and tools, which may stand in the same environment. */
-const FOREIGN = /^INSTAVM_(API_KEY|BASE_URL|SSH_HOST|COOKBOOKS_\w+|TEST_\w+|TAPES_\w+|API_BASE|DEMO_\w+)$/;
+/** Shown to nobody. `<name>_FILE` may name a file that holds one. */
+export const SECRETS = [
+  'INSTAVM_ACME_EAB_HMAC',
+  'INSTAVM_EGRESS_PROXY',
+  'INSTAVM_METRICS_TOKEN',
+] as const satisfies (keyof typeof SETTINGS)[];
 
 export type Config = z.infer<z.ZodObject<typeof SETTINGS>> & { readonly INSTAVM_CACHE_DIR: string };
 
@@ -206,28 +228,62 @@ const NEEDS: readonly (readonly [keyof Config, keyof Config])[] = [
   ['INSTAVM_ACME_DIRECTORY', 'INSTAVM_PREVIEW_LISTEN'],
 ];
 
+/** @returns undefined where no service manager waits for news */
+export function serviceManagerOf({ NOTIFY_SOCKET, WATCHDOG_USEC }: Environment): ServiceManagerEnvironment | undefined {
+  if (NOTIFY_SOCKET === undefined || NOTIFY_SOCKET === '') return undefined;
+  const watchdogMs = Number(WATCHDOG_USEC) / 1_000;
+  return { notifySocket: NOTIFY_SOCKET, watchdogMs: watchdogMs > 0 ? watchdogMs : undefined };
+}
+
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** @throws ConfigError that names every problem at once */
-export function parseConfig(env: Readonly<Record<string, string | undefined>>): Config {
-  const own = Object.entries(env).filter(([name]) => name.startsWith('INSTAVM_') && !FOREIGN.test(name));
-  const parsed = z.strictObject(SETTINGS).safeParse(Object.fromEntries(own));
+const KNOWN = { names: Object.keys(SETTINGS), secrets: SECRETS };
+
+/**
+ * @param path of the file; undefined: as INSTAVM_CONFIG says
+ * @throws ConfigError that names every problem at once, each with where it is
+ */
+export function parseConfig(env: Environment, path?: string): Config {
+  const { given, problems } = gather(env, KNOWN, path);
+  const texts = Object.fromEntries([...given].map(([name, { text }]) => [name, text]));
+  const parsed = z.strictObject(SETTINGS).safeParse(texts);
   const lacking = parsed.success
     ? NEEDS.filter(([name, other]) => parsed.data[name] !== undefined && parsed.data[other] === undefined)
     : [];
-  // Where setup leaves the images: the same rule for both.
-  if (parsed.success && lacking.length === 0) return { ...parsed.data, INSTAVM_CACHE_DIR: defaultCacheDirectory(env) };
-  const problems = [
-    ...(parsed.error?.issues ?? []).map((issue) =>
-      issue.code === 'unrecognized_keys'
-        ? `${issue.keys.join(', ')}: no such setting`
-        : `${issue.path.join('.')}: ${issue.message}`,
-    ),
-    ...lacking.map(([name, other]) => `${name}: needs ${other}`),
+  const originOf = (name: string): string => given.get(name)?.origin ?? name;
+  const all = [
+    ...problems,
+    ...(parsed.error?.issues ?? []).map(({ path, message }) => `${originOf(path.join('.'))}: ${message}`),
+    ...lacking.map(([name, other]) => `${originOf(name)}: needs ${other}`),
   ];
-  throw new ConfigError(
-    `the configuration is not usable:\n  ${problems.join('\n  ')}\nSee docs/reference/configuration.md`,
-  );
+  if (!parsed.success || all.length > 0)
+    throw new ConfigError(
+      `the configuration is not usable:\n  ${all.join('\n  ')}\nSee docs/reference/configuration.md`,
+    );
+  // Where setup leaves the images: the same rule for both.
+  return { ...parsed.data, INSTAVM_CACHE_DIR: parsed.data.INSTAVM_CACHE_DIR ?? defaultCacheDirectory(env) };
+}
+
+/** What holds, as a file that the daemon would read, with secrets left out. @throws ConfigError */
+export function printConfig(env: Environment, path?: string): string {
+  parseConfig(env, path);
+  const { given } = gather(env, KNOWN, path);
+  const line = (name: string): string => {
+    const key = inFile(name);
+    const value = given.get(name);
+    if (value === undefined) return `# ${key}: ${defaultOf(name)}`;
+    if ((SECRETS as readonly string[]).includes(name)) return `# ${key}: (a secret)  # ${whence(value)}`;
+    return `${key}: ${JSON.stringify(value.text)}  # ${whence(value)}`;
+  };
+  const names = KNOWN.names.filter((name) => name !== CONFIG_FILE);
+  return `# What is commented out is not set; its default holds.\n${names.map(line).join('\n')}\n`;
+}
+
+const whence = ({ origin, source }: Given): string => (source === 'file' ? origin : 'environment');
+
+function defaultOf(name: string): string {
+  const { defaultValue } = SETTINGS[name as keyof typeof SETTINGS].def as { readonly defaultValue?: unknown };
+  return defaultValue === undefined ? '' : JSON.stringify(defaultValue);
 }

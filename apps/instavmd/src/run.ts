@@ -1,40 +1,23 @@
-/** Runs the daemon: reads the configuration, starts it, and stops it on SIGTERM or SIGINT. */
+/** Does what the command line asks, most often: runs the daemon. Failures that are for people are one sentence and what to do. */
 import { InstaVMError } from '@instavm/wire';
-import { pino } from 'pino';
-import { ConfigError, parseConfig } from './config.ts';
-import { startDaemon } from './daemon.ts';
-import { requestSerializer } from './log.ts';
-
-/** Ending twenty sandboxes takes about a second; what is not done by then is reaped by the next start. */
-const STOP_DEADLINE_MS = 20_000;
+import { parseCommandLine, USAGE } from './command-line.ts';
+import { ConfigError, parseConfig, printConfig } from './config.ts';
 
 try {
-  const config = parseConfig(process.env);
-  const logger = pino({ level: config.INSTAVM_LOG_LEVEL, serializers: { req: requestSerializer } });
-  const starting = startDaemon(config, logger);
-  let started = false;
-  let asked = false;
-  const stop = (signal: string): void => {
-    if (asked) process.exit(1);
-    // Nothing has been promised to anyone yet; what is being made ends with this process.
-    if (!started) process.exit(0);
-    asked = true;
-    logger.info({ signal }, 'stopping; a second signal forces it');
-    setTimeout(() => process.exit(1), STOP_DEADLINE_MS).unref();
-    starting
-      .then((daemon) => daemon.stop())
-      .then(
-        () => process.exit(0),
-        (error: unknown) => {
-          logger.error({ err: error }, 'the daemon did not stop cleanly');
-          process.exit(1);
-        },
-      );
-  };
-  process.on('SIGTERM', stop).on('SIGINT', stop);
-  const { url } = await starting;
-  started = true;
-  logger.info({ url }, `listening on ${url}`);
+  const { command, configPath } = parseCommandLine(process.argv.slice(2));
+  if (command.kind === 'help') process.stdout.write(USAGE);
+  else if (command.kind === 'config print') process.stdout.write(printConfig(process.env, configPath));
+  else {
+    const config = parseConfig(process.env, configPath);
+    const say = (sentence: string): void => console.error(`instavmd: ${sentence}`);
+    if (command.kind === 'config check') console.log('the configuration is usable');
+    else if (command.kind === 'backup')
+      await (await import('./backup/backup.ts')).backUp(config, command.destination, command, say);
+    else if (command.kind === 'restore') {
+      const to = { dataDirectory: command.dataDirectory, cacheDirectory: config.INSTAVM_CACHE_DIR };
+      await (await import('./backup/restore.ts')).restore(command.source, to, say);
+    } else await (await import('./serve.ts')).serve(config);
+  }
 } catch (error) {
   const isForPeople =
     error instanceof ConfigError || error instanceof InstaVMError || (error as Error).name === 'MissingGuestImages';

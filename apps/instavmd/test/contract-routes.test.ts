@@ -16,7 +16,6 @@ DELETE /v1/volumes/{vol}/checkpoints/{cp}
 GET DELETE /v1/volumes/{vol}/files
 POST /v1/volumes/{vol}/files/download
 POST /v1/volumes/{vol}/files/upload
-GET /v1/audit/events/{event}
 POST /v1/browser/interactions/click
 POST /v1/browser/interactions/screenshot
 POST /v1/browser/sessions/
@@ -61,8 +60,6 @@ const EMPTY_LISTS: [path: string, body: unknown][] = [
   ['/v1/volumes?refresh_usage=false', []],
   ['/v1/snapshots?type=system', []],
   ['/v1/ssh-keys', { keys: [] }],
-  ['/v1/audit/catalog', { catalog: {} }],
-  ['/v1/audit/events?limit=5', { items: [], next_cursor: null }],
   ['/v1/browser/sessions/', { sessions: [] }],
   ['/v1/recordings?limit=50&offset=0', []],
   ['/v1/tapes', []],

@@ -4,6 +4,7 @@ import { attach, discard, type Personalized, type Prepared, prepare } from './co
 import type { GuestLink } from './guest.ts';
 import { type FilesId, type IncarnationId, newIncarnationId } from './ids.ts';
 import { failure, identityOf, idsOf, type OwnerParts, PERSONALIZE_DEADLINE_MS } from './parts.ts';
+import type { ChangeMeaning } from './record-keeper.ts';
 import type { SandboxChange } from './records.ts';
 import { DEADLINES_MS } from './states.ts';
 import type { MicroVm, VmSnapshot } from './vmm.ts';
@@ -23,8 +24,13 @@ export async function create<Guest extends GuestLink>(
   const { ports, keeper } = parts;
   const { size, ttlSeconds, epoch } = keeper.record;
   const startedAt = ports.clock.now();
-  await admitted(parts, async () => {
+  await admitted(parts, () => {
     const pooled = source === undefined ? ports.pool.take(size) : undefined;
+    const from = pooled !== undefined ? 'warm' : source === undefined ? 'template' : 'snapshot';
+    return ports.telemetry.timed('sandbox.create', { sandboxId: keeper.record.id, source: from }, () => make(pooled));
+  });
+
+  async function make(pooled: Prepared<Guest> | undefined): Promise<void> {
     const id = pooled?.id ?? newIncarnationId();
     const expiresAt = new Date(startedAt.getTime() + ttlSeconds * 1000);
     const begun = {
@@ -55,18 +61,26 @@ export async function create<Guest extends GuestLink>(
     }
     const ms = ports.clock.now().getTime() - startedAt.getTime();
     ports.log.info({ ...idsOf(keeper.record), isWarm: pooled !== undefined, ms }, 'sandbox running');
-  });
+  }
 }
 
 /**
  * The same sandbox in a new incarnation, with its memory, and with what was left of its lease.
+ * @param isWoken because it is used, not because someone asked for it
  * @throws as `create`, and snapshot_damaged; it is suspended as before then
  */
-export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, savedIn: FilesId): Promise<void> {
+export async function resume<Guest extends GuestLink>(
+  parts: OwnerParts<Guest>,
+  savedIn: FilesId,
+  isWoken: boolean,
+): Promise<void> {
   const { ports, keeper } = parts;
   const { ttlSeconds, leaseLeftMs, stateReason, epoch } = keeper.record;
   const startedAt = ports.clock.now();
-  await admitted(parts, async () => {
+  const facts = { sandboxId: keeper.record.id };
+  await admitted(parts, () => ports.telemetry.timed('sandbox.resume', facts, bringBack));
+
+  async function bringBack(): Promise<void> {
     const id = newIncarnationId();
     await keeper.update({ state: 'resuming', incarnationId: id, epoch: epoch + 1, stateReason: null });
     ports.reached('resume.recorded');
@@ -79,10 +93,8 @@ export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, 
         ports.reached('resume.personalized');
         // One that was suspended because its lease ran out gets a new one.
         const leaseMs = leaseLeftMs !== null && leaseLeftMs > 0 ? leaseLeftMs : ttlSeconds * 1000;
-        await begin(parts, prepared, leaseMs, {
-          ...{ savedIn: null, savedBytes: null, leaseLeftMs: null },
-          ...{ startedAt, endedAt: null },
-        });
+        const change = { savedIn: null, savedBytes: null, leaseLeftMs: null, startedAt, endedAt: null };
+        await begin(parts, prepared, leaseMs, change, { isWoken });
         ports.reached('resume.running');
       });
     } catch (error) {
@@ -94,7 +106,7 @@ export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, 
     ports.reached('resume.released');
     const ms = ports.clock.now().getTime() - startedAt.getTime();
     ports.log.info({ ...idsOf(keeper.record), ms }, 'sandbox resumed');
-  });
+  }
 }
 
 /** The same incarnation, found running by a new daemon; it is failed when its guest does not answer. */
@@ -141,7 +153,8 @@ function restored<Guest extends GuestLink>(
 ): Promise<Personalized<Guest>> {
   const { ports, keeper } = parts;
   return ports.inTurn(async () => {
-    const from = source ?? (await ports.templates.get(keeper.record.size));
+    const from =
+      source ?? (await ports.telemetry.timed('template.get', {}, () => ports.templates.get(keeper.record.size)));
     const reached = (): void => ports.reached('create.restored');
     return personalize(parts, await prepare(ports, from, id, DEADLINES_MS.creating, reached));
   });
@@ -156,7 +169,9 @@ async function personalize<Guest extends GuestLink>(
   const network = ports.egress.serve(id, egress, () => prepared.vm.connect('egress'));
   prepared.cleanup.push(() => network.close());
   try {
-    const identified = prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS);
+    const identified = ports.telemetry.timed('guest.personalize', { sandboxId: id }, () =>
+      prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS),
+    );
     // The first command finds a network. Without one the sandbox is of use all the same.
     await Promise.all([identified, network.ready(NETWORK_DEADLINE_MS)]);
     return { ...prepared, network };
@@ -171,10 +186,11 @@ async function begin<Guest extends GuestLink>(
   prepared: Personalized<Guest>,
   leaseMs: number,
   change: SandboxChange,
+  meaning: ChangeMeaning = {},
 ): Promise<void> {
   const expiresAt = new Date(ports.clock.now().getTime() + leaseMs);
   try {
-    await keeper.update({ ...change, state: 'running', expiresAt });
+    await keeper.update({ ...change, state: 'running', expiresAt }, meaning);
   } catch (error) {
     await discard(ports.log, prepared);
     throw error;

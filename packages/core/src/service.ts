@@ -2,17 +2,20 @@
 import { InstaVMError } from '@instavm/wire';
 import pLimit from 'p-limit';
 import { Admission, type AdmissionLimits, type Alive, type HostResources } from './admission.ts';
+import type { SandboxOrigin } from './audit/sandbox-events.ts';
 import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
 import type { Quotas } from './quotas.ts';
+import type { SandboxPage } from './records.ts';
 import { type LifecyclePolicy, type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
 import { SavedStates } from './saved-states.ts';
 import type { SnapshotFiles, SnapshotRecord, SnapshotRecords } from './snapshot.ts';
 import { Snapshots } from './snapshots.ts';
 import { HOLDING_STATES } from './states.ts';
 import type { StepObserver } from './steps.ts';
+import { noTelemetry, type Telemetry } from './telemetry.ts';
 import type { MachineSize } from './vmm.ts';
 import { WarmPool } from './warm-pool.ts';
 
@@ -33,7 +36,7 @@ const POOL_HEADROOM_MIB = 512;
 
 export type ServiceDependencies<Guest extends GuestLink> = Omit<
   OwnerDependencies<Guest>,
-  'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
+  'telemetry' | 'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
 > & {
   readonly snapshots: SnapshotRecords;
   readonly files: SnapshotFiles;
@@ -43,6 +46,7 @@ export type ServiceDependencies<Guest extends GuestLink> = Omit<
   readonly restoredAtOnce: number;
   readonly warmPool: { readonly size: MachineSize; readonly depth: number };
   readonly reached?: StepObserver;
+  readonly telemetry?: Telemetry;
 };
 
 export type Recovered = { readonly unsettled: number; readonly reaped: number; readonly swept: number };
@@ -56,7 +60,8 @@ export class SandboxService<Guest extends GuestLink> {
   readonly #owners = new Map<SandboxId, { readonly owner: SandboxOwner<Guest>; usedAt: number }>();
 
   constructor(deps: ServiceDependencies<Guest>) {
-    const { snapshots, files, host, limits, restoredAtOnce, warmPool, reached = () => {}, ...ports } = deps;
+    const { snapshots, files, host, limits, restoredAtOnce, warmPool, reached = () => {}, ...given } = deps;
+    const ports = { ...given, telemetry: given.telemetry ?? noTelemetry };
     const states = new SavedStates(ports.vmm, files, snapshots);
     this.#admission = new Admission(host, limits, (accountId) => this.#aliveOf(accountId));
     const hasRoom = (): boolean => this.#admission.hasMemoryFor(POOL_HEADROOM_MIB);
@@ -81,9 +86,16 @@ export class SandboxService<Guest extends GuestLink> {
     return this.#pool.depth;
   }
 
+  /** MicroVMs that are being restored, and that wait for their turn. */
+  get restores(): { readonly active: number; readonly waiting: number } {
+    const { activeCount: active, pendingCount: waiting } = this.#deps.inTurn;
+    return { active, waiting };
+  }
+
   /** Records a sandbox and starts it. @throws shutting_down, quota_exceeded, boot_failed, capacity_unavailable */
   create(wanted: NewSandbox): Promise<SandboxOwner<Guest>> {
-    return this.#begin(recordOf(wanted, this.#deps.clock.now()), (owner) => owner.start());
+    const record = recordOf(wanted, this.#deps.clock.now());
+    return this.#begin(record, { type: 'sandbox.created' }, (owner) => owner.start());
   }
 
   /**
@@ -92,14 +104,15 @@ export class SandboxService<Guest extends GuestLink> {
    */
   createFrom(
     accountId: AccountId,
-    { id, spec, filesId }: SnapshotRecord,
+    { id, spec, filesId, sandboxId: sourceId }: SnapshotRecord,
     change: SpecChange,
+    type: 'sandbox.restored' | 'sandbox.cloned' = 'sandbox.restored',
   ): Promise<SandboxOwner<Guest>> {
     const env = { ...spec.env, ...change.env };
     // A snapshot that was to be kept of its source is not one of every copy.
     const lifecycle = { ...spec.lifecycle, snapshotOnExpiry: null, ...change.lifecycle };
     const record = recordOf({ accountId, ...spec, ...change, env, lifecycle }, this.#deps.clock.now());
-    return this.#begin({ ...record, snapshotId: id }, (owner) => owner.startFrom(filesId));
+    return this.#begin({ ...record, snapshotId: id }, { type, sourceId }, (owner) => owner.startFrom(filesId));
   }
 
   /**
@@ -119,7 +132,9 @@ export class SandboxService<Guest extends GuestLink> {
     reached('clone.saved');
     try {
       const made = await Promise.allSettled(
-        Array.from({ length: count }, () => this.createFrom(owner.record.accountId, snapshot, change)),
+        Array.from({ length: count }, () =>
+          this.createFrom(owner.record.accountId, snapshot, change, 'sandbox.cloned'),
+        ),
       );
       const clones = made.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
       const failed = made.find((each) => each.status === 'rejected');
@@ -148,9 +163,9 @@ export class SandboxService<Guest extends GuestLink> {
     return this.get(accountId, record.id);
   }
 
-  /** Newest first; `alive` leaves out those without a microVM. */
-  list(accountId: AccountId, limit: number, alive = false): Promise<SandboxRecord[]> {
-    return this.#deps.records.list(accountId, limit, alive);
+  /** Newest first. */
+  list(accountId: AccountId, page: SandboxPage): Promise<SandboxRecord[]> {
+    return this.#deps.records.list(accountId, page);
   }
 
   /** Suspends what runs of an account. What cannot be now is logged, and runs on. */
@@ -180,7 +195,7 @@ export class SandboxService<Guest extends GuestLink> {
     await mapLimited(unsettled, RECOVERED_AT_ONCE, async (record) => {
       const survivor = record.incarnationId === null ? undefined : survivors.get(record.incarnationId);
       if (record.incarnationId !== null) survivors.delete(record.incarnationId);
-      await this.#own(record, true).recover(survivor);
+      await this.#own(record).recover(survivor);
     });
     // Warm ones, and those whose record says that they have ended.
     await mapLimited([...survivors.values()], RECOVERED_AT_ONCE, (vm) =>
@@ -218,9 +233,10 @@ export class SandboxService<Guest extends GuestLink> {
 
   async #begin(
     record: SandboxRecord,
+    origin: SandboxOrigin,
     start: (owner: SandboxOwner<Guest>) => Promise<void>,
   ): Promise<SandboxOwner<Guest>> {
-    const owner = this.#own(record, false);
+    const owner = this.#own(record, origin);
     try {
       await start(owner);
     } catch (error) {
@@ -250,7 +266,7 @@ export class SandboxService<Guest extends GuestLink> {
   }
 
   #ownStored(record: SandboxRecord | undefined): SandboxOwner<Guest> | undefined {
-    return record && (this.#present(record.id) ?? this.#own(record, true));
+    return record && (this.#present(record.id) ?? this.#own(record));
   }
 
   #present(id: SandboxId): SandboxOwner<Guest> | undefined {
@@ -259,9 +275,9 @@ export class SandboxService<Guest extends GuestLink> {
     return entry?.owner;
   }
 
-  #own(record: SandboxRecord, isStored: boolean): SandboxOwner<Guest> {
+  #own(record: SandboxRecord, origin?: SandboxOrigin): SandboxOwner<Guest> {
     if (this.#owners.size >= MAX_OWNERS) this.#forgetIdle();
-    const owner = new SandboxOwner(this.#deps, record, isStored);
+    const owner = new SandboxOwner(this.#deps, record, origin);
     this.#owners.set(record.id, { owner, usedAt: this.#now() });
     return owner;
   }

@@ -1,4 +1,5 @@
 /** The client: one server, one key, its sandboxes. */
+import { Audit } from './audit.ts';
 import { Credit } from './credit.ts';
 import { Domains } from './domains.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
@@ -51,6 +52,8 @@ export class InstaVM {
   readonly domains: Domains;
   readonly keys: ApiKeys;
   readonly credit: Credit;
+  /** What was done in the account. */
+  readonly audit: Audit;
   readonly quotas: Quotas;
   readonly baseUrl: string;
   readonly #http: HttpClient;
@@ -71,6 +74,7 @@ export class InstaVM {
     this.domains = new Domains(this.#http);
     this.keys = new ApiKeys(this.#http);
     this.credit = new Credit(this.#http);
+    this.audit = new Audit(this.#http);
     this.quotas = new Quotas(this.#http);
   }
 
@@ -118,11 +122,16 @@ export class Sandboxes {
     return new Sandbox(this.#http, id);
   }
 
-  /** Newest first. */
-  async list(): Promise<SandboxInfo[]> {
+  /**
+   * Newest first.
+   * @param page.limit 1 to 1000, by default 1000
+   * @param page.before the id of a sandbox: those that come after it
+   */
+  async list(page: { readonly limit?: number; readonly before?: string } = {}): Promise<SandboxInfo[]> {
     const { sandboxes } = await this.#http.json<{ sandboxes: Parameters<typeof sandboxInfo>[0][] }>({
       method: 'GET',
       path: '/v2/sandboxes',
+      query: page,
     });
     return sandboxes.map(sandboxInfo);
   }

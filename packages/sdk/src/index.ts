@@ -1,3 +1,4 @@
+export type { Audit, AuditEvent, AuditFilter, AuditPage, AuditStatus } from './audit.ts';
 export { type ClientOptions, type CreateOptions, DEFAULT_BASE_URL, InstaVM, type Sandboxes } from './client.ts';
 export type { Charge, Credit, CreditBalance, CreditPeriod, Rates, Usage, UsageByDay } from './credit.ts';
 export type { DomainHealth, DomainInfo, Domains } from './domains.ts';

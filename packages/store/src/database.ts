@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
 import { InstaVMError } from '@instavm/wire';
-import { Kysely, type SqliteDatabase, SqliteDialect } from 'kysely';
+import { Kysely, type SqliteDatabase, SqliteDialect, sql } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import { MIGRATIONS } from './migrations.ts';
 import type { Tables } from './schema.ts';
@@ -18,7 +18,7 @@ export type Database = Kysely<Tables>;
 /**
  * @param path a file, or `:memory:`
  * @param migrations fewer than all only to make a database of before
- * @throws when a migration fails; the file is then as it was
+ * @throws data_incompatible for a database of a newer version; when a migration fails. The file is then as it was
  */
 export async function openDatabase(path: string, migrations = MIGRATIONS): Promise<Database> {
   if (path !== ':memory:') mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
@@ -28,6 +28,12 @@ export async function openDatabase(path: string, migrations = MIGRATIONS): Promi
     `PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON`,
   );
   const database = new Kysely<Tables>({ dialect: new SqliteDialect({ database: adapted(sqlite) }) });
+  try {
+    refuseNewer(sqlite, Object.keys(migrations), path);
+  } catch (error) {
+    await database.destroy();
+    throw error;
+  }
   const migrator = new Migrator({ db: database, provider: { getMigrations: async () => migrations } });
   const { error } = await migrator.migrateToLatest();
   if (error !== undefined) {
@@ -35,6 +41,21 @@ export async function openDatabase(path: string, migrations = MIGRATIONS): Promi
     throw error;
   }
   return database;
+}
+
+/** @returns the last migration that was applied. @throws store_unavailable, when it cannot be asked */
+export async function schemaOf(database: Database): Promise<string> {
+  const { rows } = await sql<{ name: string }>`select max(name) as name from kysely_migration`.execute(database);
+  return rows[0]?.name ?? '';
+}
+
+/** Migrations go forward only, so what a newer version has made of the tables is not undone here. @throws data_incompatible */
+export function refuseNewer(sqlite: DatabaseSync, known: readonly string[], path: string): void {
+  const hasAny = sqlite.prepare("select 1 from sqlite_master where name = 'kysely_migration'").get() !== undefined;
+  const applied = hasAny ? sqlite.prepare('select name from kysely_migration order by name').all() : [];
+  const unknown = applied.map(({ name }) => String(name)).filter((name) => !known.includes(name));
+  if (unknown.length === 0) return;
+  throw new InstaVMError('data_incompatible', `the database ${path} is of a newer version (${unknown.join(', ')})`);
 }
 
 /** `node:sqlite` in the shape that Kysely's dialect expects. */

@@ -1,5 +1,6 @@
 """Client of an InstaVM server. `instavm.integrations.openai_agents` is its provider for the OpenAI Agents SDK."""
 
+from ._audit import AsyncAudit, AuditActor, AuditEvent, AuditPage
 from ._client import (
     DEFAULT_BASE_URL,
     AsyncInstaVM,
@@ -19,7 +20,7 @@ from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
 from ._quotas import AccountQuotas, AsyncQuotas, QuotaLimits, QuotaUse
 from ._shares import AsyncShares, PreviewAuthority, Share, ShareLink
-from ._sync import ApiKeys, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Quotas, Sandbox, Shares
+from ._sync import ApiKeys, Audit, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Quotas, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ApiKey",
     "ApiKeys",
     "AsyncApiKeys",
+    "AsyncAudit",
     "AsyncCredit",
     "AsyncDomains",
     "AsyncExec",
@@ -38,6 +40,10 @@ __all__ = [
     "AsyncQuotas",
     "AsyncSandbox",
     "AsyncShares",
+    "Audit",
+    "AuditActor",
+    "AuditEvent",
+    "AuditPage",
     "ChangeEvent",
     "Charge",
     "Command",

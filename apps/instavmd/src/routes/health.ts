@@ -1,12 +1,15 @@
-/** Readiness: a 200 here means that sandboxes can be made. */
+/** Whether the daemon lives, and whether it can do its work: for anyone, without a key. */
 import type { FastifyPluginAsync } from 'fastify';
 import type { Services } from '../app.ts';
 
 export const healthRoutes =
-  (services: Services): FastifyPluginAsync =>
+  ({ operations }: Pick<Services, 'operations'>): FastifyPluginAsync =>
   async (app) => {
-    app.get('/healthz', { config: { isPublic: true }, schema: { hide: true } }, async () => ({
-      status: 'ok',
-      ...services.health(),
+    const open = { config: { isPublic: true }, schema: { hide: true } };
+    app.get('/healthz', open, async () => ({ status: 'ok', ...operations.health() }));
+    // A refusal is not logged as an error each time: whoever asks is told, and asks again.
+    app.get('/readyz', { ...open, logLevel: 'silent' }, async () => ({
+      status: 'ready',
+      parts: await operations.readiness.check(),
     }));
   };

@@ -7,8 +7,6 @@ import type { FastifyPluginAsync } from 'fastify';
 import { PUBLIC, READ } from '../auth.ts';
 
 const EMPTY_LISTS: Readonly<Record<string, unknown>> = {
-  '/v1/audit/catalog': { catalog: {} },
-  '/v1/audit/events': { items: [], next_cursor: null },
   '/v1/browser/sessions/': { sessions: [] },
   '/v1/recordings': [],
   '/v1/ssh-keys': { keys: [] },
@@ -28,7 +26,6 @@ const PUBLIC_LISTS = new Set(['/v1/templates']);
 const PUBLIC_REFUSALS = new Set(['/v1/templates/*']);
 
 const UNAVAILABLE: readonly string[] = [
-  '/v1/audit/events/*',
   '/v1/browser/*',
   '/v1/computeruse/*',
   '/v1/recordings/*',

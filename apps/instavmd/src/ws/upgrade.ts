@@ -6,11 +6,13 @@ import type { SandboxId, SandboxOwner } from '@instavm/core';
 import { AttachPtyQuery, errorBody, InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { actingFor, recognize, stranger } from '../acting.ts';
 import type { Services } from '../app.ts';
 import { authenticate, type Caller, requireScope } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
 import { relayExec } from './exec.ts';
@@ -32,9 +34,12 @@ type Upgrade = {
   /** Ends it when the right of the caller ends. */
   cutWith(caller: Caller): void;
 };
+/** What a WebSocket carries. */
+type Kind = 'exec' | 'pty';
 type Handler = (upgrade: Upgrade, ...ids: string[]) => Promise<void>;
 
 export function serveWebSockets(app: FastifyInstance, services: Services): void {
+  const { metrics } = services.operations;
   const server = new WebSocketServer({ noServer: true, maxPayload: MAX_FRAME_BYTES, perMessageDeflate: false });
 
   const exec: Handler = async ({ request, accept, cutWith }, id = '') => {
@@ -52,6 +57,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     const grant = await ptyGrant(services, request, url);
     // The contract wants a refused key to be a close code, which every client can read; a refused upgrade tells browsers nothing.
     if (grant === undefined) return accept(async (socket) => socket.close(CLOSE_UNAUTHENTICATED, 'unauthenticated'));
+    recognize(grant.caller);
     cutWith(grant.caller);
     const owner = await PTY_SCOPES[scope]?.(services, grant.caller, id);
     if (owner === undefined || !grant.allows(owner.record.id, ptyId))
@@ -68,16 +74,19 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     await accept((socket) => relay.serve(socket));
   };
 
-  const routes: readonly (readonly [RegExp, Handler])[] = [
-    [/^\/v2\/sandboxes\/([^/]+)\/exec$/, exec],
-    [/^\/v1\/(sessions|vms)\/([^/]+)\/pty\/([^/]+)\/connect$/, pty],
+  const routes: readonly (readonly [RegExp, Kind, Handler])[] = [
+    [/^\/v2\/sandboxes\/([^/]+)\/exec$/, 'exec', exec],
+    [/^\/v1\/(sessions|vms)\/([^/]+)\/pty\/([^/]+)\/connect$/, 'pty', pty],
   ];
 
-  const dispatch = async (request: IncomingMessage, upgrade: Pick<Upgrade, 'accept' | 'cutWith'>): Promise<void> => {
+  const dispatch = async (
+    request: IncomingMessage,
+    upgradeTo: (kind: Kind) => Pick<Upgrade, 'accept' | 'cutWith'>,
+  ): Promise<void> => {
     const url = urlOf(request);
-    for (const [route, handler] of routes) {
+    for (const [route, kind, handler] of routes) {
       const ids = route.exec(url.pathname)?.slice(1);
-      if (ids !== undefined) return handler({ request, url, ...upgrade }, ...ids.map(decodeSegment));
+      if (ids !== undefined) return handler({ request, url, ...upgradeTo(kind) }, ...ids.map(decodeSegment));
     }
     throw new InstaVMError('route_not_found', `there is no WebSocket at ${url.pathname}`);
   };
@@ -86,13 +95,17 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     socket.on('error', () => socket.destroy());
     if (socket instanceof Socket) socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
     let webSocket: WebSocket | undefined;
-    const accept: Upgrade['accept'] = (serve) =>
-      new Promise((resolve, reject) => {
-        server.handleUpgrade(request, socket, head, (accepted) => {
-          webSocket = accepted;
-          serve(accepted).then(resolve, reject);
+    const acceptAs =
+      (kind: Kind): Upgrade['accept'] =>
+      (serve) =>
+        new Promise((resolve, reject) => {
+          server.handleUpgrade(request, socket, head, (accepted) => {
+            webSocket = accepted;
+            metrics.webSockets.inc({ kind });
+            accepted.once('close', () => metrics.webSockets.dec({ kind }));
+            serve(accepted).then(resolve, reject);
+          });
         });
-      });
     const cut = (): void => {
       if (webSocket === undefined) return void socket.destroy();
       webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key is no longer valid');
@@ -103,13 +116,18 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
       if (socket.destroyed) forget();
       else socket.once('close', forget);
     };
-    dispatch(request, { accept, cutWith }).catch((error: unknown) => {
-      const failure = asInstaVMError(error);
-      const requestId = crypto.randomUUID();
-      if (failure.status >= 500) app.log.error({ err: error, requestId }, failure.message);
-      if (webSocket === undefined) refuse(socket, failure, requestId);
-      else webSocket.terminate();
-    });
+    const requestId = requestIdOf(request);
+    const acting = stranger(requestId, addressOf(request));
+    actingFor(acting, () => dispatch(request, (kind) => ({ accept: acceptAs(kind), cutWith }))).catch(
+      (error: unknown) => {
+        const failure = asInstaVMError(error);
+        metrics.errors.inc({ code: failure.code });
+        actingFor(acting, () => services.audit.refused(failure, 'WebSocket'));
+        if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
+        if (webSocket === undefined) refuse(socket, failure, requestId);
+        else webSocket.terminate();
+      },
+    );
   });
   app.addHook('preClose', async () => {
     for (const client of server.clients) client.close(1001, 'the daemon is stopping');
@@ -128,7 +146,7 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
   const body = JSON.stringify(errorBody(failure, requestId));
   socket.end(
     `HTTP/1.1 ${failure.status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
-      `connection: close\r\n\r\n${body}`,
+      `${REQUEST_ID_HEADER}: ${requestId}\r\nconnection: close\r\n\r\n${body}`,
   );
 }
 
