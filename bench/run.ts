@@ -5,6 +5,7 @@ import { InstaVM } from 'instavm';
 import { egressRows } from './egress.ts';
 import { Floor } from './floor.ts';
 import { lifecycleRows } from './lifecycle.ts';
+import { listRows } from './lists.ts';
 import { meteringRows } from './metering.ts';
 import { previewRows } from './previews.ts';
 import { ptyRows } from './pty.ts';
@@ -36,6 +37,8 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     rows.push(...(await egressRows(floor)));
     progress('counting and keys');
     rows.push(...(await meteringRows()));
+    progress('lists');
+    rows.push(...(await listRows()));
     progress('previews');
     rows.push(...(await previewRows(floor)));
     progress('upload and download');

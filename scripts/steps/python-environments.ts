@@ -12,7 +12,15 @@ const TEST_TOOLS = ['pytest>=8,<10', 'pytest-asyncio>=1,<2'];
 
 /** pip's arguments for each environment. `-e` so that edits of the package need no installation. */
 export const PYTHON_ENVIRONMENTS = {
-  current: ['-e', './python[agents]', 'openai-agents==0.24.*', 'ruff==0.17.6', 'pyte==0.8.2', ...TEST_TOOLS],
+  current: [
+    '-e',
+    './python[agents]',
+    'openai-agents==0.24.*',
+    'ruff==0.17.6',
+    'pyte==0.8.2',
+    'schemathesis==4.32.5',
+    ...TEST_TOOLS,
+  ],
   'agents-0.14.1': ['-e', './python[agents]', 'openai-agents==0.14.1', 'openai<2.45', ...TEST_TOOLS],
   official: ['instavm==0.26.1', 'openai-agents==0.14.1', 'openai<2.45', ...TEST_TOOLS],
 } as const satisfies Record<string, readonly string[]>;

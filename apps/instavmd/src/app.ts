@@ -15,6 +15,7 @@ import type { KeyScope, SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
+import type { z } from 'zod';
 import { type ActingRequest, actingFor, stranger } from './acting.ts';
 import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
@@ -111,6 +112,13 @@ export type DeclaredRoute = {
   readonly url: string;
   readonly isPublic?: boolean;
   readonly scope?: KeyScope;
+  /** For the OpenAPI document. */
+  readonly bodies: {
+    readonly isOptional: boolean;
+    readonly form?: object | undefined;
+    readonly consumes?: readonly string[] | undefined;
+    readonly produces?: readonly string[] | undefined;
+  };
 };
 
 declare module 'fastify' {
@@ -128,6 +136,8 @@ declare module 'fastify' {
     isPublic?: boolean;
     /** What the key must be for. A route that is not public and says nothing is open to nobody. */
     scope?: KeyScope;
+    /** JSON schema of a form that the handler reads itself, for the OpenAPI document. */
+    form?: object;
   }
 }
 
@@ -161,8 +171,11 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   app.decorateRequest('acting', null as unknown as ActingRequest);
   const declared: DeclaredRoute[] = [];
   app.decorate('declared', declared);
-  app.addHook('onRoute', ({ method, url, config }) => {
-    for (const each of [method].flat()) declared.push({ method: each, url, ...config });
+  app.addHook('onRoute', ({ method, url, config: { form, ...config } = {}, schema }) => {
+    const { body, consumes, produces } = schema ?? {};
+    const bodies = { isOptional: (body as z.ZodType | undefined)?.safeParse(undefined).success ?? false, form };
+    for (const each of [method].flat())
+      declared.push({ method: each, url, ...config, bodies: { ...bodies, consumes, produces } });
   });
   answerErrors(app);
   const executions = new Executions();

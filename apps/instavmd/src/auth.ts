@@ -98,7 +98,7 @@ export function ownMetadata<T extends Readonly<Record<string, unknown>>>(
 }
 
 /** Whether metadata has all entries that are wanted. */
-export function matches(
+function matches(
   metadata: Readonly<Record<string, unknown>>,
   wanted: Readonly<Record<string, unknown>> | null | undefined,
 ): boolean {

@@ -132,6 +132,8 @@ export const SETTINGS = {
   INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'firecracker', 'qemu', 'fake']).default('auto'),
+  /** `on`: the daemon starts only where microVMs are jailed under KVM on a host that is fit for strangers' code. */
+  INSTAVM_PRODUCTION: z.enum(['off', 'on']).default('off'),
   /** Paths, or names on the search path. */
   INSTAVM_FIRECRACKER_BIN: z.string().min(1).default('firecracker'),
   INSTAVM_JAILER_BIN: z.string().min(1).default('jailer'),
@@ -194,7 +196,7 @@ export const SETTINGS = {
   INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_024).default(1_024),
   /** Of one sandbox, both directions together; 0: no limit. */
   INSTAVM_EGRESS_MBIT: z.coerce.number().min(0).default(0),
-  /** Of each disk of a sandbox under Firecracker, reads and writes together; 0: no limit. */
+  /** Of each disk of a sandbox, reads and writes together; 0: no limit. */
   INSTAVM_DISK_MB_PER_SECOND: Amount.default(1_000),
   INSTAVM_DISK_IOPS: Amount.default(50_000),
   /** For tests of recovery: the daemon kills itself when it reaches this step. */

@@ -164,7 +164,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
     const domainsKept = domainRecords(database, writer);
-    const previewParts = { metrics, shares, sandboxes, keys, domains: domainsKept };
+    const keyConnections = new KeyConnections();
+    cleanup.push(() => keyConnections.stop());
+    const previewParts = { metrics, keyConnections, shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
     const certificates = domainCertificates(previews, config.INSTAVM_PREVIEW_CERT);
@@ -179,8 +181,6 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     });
     cleanup.push(() => domains.close());
     const domainHealth = domainHealthOf(previews, config.INSTAVM_PREVIEW_LISTEN, certificates);
-    const keyConnections = new KeyConnections();
-    cleanup.push(() => keyConnections.stop());
     const publicUrl = config.INSTAVM_PUBLIC_URL;
     const people = {
       signIns: new SignIns(accounts, { database, secret: signInSecret(data.signInSecretPath), publicUrl }),

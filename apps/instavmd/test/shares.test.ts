@@ -58,6 +58,7 @@ beforeEach(async () => {
   shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
   targets = previewTargets({
     metrics: { count: () => {} },
+    keyConnections: { hold: () => () => {} },
     ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
     sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
   });
@@ -405,6 +406,7 @@ describe('shares as the preview proxy sees them', () => {
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
     targets = previewTargets({
       metrics: { count: () => {} },
+      keyConnections: { hold: () => () => {} },
       shares,
       sandboxes,
       keys: new ApiKeys(database),
@@ -446,11 +448,11 @@ describe('shares as the preview proxy sees them', () => {
     await accounts.createWithKey('c@d', 'C', 'first', (given) => {
       stranger = given;
     });
-    expect(await targets.mayOpen(key, found)).toBe(true);
+    expect(await targets.mayOpen(key, found)).toBeTypeOf('function');
     for (const wrong of [stranger, '', 'x', `${key}x`, 'x'.repeat(10_000)])
-      expect(await targets.mayOpen(wrong, found)).toBe(false);
+      expect(await targets.mayOpen(wrong, found)).toBeUndefined();
     await shares.revoke(account.id, id);
-    expect(await targets.mayOpen(key, found)).toBe(false);
+    expect(await targets.mayOpen(key, found)).toBeUndefined();
   });
 
   it('wake a suspended sandbox, connect to its port, and hold it as used until the stream is closed', async () => {

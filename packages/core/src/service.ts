@@ -7,6 +7,7 @@ import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
+import type { SandboxPage } from './records.ts';
 import { type LifecyclePolicy, type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
 import { SavedStates } from './saved-states.ts';
 import type { SnapshotFiles, SnapshotRecord, SnapshotRecords } from './snapshot.ts';
@@ -152,9 +153,9 @@ export class SandboxService<Guest extends GuestLink> {
     return this.get(accountId, record.id);
   }
 
-  /** Newest first; `alive` leaves out those without a microVM. */
-  list(accountId: AccountId, limit: number, alive = false): Promise<SandboxRecord[]> {
-    return this.#deps.records.list(accountId, limit, alive);
+  /** Newest first. */
+  list(accountId: AccountId, page: SandboxPage): Promise<SandboxRecord[]> {
+    return this.#deps.records.list(accountId, page);
   }
 
   /** Suspends what runs of an account. What cannot be now is logged, and runs on. */

@@ -9,6 +9,7 @@ import { type AccountId, newFilesId, newSnapshotId, type SnapshotId } from './id
 import type { LifecycleLog } from './log.ts';
 import type { SandboxOwner } from './owner.ts';
 import { type QuotaSource, requireQuota } from './quotas.ts';
+import type { Entries } from './records.ts';
 import { specOf } from './sandbox.ts';
 import type { SavedStates } from './saved-states.ts';
 import type { SnapshotRecord, SnapshotRecords } from './snapshot.ts';
@@ -68,8 +69,8 @@ export class Snapshots<Guest extends GuestLink> {
   }
 
   /** Newest first. */
-  list(accountId: AccountId, limit: number): Promise<SnapshotRecord[]> {
-    return this.#ports.snapshots.list(accountId, limit);
+  list(accountId: AccountId, limit: number, metadata?: readonly Entries[]): Promise<SnapshotRecord[]> {
+    return this.#ports.snapshots.list(accountId, limit, metadata);
   }
 
   /** For a restore, which counts as use. @throws snapshot_not_found, snapshot_not_ready */

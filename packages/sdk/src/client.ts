@@ -119,11 +119,16 @@ export class Sandboxes {
     return new Sandbox(this.#http, id);
   }
 
-  /** Newest first. */
-  async list(): Promise<SandboxInfo[]> {
+  /**
+   * Newest first.
+   * @param page.limit 1 to 1000, by default 1000
+   * @param page.before the id of a sandbox: those that come after it
+   */
+  async list(page: { readonly limit?: number; readonly before?: string } = {}): Promise<SandboxInfo[]> {
     const { sandboxes } = await this.#http.json<{ sandboxes: Parameters<typeof sandboxInfo>[0][] }>({
       method: 'GET',
       path: '/v2/sandboxes',
+      query: page,
     });
     return sandboxes.map(sandboxInfo);
   }

@@ -19,6 +19,8 @@ import {
 import type { Insertable, Selectable, Transaction, Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { hasEntries } from './metadata-filter.ts';
+import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
 
 export function sandboxRecords(database: Database, audit = new AuditWriter()): SandboxRecords {
@@ -55,14 +57,12 @@ export function sandboxRecords(database: Database, audit = new AuditWriter()): S
         .executeTakeFirst();
       return toRecord(row);
     },
-    async list(accountId, limit, alive = false) {
-      const rows = await select()
-        .where('account_id', '=', accountId)
-        .$if(alive, (query) => query.where('state', 'in', ALIVE_STATES))
-        .orderBy('created_at', 'desc')
-        .orderBy('id')
-        .limit(limit)
-        .execute();
+    async list(accountId, { limit, alive = false, metadata = [], before }) {
+      let query = select().where('account_id', '=', accountId);
+      if (alive) query = query.where('state', 'in', ALIVE_STATES);
+      for (const wanted of metadata) query = query.where(({ ref }) => hasEntries(ref('metadata'), wanted));
+      if (before !== undefined) query = query.where(comesAfter(before));
+      const rows = await query.orderBy('created_at', 'desc').orderBy('id').limit(limit).execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
     prune: (endedBefore) =>

@@ -12,6 +12,7 @@ import {
 import type { Kysely, Selectable, Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
 
 export function shareRecords(database: Database, audit = new AuditWriter()): ShareRecords {
@@ -62,15 +63,7 @@ export function shareRecords(database: Database, audit = new AuditWriter()): Sha
     async list(accountId, { limit, sandboxId, before }) {
       let query = openOf(database, accountId).selectAll('shares');
       if (sandboxId) query = query.where('shares.sandbox_id', '=', sandboxId);
-      if (before) {
-        const createdAt = before.createdAt.toISOString();
-        query = query.where((where) =>
-          where.or([
-            where('shares.created_at', '<', createdAt),
-            where.and([where('shares.created_at', '=', createdAt), where('shares.id', '>', before.id)]),
-          ]),
-        );
-      }
+      if (before) query = query.where(comesAfter(before, { id: 'shares.id', createdAt: 'shares.created_at' }));
       const rows = await query.orderBy('shares.created_at', 'desc').orderBy('shares.id').limit(limit).execute();
       return rows.map(toRecord);
     },

@@ -16,6 +16,7 @@ import type {
 import { type Insertable, type Selectable, sql, type Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { hasEntries } from './metadata-filter.ts';
 import type { Tables } from './schema.ts';
 
 export function snapshotRecords(database: Database, audit = new AuditWriter()): SnapshotRecords {
@@ -50,14 +51,11 @@ export function snapshotRecords(database: Database, audit = new AuditWriter()): 
     async find(id) {
       return toRecord(await select().where('id', '=', id).executeTakeFirst());
     },
-    async list(accountId, limit) {
-      const rows = await select()
-        .where('account_id', '=', accountId)
-        .where('is_transient', '=', 0)
-        .orderBy('created_at', 'desc')
-        .orderBy('id')
-        .limit(limit)
-        .execute();
+    async list(accountId, limit, metadata = []) {
+      let query = select().where('account_id', '=', accountId).where('is_transient', '=', 0);
+      for (const wanted of metadata)
+        query = query.where(({ ref }) => hasEntries(sql`json_extract(${ref('spec')}, '$.metadata')`, wanted));
+      const rows = await query.orderBy('created_at', 'desc').orderBy('id').limit(limit).execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
     delete: (id) =>

@@ -160,6 +160,7 @@ const CATALOG = {
   exec_timeout: { status: 504, retryable: 'unknown', hint: 'Give the command more time.' },
   python_unavailable: { status: 502, retryable: 'yes', hint: 'The Python kernel does not start; see detail.' },
   // host
+  production_refused: { status: 500, retryable: 'no', hint: 'Run: npm run doctor' },
   boot_failed: { status: 500, retryable: 'yes', hint: 'Run: npm run doctor' },
   snapshot_failed: {
     status: 500,

@@ -130,6 +130,11 @@ export const Sandbox = z
   })
   .meta({ id: 'Sandbox' });
 
+export const ListSandboxesQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(1000).default(1000),
+  before: z.string().optional().describe('The id of a sandbox: those that come after it in the list.'),
+});
+
 export const CreateSnapshotRequest = z.strictObject({
   name: SnapshotName.optional(),
   wait: z.boolean().default(true).describe('False: answer at once, with the status `building`.'),

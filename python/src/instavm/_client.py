@@ -251,9 +251,12 @@ class AsyncSandboxes:
         """A handle without asking the server."""
         return AsyncSandbox(self._http, sandbox_id)
 
-    async def list(self) -> list[SandboxInfo]:
-        """Newest first."""
-        answer = await self._http.json("GET", "/v2/sandboxes")
+    async def list(self, *, limit: int | None = None, before: str | None = None) -> list[SandboxInfo]:
+        """Newest first, 1000 unless `limit` says fewer.
+
+        `before` is the id of a sandbox: those that come after it.
+        """
+        answer = await self._http.json("GET", "/v2/sandboxes", query={"limit": limit, "before": before})
         return [_sandbox_info(sandbox) for sandbox in answer["sandboxes"]]
 
 

@@ -1,5 +1,5 @@
 /** Sandboxes under our own words (`/v2`). */
-import { CreateSandboxRequest, Sandbox, SandboxMetrics, SandboxStats } from '@instavm/wire';
+import { CreateSandboxRequest, ListSandboxesQuery, Sandbox, SandboxMetrics, SandboxStats } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
@@ -21,9 +21,9 @@ export const sandboxRoutes =
       return reply.code(201).send(sandboxView(owner.record));
     });
 
-    const listed = { response: { 200: z.object({ sandboxes: z.array(Sandbox) }) } };
-    app.get('/v2/sandboxes', { ...READ, schema: listed }, async ({ caller }) => ({
-      sandboxes: (await recordsFor(services, caller)).map(sandboxView),
+    const listed = { querystring: ListSandboxesQuery, response: { 200: z.object({ sandboxes: z.array(Sandbox) }) } };
+    app.get('/v2/sandboxes', { ...READ, schema: listed }, async ({ caller, query }) => ({
+      sandboxes: (await recordsFor(services, caller, query)).map(sandboxView),
     }));
 
     const one = { params: Params, response: { 200: Sandbox } };

@@ -44,7 +44,7 @@ export const vmRoutes =
 
     const listed = { response: { 200: z.array(Vm) } };
     app.get('/v1/vms', { ...READ, schema: listed }, async ({ caller }) => {
-      const records = await recordsFor(services, caller, true);
+      const records = await recordsFor(services, caller, { alive: true });
       return records.map(vmView);
     });
     app.get('/v1/vms/', { ...READ, schema: listed }, async ({ caller }) => {

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { FirecrackerApi, FirecrackerFault } from './api.ts';
 
@@ -69,6 +70,34 @@ describe('every call to Firecracker', () => {
     ['says something else', (socket: Socket) => void socket.end('HTTP/1.1 200\r\ncontent-length: 2\r\n\r\n{}')],
   ])('fails when the other side %s', async (_, serve) => {
     await expect((await apiOf(serve)).info()).rejects.toThrow(FirecrackerFault);
+  });
+
+  it('fails when an answer is always about to come', async () => {
+    const api = await apiOf((socket) => {
+      const drip = setInterval(() => socket.write('HTTP/1.1 100 Continue\r\n\r\n'), 20);
+      socket.once('close', () => clearInterval(drip));
+    });
+    await expect(api.info()).rejects.toThrow('GET /: no answer within 200 ms');
+  });
+
+  it('fails by its name or is answered, whatever bytes come, and leaves no connection', async () => {
+    let answer: Uint8Array = Buffer.alloc(0);
+    const api = await apiOf((socket) => socket.once('data', () => socket.end(answer)));
+    const body = '{"state":"Running","vmm_version":"1"}';
+    const good = `HTTP/1.1 200 \r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    const mangled = fc.tuple(fc.nat({ max: good.length - 1 }), fc.nat({ max: 255 })).map(([index, value]) => {
+      const bytes = Buffer.from(good);
+      bytes[index] = value;
+      return new Uint8Array(bytes);
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(fc.uint8Array({ maxLength: 400 }), mangled), async (bytes) => {
+        answer = bytes;
+        await api.info().catch((error: unknown) => expect(error).toBeInstanceOf(FirecrackerFault));
+      }),
+      { numRuns: 150, examples: [[Buffer.from(good)]] },
+    );
+    await expect.poll(() => open.size).toBe(0);
   });
 
   it('says what Firecracker says', async () => {

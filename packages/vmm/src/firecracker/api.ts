@@ -27,7 +27,7 @@ export type Drive = {
 };
 export type Vsock = { readonly guest_cid: number; readonly uds_path: string };
 export type SnapshotCreateParams = {
-  readonly snapshot_type: 'Full';
+  readonly snapshot_type: 'Full' | 'Diff';
   readonly snapshot_path: string;
   readonly mem_file_path: string;
 };
@@ -35,6 +35,8 @@ export type SnapshotLoadParams = {
   readonly snapshot_path: string;
   /** `File`: mapped privately, so that any number of microVMs share one file. */
   readonly mem_backend: { readonly backend_type: 'File'; readonly backend_path: string };
+  /** Keeps account of the pages that are written to. Versions from 1.13 on call it `track_dirty_pages`, and know this name as well. */
+  readonly enable_diff_snapshots: boolean;
   readonly resume_vm: boolean;
 };
 

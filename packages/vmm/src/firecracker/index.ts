@@ -17,12 +17,16 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { removeIfEmpty } from '../host/cgroup.ts';
+import { isNoRoom } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
-import { findJails, Jail, type JailSite, reapJails } from './jail.ts';
+import { Jail, type JailSite } from './jail.ts';
+import { findJails, reapJails } from './jails.ts';
 import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
+import { assembleMemory, memoryBytesOf } from './memory.ts';
+import { keepsHoles } from './memory-delta.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate } from './template.ts';
@@ -65,6 +69,14 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
   };
   const uids = new Uids(options.uids);
   const builds = new Map<TemplateKey, Promise<Template>>();
+  let holes: Promise<boolean> | undefined;
+  const holesAreKept = (): Promise<boolean> => {
+    holes ??= keepsHoles(site.baseDirectory).catch((error: unknown) => {
+      holes = undefined;
+      throw error;
+    });
+    return holes;
+  };
 
   const templateKey = (images: GuestImages, size: MachineSize): TemplateKey => {
     const parts = ['firecracker', TEMPLATE_FORMAT, version, processor, images.digest, size.memoryMib, size.vcpus];
@@ -85,7 +97,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       pid: vmm.pid,
       exited: vmm.exited,
       connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
-      snapshot: (directory, then) => takeSnapshot(vmm, size, directory, then),
+      snapshot: (directory, then) => takeSnapshot(vmm, size, directory, { then, holesAreKept }),
       kill: () => {
         killed ??= vmm.kill().then(() => {
           disown(vmm.jail.name);
@@ -110,6 +122,8 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       await jail?.destroy();
       disown(name);
       uids.release(uid);
+      if (isNoRoom(error))
+        throw new InstaVMError('capacity_unavailable', 'the host has no room for the microVM', { cause: error });
       throw error;
     }
   };
@@ -187,22 +201,30 @@ async function templateOf(
   });
 }
 
-/** @param stateDirectory has memory, device state and overlay; the template's own, or a snapshot's */
+/** @param stateDirectory the template's own, or a snapshot's */
 async function restoreIn(jail: Jail, template: Template, stateDirectory: string): Promise<FirecrackerProcess> {
   await jail.linkIn(join(template.directory, FILES.base), FILES.base);
-  for (const file of [FILES.memory, FILES.deviceState]) await jail.linkIn(join(stateDirectory, file), file);
-  await jail.copyIn(join(stateDirectory, FILES.overlay), FILES.overlay);
+  const isSnapshot = stateDirectory !== template.directory;
+  const [memory, delta] = [join(template.directory, FILES.memory), join(stateDirectory, FILES.memoryDelta)];
+  const placeMemory = isSnapshot
+    ? assembleMemory(jail, memory, delta, memoryBytesOf(template.size))
+    : jail.linkIn(memory, FILES.memory);
+  const copyOverlay = jail.copyIn(join(stateDirectory, FILES.overlay), FILES.overlay);
+  // Both have ended before a failure has the jail removed.
+  for (const outcome of await Promise.allSettled([placeMemory, copyOverlay]))
+    if (outcome.status === 'rejected') throw outcome.reason;
+  await jail.setMemoryBase(isSnapshot ? delta : undefined);
+  await jail.linkIn(join(stateDirectory, FILES.deviceState), FILES.deviceState);
   const vmm = await FirecrackerProcess.start(jail, limitsOf(template.size), { keepConsole: false });
   try {
     await vmm.api.put('/snapshot/load', {
       snapshot_path: FILES.deviceState,
       mem_backend: { backend_type: 'File', backend_path: FILES.memory },
-      resume_vm: true,
+      enable_diff_snapshots: true,
+      resume_vm: false,
     });
-    const rate_limiter = rateLimiterOf(jail.disk);
-    for (const drive_id of ['base', 'overlay'] as const)
-      await vmm.api.patch(`/drives/${drive_id}`, { drive_id, rate_limiter });
-    await jail.limitDisk();
+    await confine(vmm);
+    await vmm.api.setState('Resumed');
   } catch (cause) {
     const details = { diagnostics: await jail.diagnostics() };
     const why = cause instanceof FirecrackerFault ? cause.message : String(cause);
@@ -211,6 +233,15 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
   // Mapped and read; the names are in the way of the next snapshot.
   for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
   return vmm;
+}
+
+/** What has to be so before the guest runs. Idempotent. */
+async function confine({ jail, api }: FirecrackerProcess): Promise<void> {
+  await jail.lock();
+  await jail.limitDisk();
+  const rate_limiter = rateLimiterOf(jail.disk);
+  for (const drive_id of ['base', 'overlay'] as const)
+    await api.patch(`/drives/${drive_id}`, { drive_id, rate_limiter });
 }
 
 /** @returns undefined when nothing runs in the jail that answers */
@@ -226,7 +257,9 @@ async function adopt(
     const { state } = await vmm.api.info();
     // Not started: a restore that was cut short.
     if (state === 'Not started') return undefined;
-    // A daemon that ended in the middle of a snapshot left it standing.
+    await confine(vmm);
+    // A daemon that ended in the middle of a snapshot, or of a restore, left it standing.
+    for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
     if (state === 'Paused') await vmm.api.setState('Resumed');
     return { vmm, size: template.size };
   } catch {

@@ -3,25 +3,31 @@
  *
  *     <jails>/<name>/vmm.json      whose jail it is; ours alone
  *     <jails>/<name>/stderr.log    what the jailer says, and the guest's console while a template is made
- *     <jails>/<name>/root/         Firecracker's `/`, which it owns: nothing in it is believed, and no link in it followed
+ *     <jails>/<name>/memory.base  the pages in which its memory was other than the template's when Firecracker began to count those that are written to
+ *     <jails>/<name>/root/         Firecracker's `/`. It owns the files that it writes to, whose contents are not believed; which files there are,
+ *                                  and what is behind their names, is ours to say from before the guest runs
  */
 import { spawn } from 'node:child_process';
-import { chmod, chown, link, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, lchown, link, lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
+import { Cgroup } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse } from '../host/files.ts';
+import { type JailPlace, jailsOf } from './jails.ts';
+import { FifoLog, makeFifo } from './log.ts';
 import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const RECORD = 'vmm.json';
 const STDERR = 'stderr.log';
+const MEMORY_BASE = 'memory.base';
 const DIAGNOSTICS_BYTES = 8 * 1024;
+/** The directories that the jailer gives Firecracker. */
+const DIRECTORIES = ['dev', 'dev/net', 'run'];
+/** Of the device state, which is some kilobytes. */
+const MAX_STATE_BYTES = 16 * 1024 * 1024;
 const JAILER_DEADLINE_MS = 30_000;
-
-/** An incarnation's with a hyphen, or a template's under way. Cgroups of other names beside them are not jails'. */
-const JAIL_NAME = /^(vm|template)-/;
 
 const JailRecord = z.object({ uid: z.number().int().positive(), templateKey: z.string() });
 export type JailRecord = z.infer<typeof JailRecord>;
@@ -44,6 +50,7 @@ export class Jail {
   readonly cgroup: Cgroup;
   readonly record: JailRecord;
   readonly #site: JailSite;
+  #log: FifoLog | undefined;
 
   private constructor(site: JailSite, { executable, name }: JailPlace, record: JailRecord) {
     this.#site = site;
@@ -91,11 +98,11 @@ export class Jail {
 
   /**
    * Takes over a file that Firecracker wrote: read-only from now on, and ours.
-   * @throws Error when it is not a plain file
+   * @throws Error when it is not a plain file, or a device state that is too large to be one
    */
   async takeOut(name: string, to: string): Promise<void> {
     await rename(join(this.root, name), to);
-    await assertPlainFile(to);
+    await assertPlainFile(to, name === FILES.deviceState ? MAX_STATE_BYTES : undefined);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
@@ -106,6 +113,40 @@ export class Jail {
     await assertPlainFile(to);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
+  }
+
+  /** An empty file of this size for Firecracker to write to, also where it may make none. */
+  async makeFile(name: string, bytes: number): Promise<string> {
+    const path = join(this.root, name);
+    await this.remove(name);
+    const file = await open(path, 'wx', 0o600);
+    await file.truncate(bytes).finally(() => file.close());
+    await this.#own(path);
+    return path;
+  }
+
+  /**
+   * From now on Firecracker counts the pages that are written to from this memory.
+   * @param delta of a snapshot; undefined: the template's own. The file may be deleted afterwards
+   */
+  async setMemoryBase(delta: string | undefined): Promise<void> {
+    const path = join(this.directory, MEMORY_BASE);
+    if (delta === undefined) await writeFile(path, '', { flag: 'wx', mode: 0o600 });
+    else await link(delta, path);
+  }
+
+  /** @returns a file that `setMemoryBase` made, empty for the template's own memory; undefined: nobody knows what is counted from */
+  async memoryBase(): Promise<string | undefined> {
+    const path = join(this.directory, MEMORY_BASE);
+    return lstat(path).then(
+      () => path,
+      () => undefined,
+    );
+  }
+
+  /** Before Firecracker forgets what it has counted. */
+  async forgetMemoryBase(): Promise<void> {
+    await rm(join(this.directory, MEMORY_BASE), { force: true });
   }
 
   async remove(name: string): Promise<void> {
@@ -120,8 +161,9 @@ export class Jail {
    */
   async start(limits: Limits, keepConsole: boolean): Promise<number> {
     const log = join(this.root, FILES.log);
-    await writeFile(log, '', { mode: 0o600 });
+    await makeFifo(log);
     await this.#own(log);
+    this.openLog();
     const stderr = await open(join(this.directory, STDERR), 'a', 0o600);
     try {
       await this.#runJailer(limits, stderr.fd, keepConsole ? stderr.fd : 'ignore');
@@ -136,6 +178,23 @@ export class Jail {
     });
   }
 
+  /**
+   * Takes the directories from Firecracker: it can make, rename and remove nothing from here on. Before its guest runs it is believed.
+   * @throws Error when its sockets are none, as in a jail that an older daemon left open
+   */
+  async lock(): Promise<void> {
+    await chown(this.root, 0, 0);
+    await chmod(this.root, 0o711);
+    for (const name of DIRECTORIES)
+      await lchown(join(this.root, name), 0, 0).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
+    for (const name of [FILES.api, FILES.vsock]) {
+      const found = await lstat(join(this.root, name));
+      if (!found.isSocket() || found.uid !== this.record.uid) throw new Error(`${name} is not Firecracker's socket`);
+    }
+  }
+
   /** What the kernel lets Firecracker have of the disk, beside what it lets the guest have. */
   async limitDisk(limits: DiskLimits = this.#site.disk): Promise<void> {
     await this.cgroup.limitDisk(this.directory, ioMaxOf(limits));
@@ -146,7 +205,9 @@ export class Jail {
     return this.#site.disk;
   }
 
-  #runJailer(limits: Limits, stderr: number, stdout: number | 'ignore'): Promise<void> {
+  async #runJailer(limits: Limits, stderr: number, stdout: number | 'ignore'): Promise<void> {
+    // The largest file that it writes is the overlay, which it does not make larger, or the memory.
+    const { size } = await lstat(join(this.root, FILES.overlay));
     const { binaries, baseDirectory, parentCgroup } = this.#site;
     const id = String(this.record.uid);
     const args = [
@@ -156,6 +217,7 @@ export class Jail {
       ...['--cgroup', `memory.max=${limits.memoryBytes}`, '--cgroup', 'memory.swap.max=0'],
       ...['--cgroup', `pids.max=${limits.pids}`, '--cgroup', `cpu.max=${limits.cpuMax}`],
       ...['--resource-limit', `no-file=${limits.openFiles}`],
+      ...['--resource-limit', `fsize=${Math.max(limits.memoryBytes, size)}`],
       '--',
       ...['--api-sock', FILES.api, '--log-path', FILES.log, '--level', 'Warning'],
     ];
@@ -183,13 +245,23 @@ export class Jail {
   /** Ends whatever runs in it and removes it. Idempotent. @throws teardown_incomplete */
   async destroy(): Promise<void> {
     await this.cgroup.end();
+    this.closeLog();
     await rm(this.directory, { recursive: true, force: true });
+  }
+
+  /** Begins to read what Firecracker says; until {@link closeLog}. */
+  openLog(): void {
+    this.#log ??= FifoLog.open(join(this.root, FILES.log));
+  }
+
+  /** What was read is kept. */
+  closeLog(): void {
+    this.#log?.close();
   }
 
   /** The end of what jailer, guest and Firecracker said. */
   async diagnostics(): Promise<string> {
-    const tails = [join(this.directory, STDERR), join(this.root, FILES.log)].map(tail);
-    return (await Promise.all(tails)).join('');
+    return (await tail(join(this.directory, STDERR))) + (this.#log?.tail() ?? '');
   }
 
   async #own(path: string): Promise<void> {
@@ -198,51 +270,7 @@ export class Jail {
   }
 }
 
-/** @param executable the file's name: releases may bear their version in it, and jails of the one before are where it was put */
-const jailsOf = (baseDirectory: string, executable: string): string => join(baseDirectory, executable);
-
-export type JailPlace = { readonly executable: string; readonly name: string };
-
-/** All that there are, of every executable. */
-export async function findJails(baseDirectory: string): Promise<JailPlace[]> {
-  const found: JailPlace[] = [];
-  for (const executable of await entriesOf(baseDirectory))
-    for (const name of await entriesOf(jailsOf(baseDirectory, executable))) found.push({ executable, name });
-  return found;
-}
-
-/**
- * Ends what runs in jails that nobody holds, and removes them, whole or not: also one of which nothing but the cgroup is left.
- * @param owned names
- * @returns how many
- */
-export async function reapJails(
-  baseDirectory: string,
-  parentCgroup: string,
-  owned: ReadonlySet<string>,
-): Promise<number> {
-  const reaped = new Set<string>();
-  for (const { executable, name } of await findJails(baseDirectory)) {
-    if (owned.has(name)) continue;
-    await new Cgroup(parentCgroup, name).end();
-    await rm(join(jailsOf(baseDirectory, executable), name), { recursive: true, force: true });
-    reaped.add(name);
-  }
-  for (const name of await cgroupsIn(parentCgroup)) {
-    if (!JAIL_NAME.test(name) || owned.has(name)) continue;
-    await new Cgroup(parentCgroup, name).end();
-    reaped.add(name);
-  }
-  if (owned.size === 0) removeIfEmpty(parentCgroup);
-  return reaped.size;
-}
-
-const entriesOf = (directory: string): Promise<string[]> => readdir(directory).catch(() => []);
-
-/** Of a file that may be anything: a link or a FIFO is not opened. */
 async function tail(path: string): Promise<string> {
-  const found = await lstat(path).catch(() => undefined);
-  if (found?.isFile() !== true) return '';
   const text = await readFile(path, 'utf8').catch(() => '');
   return text.slice(-DIAGNOSTICS_BYTES);
 }

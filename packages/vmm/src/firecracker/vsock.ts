@@ -33,13 +33,15 @@ export async function connectVsock(
   for (const until = performance.now() + deadlineMs; performance.now() < until && !gone(); await sleep(RETRY_MS)) {
     const socket = await connect();
     if (socket === undefined) continue;
-    if ((await greeted(socket, port)) && (!proven || (await answers(socket)))) return socket;
+    // No attempt takes longer than there is time.
+    const patience = (): number => Math.max(1, Math.min(ATTEMPT_MS, until - performance.now()));
+    if ((await greeted(socket, port, patience())) && (!proven || (await answers(socket, patience())))) return socket;
     socket.destroy();
   }
   return undefined;
 }
 
-function greeted(socket: Socket, port: number): Promise<boolean> {
+function greeted(socket: Socket, port: number, deadlineMs: number): Promise<boolean> {
   return new Promise((resolve) => {
     let answer = Buffer.alloc(0);
     const finish = (connected: boolean): void => {
@@ -58,7 +60,7 @@ function greeted(socket: Socket, port: number): Promise<boolean> {
         return;
       }
     };
-    const timer = setTimeout(onEnd, ATTEMPT_MS);
+    const timer = setTimeout(onEnd, deadlineMs);
     socket.on('readable', onReadable).on('close', onEnd).on('end', onEnd);
     // Every failure is seen as the close; without a listener it would end the process.
     socket.on('error', () => {});
@@ -66,9 +68,9 @@ function greeted(socket: Socket, port: number): Promise<boolean> {
   });
 }
 
-async function answers(socket: Socket): Promise<boolean> {
+async function answers(socket: Socket, deadlineMs: number): Promise<boolean> {
   try {
-    await synchronize(socket, ATTEMPT_MS);
+    await synchronize(socket, deadlineMs);
     return true;
   } catch (error) {
     if (error instanceof AgentError) return false;

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { expect, it } from 'vitest';
-import { reapJails } from './jail.ts';
+import { reapJails } from './jails.ts';
 
 it('jails of every executable are removed, those that somebody holds left out', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'instavm-jails-'));
