@@ -26,9 +26,9 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
-import { KeyConnections } from '../src/key-connections.ts';
+import { KeyConnections, keyRight } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { auditOf } from './audit-of.ts';
@@ -47,9 +47,11 @@ let shares: Shares;
 let targets: PreviewTargets;
 let account: Account;
 let key = '';
+let keyConnections: KeyConnections;
 const open: FastifyInstance[] = [];
 
 beforeEach(async () => {
+  keyConnections = new KeyConnections();
   database = await openDatabase(':memory:');
   accounts = new Accounts(database);
   account = await accounts.createWithKey('a@b', 'A', 'first', (given) => {
@@ -58,12 +60,13 @@ beforeEach(async () => {
   shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
   targets = previewTargets({
     metrics: { count: () => {} },
-    keyConnections: { hold: () => () => {} },
+    keyConnections,
     ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
     sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
   });
 });
 afterEach(async () => {
+  keyConnections.stop();
   for (const app of open.splice(0)) await app.close();
   await database.destroy();
 });
@@ -101,7 +104,7 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     accounts,
     keys: new ApiKeys(database),
     ...{ people: {}, audit: auditOf(database) },
-    keyConnections: new KeyConnections(),
+    keyConnections,
     rateLimits: noLimits(),
     ptyTokens: new PtyTokens(),
     shares,
@@ -406,7 +409,7 @@ describe('shares as the preview proxy sees them', () => {
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
     targets = previewTargets({
       metrics: { count: () => {} },
-      keyConnections: { hold: () => () => {} },
+      keyConnections,
       shares,
       sandboxes,
       keys: new ApiKeys(database),
@@ -448,7 +451,13 @@ describe('shares as the preview proxy sees them', () => {
     await accounts.createWithKey('c@d', 'C', 'first', (given) => {
       stranger = given;
     });
-    expect(await targets.mayOpen(key, found)).toBeTypeOf('function');
+    const end = vi.fn();
+    (await targets.mayOpen(key, found))?.(end);
+    keyConnections.revoke(keyRight(999));
+    expect(end).not.toHaveBeenCalled();
+    const [{ id: keyId = 0 } = {}] = await new ApiKeys(database).list(account.id);
+    keyConnections.revoke(keyRight(keyId));
+    expect(end).toHaveBeenCalledOnce();
     for (const wrong of [stranger, '', 'x', `${key}x`, 'x'.repeat(10_000)])
       expect(await targets.mayOpen(wrong, found)).toBeUndefined();
     await shares.revoke(account.id, id);
