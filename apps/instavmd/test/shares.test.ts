@@ -2,10 +2,6 @@
 import { type Duplex, PassThrough } from 'node:stream';
 import {
   type AccountId,
-  DEFAULT_LIFECYCLE,
-  DEFAULT_SIZE,
-  newIncarnationId,
-  newSandboxId,
   type SandboxId,
   type SandboxRecord,
   type SandboxState,
@@ -33,6 +29,7 @@ import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { auditOf } from './audit-of.ts';
 import { noLimits } from './no-limits.ts';
+import { recordOf } from './sandbox-record.ts';
 
 const ADDRESSES: PreviewAddresses = {
   authority: { domain: 'preview.test', certPem: 'PEM' },
@@ -72,16 +69,11 @@ afterEach(async () => {
 });
 
 async function sandbox(state: SandboxState = 'running', accountId: AccountId = account.id): Promise<SandboxRecord> {
-  const record: SandboxRecord = {
-    ...{ id: newSandboxId(), accountId, state, stateReason: null, endCause: null, epoch: 1 },
-    ...{ incarnationId: newIncarnationId(), size: DEFAULT_SIZE, ttlSeconds: 300, metadata: {}, env: {}, egress: null },
-    ...{ createdAt: new Date(), startedAt: new Date(), endedAt: null, expiresAt: new Date(Date.now() + 100_000) },
-    ...{ lifecycle: DEFAULT_LIFECYCLE, savedIn: null, savedBytes: null, leaseLeftMs: null, snapshotId: null },
-  };
+  const record = recordOf({ accountId, state });
   await sandboxRecords(database).insert(record);
   return record;
 }
-const recordOf = async (id: SandboxId) => (await sandboxRecords(database).find(id)) as SandboxRecord;
+const storedOf = async (id: SandboxId) => (await sandboxRecords(database).find(id)) as SandboxRecord;
 const become = (id: SandboxId, state: SandboxState) => sandboxRecords(database).update(id, 1, { state });
 
 // biome-ignore lint/suspicious/noExplicitAny: answers are whatever the server sent; the tests look at them.
@@ -256,7 +248,7 @@ describe('shares over HTTP', () => {
   it('are a thousand at most in an account, and those that are there can still be asked for and changed', async () => {
     const call = await serve();
     const { id } = await sandbox();
-    for (let port = 1; port <= 1_000; port++) await shares.open(await recordOf(id), port);
+    for (let port = 1; port <= 1_000; port++) await shares.open(await storedOf(id), port);
     const body = { session_id: id, port: 1_001 };
     expect(await call('POST', '/v1/shares', body)).toMatchObject({ status: 429, body: { code: 'quota_exceeded' } });
     const there = await call('POST', '/v1/shares', { session_id: id, port: 1, is_public: true });
