@@ -16,8 +16,8 @@ import {
 import { Accounts, ApiKeys, type Database, ledger, openDatabase } from '@instavm/store';
 import { createFakeVmm, fakeImages } from '@instavm/vmm/fake';
 import { guestConnector } from '../apps/instavmd/src/guest/guest.ts';
-import { numbersOf } from '../apps/instavmd/src/metrics/asking.ts';
-import { Metrics } from '../apps/instavmd/src/metrics/metrics.ts';
+import { numbersOf } from '../apps/instavmd/src/usage-samples/asking.ts';
+import { UsageSampler } from '../apps/instavmd/src/usage-samples/sampler.ts';
 import { median, type Row, timed } from './report.ts';
 
 const SANDBOXES = 1_000;
@@ -91,17 +91,17 @@ async function sampled(): Promise<Row> {
   let now = Date.now();
   const clock = { now: () => new Date(now), schedule: () => () => {} };
   let asked = 0;
-  const metrics = new Metrics({
+  const sampler = new UsageSampler({
     clock,
     log: { warn: (fields: object) => console.error(fields) },
     ask: async () => numbersOf((await guests[asked++ % GUESTS]?.stats(10_000)) ?? fail()),
   });
   for (let count = 0; count < SANDBOXES; count++)
-    metrics.began({ id: newSandboxId(), size: DEFAULT_SIZE } as SandboxRecord);
+    sampler.began({ id: newSandboxId(), size: DEFAULT_SIZE } as SandboxRecord);
   const minute = async (): Promise<void> => {
     for (let tick = 0; tick < 6; tick++) {
       now += TICK_MS;
-      await metrics.tick();
+      await sampler.tick();
     }
   };
   await minute();

@@ -141,6 +141,8 @@ export const SETTINGS = {
   INSTAVM_VMM_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+  /** Opens `/metrics` to who sends it. */
+  INSTAVM_METRICS_TOKEN: z.string().min(16, 'must be 16 characters or more').optional(),
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   INSTAVM_LOG_FORMAT: z.enum(['json', 'text']).default('json'),
   /** Sandboxes that may run at once in one account. */
@@ -204,7 +206,11 @@ export const SETTINGS = {
 } as const;
 
 /** Shown to nobody. `<name>_FILE` may name a file that holds one. */
-export const SECRETS = ['INSTAVM_ACME_EAB_HMAC', 'INSTAVM_EGRESS_PROXY'] as const satisfies (keyof typeof SETTINGS)[];
+export const SECRETS = [
+  'INSTAVM_ACME_EAB_HMAC',
+  'INSTAVM_EGRESS_PROXY',
+  'INSTAVM_METRICS_TOKEN',
+] as const satisfies (keyof typeof SETTINGS)[];
 
 export type Config = z.infer<z.ZodObject<typeof SETTINGS>> & { readonly INSTAVM_CACHE_DIR: string };
 

@@ -19,8 +19,8 @@ import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
 import type { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
-import { counted } from './metrics/counted.ts';
-import type { Metrics } from './metrics/metrics.ts';
+import { counted } from './usage-samples/counted.ts';
+import type { UsageSampler } from './usage-samples/sampler.ts';
 
 /** @returns undefined when they are off. @throws conflict when the address is taken */
 export async function listenForPreviews(
@@ -73,7 +73,7 @@ type Owner = {
 };
 
 export type PreviewParts = {
-  readonly metrics: Pick<Metrics, 'count'>;
+  readonly sampler: Pick<UsageSampler, 'count'>;
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
   readonly keys: ApiKeys;
@@ -83,7 +83,7 @@ export type PreviewParts = {
 
 /** A connection holds its sandbox as used until it is closed. */
 export function previewTargets({
-  metrics,
+  sampler,
   shares,
   sandboxes,
   keys,
@@ -103,8 +103,8 @@ export function previewTargets({
         const guest = await actingFor(visitorOf(id), () => owner.guest('suspended'));
         const stream = counted(
           await guest.connectPort(port, signal),
-          (bytes) => metrics.count(sandboxId, 'previewSentBytes', bytes),
-          (bytes) => metrics.count(sandboxId, 'previewReceivedBytes', bytes),
+          (bytes) => sampler.count(sandboxId, 'previewSentBytes', bytes),
+          (bytes) => sampler.count(sandboxId, 'previewReceivedBytes', bytes),
         );
         if (stream.closed) release();
         else stream.once('close', release);

@@ -468,7 +468,7 @@ describe('custom domains as the preview proxy sees them', () => {
     const { shares, database } = world;
     const sandboxes = {} as PreviewParts['sandboxes'];
     return previewTargets({
-      metrics: { count: () => {} },
+      sampler: { count: () => {} },
       keyConnections: { hold: () => () => {} },
       shares,
       sandboxes,

@@ -9,6 +9,7 @@ import { buildApp, type Services } from '../src/app.ts';
 import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
 import { KeyConnections } from '../src/key-connections.ts';
+import { Metrics } from '../src/metrics.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { auditOf } from './audit-of.ts';
 import { noLimits } from './no-limits.ts';
@@ -44,10 +45,11 @@ describe('the egress log', () => {
       egressLog: log,
       egressJournal: journal,
       ...{ audit: auditOf(database), people: {} as Services['people'] },
+      operations: { metrics: new Metrics() } as Services['operations'],
       shares: {} as Services['shares'],
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],
-      ...({} as Pick<Services, 'operations' | 'credit' | 'metrics' | 'meter' | 'rates' | 'usage' | 'quotas'>),
+      ...({} as Pick<Services, 'credit' | 'sampler' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
     app = await buildApp(
       {

@@ -1,162 +1,113 @@
-/** What sandboxes used: kept in rings, asked for as often as somebody looks, and counted where it passes. */
-import { PassThrough } from 'node:stream';
-import { type SandboxId, type SandboxRecord, systemClock } from '@instavm/core';
-import { startTestDaemon } from '@instavm/testing';
-import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { counted } from '../src/metrics/counted.ts';
-import { type GuestNumbers, Metrics } from '../src/metrics/metrics.ts';
-import { FIELDS, type Field, Ring, SAMPLES_KEPT } from '../src/metrics/ring.ts';
-import { apiOf } from './api.ts';
+/** `/metrics`: who may read it, what a scraper understands, and that the reference lists the same. */
+import { spawnSync } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Api, apiOf, ExecSocket } from './api.ts';
 
-const MIB = 1_024 ** 2;
-const of = (value: number) => Object.fromEntries(FIELDS.map((field) => [field, value])) as Record<Field, number>;
+type Sample = { readonly name: string; readonly labels: Readonly<Record<string, string>>; readonly value: number };
+type Family = { readonly name: string; readonly type: string; readonly samples: readonly Sample[] };
 
-describe('a ring of samples', () => {
-  it('holds the newest, in order, however many were added', () => {
-    fc.assert(
-      fc.property(fc.nat(3 * SAMPLES_KEPT), (count) => {
-        const ring = new Ring();
-        for (let index = 0; index < count; index++) ring.add(new Date(index * 10_000), of(index));
-        const kept = ring.samples();
-        expect(kept.map(({ cpu }) => cpu)).toEqual(
-          Array.from({ length: count }, (_, index) => index).slice(-SAMPLES_KEPT),
-        );
-        expect(kept.every(({ at, seconds }) => at.getTime() === seconds * 10_000)).toBe(true);
-        expect(ring.length).toBe(kept.length);
-      }),
-      { numRuns: 20 },
-    );
-  });
-});
+/** The parser of Prometheus' own client library. */
+const PARSER = `
+import json, sys
+from prometheus_client.parser import text_string_to_metric_families as families
+print(json.dumps([
+    {"name": f.name + ("_total" if f.type == "counter" else ""), "type": f.type,
+     "samples": [{"name": s.name, "labels": s.labels, "value": s.value} for s in f.samples]}
+    for f in families(sys.stdin.read())]))
+`;
+const PYTHON = join(import.meta.dirname, '../../../.cache/venvs/current/bin/python');
+const TOKEN = 'a-token-of-the-scraper';
+const REFERENCE = join(import.meta.dirname, '../../../docs/reference/metrics.md');
 
 describe('metrics', () => {
-  const id = '00000000-0000-4000-8000-000000000001' as SandboxId;
-  const recordOf = (of: SandboxId) => ({ id: of, size: { vcpus: 2, memoryMib: 512 } }) as SandboxRecord;
-  const record = recordOf(id);
-  let told: GuestNumbers;
-  let asked: number;
-  let metrics: Metrics;
-  beforeEach(() => {
-    vi.useFakeTimers();
-    const disk = { diskTotalBytes: 4_096 * MIB, diskFreeBytes: 4_000 * MIB };
-    told = { memoryTotalBytes: 512 * MIB, memoryAvailableBytes: 412 * MIB, ...disk, processes: 9, cpuTimeMs: 1_000 };
-    asked = 0;
-    const ask = async (): Promise<GuestNumbers> => {
-      asked++;
-      return told;
-    };
-    metrics = new Metrics({ clock: systemClock, log: { warn: () => {} }, ask });
-    metrics.start();
+  let daemon: TestDaemon;
+  let api: Api;
+  beforeAll(async () => {
+    daemon = await startTestDaemon({ vmm: 'fake', env: { INSTAVM_METRICS_TOKEN: TOKEN, INSTAVM_MAX_SANDBOXES: '1' } });
+    api = apiOf(daemon);
   });
-  afterEach(async () => {
-    await metrics.stop();
-    vi.useRealTimers();
-  });
-  const pass = (seconds: number) => vi.advanceTimersByTimeAsync(seconds * 1_000);
+  afterAll(() => daemon.stop());
 
-  it('are there after two answers, and are what was used between them', async () => {
-    metrics.began(record);
-    await pass(10);
-    told = { ...told, cpuTimeMs: 6_000 };
-    metrics.count(id, 'egressSentBytes', 100);
-    metrics.count(id, 'egressSentBytes', 20);
-    metrics.count(id, 'previewReceivedBytes', 7);
-    await pass(10);
-    const { samples, ...totals } = metrics.historyOf(id);
-    expect(totals).toEqual({ memoryTotalBytes: 512 * MIB, diskTotalBytes: 4_096 * MIB });
-    expect(samples).toHaveLength(1);
-    expect(samples[0]).toMatchObject({
-      ...{ seconds: 10, cpu: 0.25, memoryUsedBytes: 100 * MIB, diskUsedBytes: 96 * MIB, processes: 9 },
-      ...{ egressSentBytes: 120, egressReceivedBytes: 0, previewSentBytes: 0, previewReceivedBytes: 7 },
-    });
+  const scrape = async (): Promise<Family[]> => {
+    const response = await fetch(`${daemon.baseUrl}/metrics`, { headers: { authorization: `Bearer ${TOKEN}` } });
+    expect([response.status, response.headers.get('content-type')]).toEqual([200, expect.stringContaining('0.0.4')]);
+    const parsed = spawnSync(PYTHON, ['-c', PARSER], { input: await response.text(), encoding: 'utf8' });
+    expect(parsed.stderr).toBe('');
+    return JSON.parse(parsed.stdout) as Family[];
+  };
+  const sampleOf = (families: Family[], name: string, labels: Record<string, string> = {}): number | undefined =>
+    families
+      .flatMap(({ samples }) => samples)
+      .find(
+        (each) => each.name === name && Object.entries(labels).every(([label, value]) => each.labels[label] === value),
+      )?.value;
+
+  it('are closed to API keys, to other tokens, and to everyone where no token is set', async () => {
+    const statusWith = async (headers: Record<string, string>, baseUrl = daemon.baseUrl) =>
+      (await fetch(`${baseUrl}/metrics`, { headers })).status;
+    for (const authorization of ['Bearer other-token-of-nobody', `Basic ${TOKEN}`, TOKEN, `Bearer ${daemon.apiKey}`])
+      expect(await statusWith({ authorization })).toBe(401);
+    expect(await statusWith({ 'x-api-key': daemon.apiKey })).toBe(401);
+    const closed = await startTestDaemon({ vmm: 'fake' });
+    expect(await statusWith({ authorization: 'Bearer ' }, closed.baseUrl)).toBe(403);
+    await closed.stop();
   });
 
-  it('are asked for every ten seconds while somebody looks, and every minute otherwise', async () => {
-    metrics.began(record);
-    await pass(30);
-    asked = 0;
-    await pass(600);
-    expect(asked).toBe(10);
-    metrics.historyOf(id);
-    asked = 0;
-    await pass(55);
-    expect(asked).toBe(5);
-    await pass(120);
-    expect(asked).toBeLessThan(9);
+  it('tell what was made, refused, opened and asked', async () => {
+    const id = await api.createSession();
+    expect((await api.json('POST', '/v2/sandboxes', {})).body.code).toBe('quota_exceeded');
+    await api.request('GET', `/v2/sandboxes/${id}`);
+    await api.request('GET', `/nowhere/${id}`);
+    const exec = new ExecSocket(api, id);
+    await exec.start({ script: 'read line' });
+    const families = await scrape();
+    exec.socket.close();
+    const step = { step: 'sandbox.create', source: 'template', outcome: 'ok' };
+    expect(sampleOf(families, 'instavm_step_duration_seconds_count', step)).toBe(1);
+    expect(sampleOf(families, 'instavm_sandboxes', { state: 'running' })).toBe(1);
+    expect(sampleOf(families, 'instavm_sandboxes', { state: 'suspended' })).toBe(0);
+    expect(sampleOf(families, 'instavm_errors_total', { code: 'quota_exceeded' })).toBe(1);
+    expect(sampleOf(families, 'instavm_errors_total', { code: 'capacity_unavailable' })).toBe(0);
+    expect(sampleOf(families, 'instavm_websockets', { kind: 'exec' })).toBe(1);
+    expect(sampleOf(families, 'instavm_build_info', { backend: 'fake' })).toBe(1);
+    const request = { method: 'GET', route: '/v2/sandboxes/:id', status: '200' };
+    expect(sampleOf(families, 'instavm_http_request_duration_seconds_count', request)).toBe(1);
+    expect(sampleOf(families, 'instavm_meter_lag_seconds')).toBeLessThan(60);
+    expect(sampleOf(families, 'process_resident_memory_bytes')).toBeGreaterThan(1e7);
+    await expect.poll(async () => sampleOf(await scrape(), 'instavm_websockets', { kind: 'exec' })).toBe(0);
   });
 
-  it('of what is suspended are kept, and not asked for; they go on with its next incarnation', async () => {
-    metrics.began(record);
-    await pass(20);
-    metrics.ended(record);
-    asked = 0;
-    await pass(600);
-    expect([asked, metrics.historyOf(id).samples.length]).toEqual([0, 1]);
-    metrics.began(record);
-    // What was used while nobody counted is in no sample.
-    told = { ...told, cpuTimeMs: 900_000 };
-    await pass(20);
-    expect(metrics.historyOf(id).samples.map(({ cpu }) => cpu)).toEqual([0, 0]);
+  it('have no label that names a sandbox, an account or a path that somebody made up', async () => {
+    const { body } = await api.request('GET', '/v2/sandboxes');
+    const response = await fetch(`${daemon.baseUrl}/metrics`, { headers: { authorization: `Bearer ${TOKEN}` } });
+    const text = await response.text();
+    expect(body.sandboxes.length).toBeGreaterThan(0);
+    for (const { id } of body.sandboxes) expect(text).not.toContain(id);
+    expect(text).not.toContain('/nowhere');
   });
 
-  it('believe no guest more than there can be', async () => {
-    metrics.began(record);
-    await pass(10);
-    const lies = { memoryTotalBytes: -1, memoryAvailableBytes: 2 ** 64, diskTotalBytes: Number.NaN, diskFreeBytes: -5 };
-    told = { ...told, ...lies, processes: Number.POSITIVE_INFINITY, cpuTimeMs: 2 ** 64 };
-    await pass(10);
-    const { samples, ...totals } = metrics.historyOf(id);
-    expect(totals).toEqual({ memoryTotalBytes: 0, diskTotalBytes: 0 });
-    expect(samples[0]).toMatchObject({ cpu: 1, memoryUsedBytes: 0, diskUsedBytes: 0, processes: 0 });
-  });
-
-  it('of what has ended are kept for a bounded number', async () => {
-    const ids = Array.from({ length: 600 }, (_, index) => `id ${index}` as SandboxId);
-    for (const each of ids) metrics.began(recordOf(each));
-    await pass(20);
-    for (const each of ids) metrics.ended(recordOf(each));
-    const kept = ids.filter((each) => metrics.historyOf(each).samples.length > 0);
-    expect(kept).toHaveLength(500);
-    expect(kept[0]).toBe('id 100');
-  });
-});
-
-describe('a counted connection', () => {
-  it('carries the same bytes, and counts them both ways', async () => {
-    const count = { read: 0, written: 0 };
-    const stream = counted(
-      new PassThrough(),
-      (bytes) => {
-        count.read += bytes;
-      },
-      (bytes) => {
-        count.written += bytes;
-      },
-    );
-    stream.cork();
-    stream.write('é');
-    stream.write(Buffer.alloc(1_000));
-    stream.uncork();
-    stream.end();
-    let size = 0;
-    for await (const chunk of stream) size += chunk.length;
-    expect([size, count]).toEqual([1_002, { read: 1_002, written: 1_002 }]);
-  });
-});
-
-describe('GET /v2/sandboxes/{id}/metrics', () => {
-  it('answers for what runs and for what has ended', async () => {
-    const daemon = await startTestDaemon({ vmm: 'fake' });
-    try {
-      const api = apiOf(daemon);
-      const sid = await api.createSession();
-      const answer = await api.request('GET', `/v2/sandboxes/${sid}/metrics`);
-      expect([answer.status, answer.body]).toEqual([200, expect.objectContaining({ vcpu_count: 2, samples: [] })]);
-      await api.request('DELETE', `/v2/sandboxes/${sid}`);
-      expect((await api.request('GET', `/v2/sandboxes/${sid}/metrics`)).status).toBe(200);
-    } finally {
-      await daemon.stop();
+  it('are those that the reference lists, with the same types and labels', async () => {
+    const page = await readFile(REFERENCE, 'utf8');
+    const rows = Array.from(page.matchAll(/^\| `([a-z_]+)` \| (\w+) \|([^|]*)\|/gm), ([, name, type, labels]) => ({
+      ...{ name, type },
+      labels: Array.from((labels ?? '').matchAll(/`(\w+)`/g), (match) => match[1]).sort(),
+    }));
+    const families = await scrape();
+    const kinds = families.map(({ name, type }) => ({ name, type }));
+    const byName = (a: { name?: string | undefined }, b: { name?: string | undefined }) =>
+      String(a.name).localeCompare(String(b.name));
+    expect(kinds.sort(byName)).toEqual(rows.map(({ name, type }) => ({ name, type })).sort(byName));
+    for (const { name, labels } of rows) {
+      for (const { labels: present } of families.find((each) => each.name === name)?.samples ?? [])
+        expect(
+          Object.keys(present)
+            .filter((label) => label !== 'le')
+            .sort(),
+          name,
+        ).toEqual(labels);
     }
   });
 });

@@ -56,7 +56,7 @@ beforeEach(async () => {
   });
   shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
   targets = previewTargets({
-    metrics: { count: () => {} },
+    sampler: { count: () => {} },
     keyConnections,
     ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
     sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
@@ -400,7 +400,7 @@ describe('shares as the preview proxy sees them', () => {
     };
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
     targets = previewTargets({
-      metrics: { count: () => {} },
+      sampler: { count: () => {} },
       keyConnections,
       shares,
       sandboxes,

@@ -32,5 +32,6 @@ export * from './snapshot.ts';
 export { Snapshots } from './snapshots.ts';
 export * from './states.ts';
 export { STEPS, type Step, type StepObserver } from './steps.ts';
+export * from './telemetry.ts';
 export * from './templates.ts';
 export * from './vmm.ts';

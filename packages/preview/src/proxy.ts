@@ -127,6 +127,11 @@ export class PreviewProxy {
     );
   }
 
+  /** Open ones, of visitors. */
+  get connections(): number {
+    return this.#sockets.size;
+  }
+
   urlOf(shareId: string): string {
     return `https://${shareId}.${this.#options.domain}${this.#port === 443 ? '' : `:${this.#port}`}`;
   }

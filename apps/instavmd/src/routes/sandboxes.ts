@@ -4,7 +4,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { READ, RUN } from '../auth.ts';
-import type { Sample } from '../metrics/ring.ts';
+import type { Sample } from '../usage-samples/ring.ts';
 import { createSandbox, egressWanted } from './create.ts';
 import { ownerOf, recordsFor, sandboxView } from './views.ts';
 
@@ -59,7 +59,7 @@ export const sandboxRoutes =
     };
     app.get('/v2/sandboxes/:id/metrics', { ...READ, schema: metrics }, async ({ caller, params }) => {
       const { id, size } = (await ownerOf(services, caller, params.id)).record;
-      const { memoryTotalBytes, diskTotalBytes, samples } = services.metrics.historyOf(id);
+      const { memoryTotalBytes, diskTotalBytes, samples } = services.sampler.historyOf(id);
       return {
         vcpu_count: size.vcpus,
         memory_total_bytes: memoryTotalBytes,

@@ -1,7 +1,7 @@
-/** How the metrics come by what they need: from guests that run anyway, and from the owner of each sandbox. */
+/** How the sampler comes by what it needs: from guests that run anyway, and from the owner of each sandbox. */
 import type { SandboxRecord, SandboxService, UsageObserver } from '@instavm/core';
 import type { Guest } from '../guest/guest.ts';
-import type { GuestNumbers } from './metrics.ts';
+import type { GuestNumbers } from './sampler.ts';
 
 const DEADLINE_MS = 5_000;
 

@@ -33,7 +33,7 @@ export type Traffic = {
   previewReceivedBytes: number;
 };
 
-export type MetricsPorts = {
+export type SamplerPorts = {
   readonly clock: Clock;
   readonly log: Pick<LifecycleLog, 'warn'>;
   /** @throws when it cannot be asked now */
@@ -58,13 +58,13 @@ type Watched = {
   lookedAt: number;
 };
 
-export class Metrics {
-  readonly #ports: MetricsPorts;
+export class UsageSampler {
+  readonly #ports: SamplerPorts;
   readonly #watched = new Map<SandboxId, Watched>();
   #cancel: () => void = () => {};
   #ticking: Promise<void> | undefined;
 
-  constructor(ports: MetricsPorts) {
+  constructor(ports: SamplerPorts) {
     this.#ports = ports;
   }
 
