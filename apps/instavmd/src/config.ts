@@ -141,6 +141,8 @@ export const SETTINGS = {
   INSTAVM_VMM_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+  /** Opens `/metrics` to who sends it. */
+  INSTAVM_METRICS_TOKEN: z.string().min(16, 'must be 16 characters or more').optional(),
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   INSTAVM_LOG_FORMAT: z.enum(['json', 'text']).default('json'),
   /** Sandboxes that may run at once in one account. */
@@ -204,7 +206,11 @@ export const SETTINGS = {
 } as const;
 
 /** Shown to nobody. `<name>_FILE` may name a file that holds one. */
-export const SECRETS = ['INSTAVM_ACME_EAB_HMAC', 'INSTAVM_EGRESS_PROXY'] as const satisfies (keyof typeof SETTINGS)[];
+export const SECRETS = [
+  'INSTAVM_ACME_EAB_HMAC',
+  'INSTAVM_EGRESS_PROXY',
+  'INSTAVM_METRICS_TOKEN',
+] as const satisfies (keyof typeof SETTINGS)[];
 
 export type Config = z.infer<z.ZodObject<typeof SETTINGS>> & { readonly INSTAVM_CACHE_DIR: string };
 
@@ -227,6 +233,23 @@ export function serviceManagerOf({ NOTIFY_SOCKET, WATCHDOG_USEC }: Environment):
   if (NOTIFY_SOCKET === undefined || NOTIFY_SOCKET === '') return undefined;
   const watchdogMs = Number(WATCHDOG_USEC) / 1_000;
   return { notifySocket: NOTIFY_SOCKET, watchdogMs: watchdogMs > 0 ? watchdogMs : undefined };
+}
+
+/** Of OpenTelemetry's own variables, which mean here what they mean everywhere; the exporter reads those of the endpoint. */
+export type TracingEnvironment = {
+  /** Of requests whose callers do not say. */
+  readonly ratio: number;
+  readonly serviceName: string;
+};
+
+/** @returns undefined where nobody wants traces. @throws ConfigError */
+export function tracingOf(env: Environment): TracingEnvironment | undefined {
+  const { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: ofTraces } = env;
+  if ((!endpoint && !ofTraces) || env.OTEL_SDK_DISABLED === 'true' || env.OTEL_TRACES_EXPORTER === 'none')
+    return undefined;
+  const ratio = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1);
+  if (!(ratio >= 0 && ratio <= 1)) throw new ConfigError('OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1');
+  return { ratio, serviceName: env.OTEL_SERVICE_NAME || 'instavmd' };
 }
 
 export class ConfigError extends Error {
