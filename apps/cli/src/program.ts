@@ -56,7 +56,12 @@ export const program = new Command('instavm')
   .enablePositionalOptions()
   .exitOverride()
   .showHelpAfterError('Add --help for what the command takes.')
-  .configureHelp({ subcommandTerm: (command) => command.name(), styleTitle: (title) => styleText('bold', title) })
+  .configureHelp({
+    subcommandTerm: (command) => command.name(),
+    styleTitle: (title) => styleText('bold', title),
+    // On narrow terminals too.
+    minWidthToWrap: 16,
+  })
   .addHelpText(
     'after',
     help({
