@@ -469,6 +469,7 @@ describe('custom domains as the preview proxy sees them', () => {
     const sandboxes = {} as PreviewParts['sandboxes'];
     return previewTargets({
       sampler: { count: () => {} },
+      keyConnections: { hold: () => () => {} },
       shares,
       sandboxes,
       keys: new ApiKeys(database),

@@ -7,8 +7,8 @@ import { execFile } from 'node:child_process';
 import { chmod, chown, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { MachineSize } from '@instavm/core';
-import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
+import { type MachineSize, parseIncarnationId } from '@instavm/core';
+import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
 import { type DiskLimits, ioMaxOf } from '../host/disk-limits.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FILES } from './arguments.ts';
@@ -88,6 +88,8 @@ async function cgroupFault(parent: string): Promise<string | undefined> {
   if (controllers === undefined) return '/sys/fs/cgroup is not cgroup v2';
   const trial = new Cgroup(parent, 'trial');
   try {
+    // Of a daemon that was killed here.
+    await trial.end();
     await trial.create(limitsOf({ memoryMib: 1, vcpus: 1 }));
     return undefined;
   } catch (error) {
@@ -153,6 +155,15 @@ export class QemuJails {
     if (parentCgroup === undefined) return;
     await new Cgroup(parentCgroup, name).end();
     if (this.#open.size === 0) removeIfEmpty(parentCgroup);
+  }
+
+  /** The same for cgroups that are all that is left of a microVM. @param owned names. @returns how many */
+  async reapOthers(owned: ReadonlySet<string>): Promise<number> {
+    const { parentCgroup } = this.#confinement;
+    const names = parentCgroup === undefined ? [] : await cgroupsIn(parentCgroup);
+    const others = names.filter((name) => parseIncarnationId(name) !== undefined && !owned.has(name));
+    for (const name of others) await this.reap(name);
+    return others.length;
   }
 
   #jail(name: string, uid: number | undefined): QemuJail {
