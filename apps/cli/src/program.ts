@@ -81,7 +81,7 @@ inherit(program);
 /** Commander gives a command what its parent has only when the parent makes it. */
 function inherit(parent: Command): void {
   for (const command of parent.commands) {
-    command.copyInheritedSettings(parent);
+    command.copyInheritedSettings(parent).helpCommand(false);
     inherit(command);
   }
 }
