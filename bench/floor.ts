@@ -11,8 +11,10 @@ import { createInterface } from 'node:readline';
 import { AgentClient } from '@instavm/agent-client';
 import { type Accelerator, DEFAULT_SIZE, type MicroVm, newIncarnationId, type Template, type Vmm } from '@instavm/core';
 import { defaultCacheDirectory, GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { createQemuVmm, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
+import { createQemuVmm, probeConfinement, probeKvm, qemuVersion, UNLIMITED } from '@instavm/vmm/qemu';
 
+/** Beside the default range of a daemon. */
+const UIDS = { first: 1_900_020_000, count: 100 };
 const ATTACH_MS = 30_000;
 const RAW = 'raw';
 /** The device of the raw port, whatever its number. */
@@ -38,7 +40,9 @@ export class Floor {
     const accelerator = (await probeKvm(images, cacheDirectory, () => {})).usable ? 'kvm' : 'tcg';
     const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-bench-'));
     const templatesDirectory = join(cacheDirectory, 'templates');
-    const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version: await qemuVersion() });
+    const confinement = await probeConfinement({ uids: UIDS, parentCgroup: 'instavm-bench' });
+    const version = await qemuVersion();
+    const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk: UNLIMITED });
     const key = vmm.templateKey(images, DEFAULT_SIZE);
     const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(images, DEFAULT_SIZE, () => {}));
     return new Floor(vmm, template, runDirectory);

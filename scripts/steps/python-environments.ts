@@ -18,6 +18,7 @@ export const PYTHON_ENVIRONMENTS = {
     'openai-agents==0.24.*',
     'ruff==0.17.6',
     'pyte==0.8.2',
+    'schemathesis==4.32.5',
     'prometheus-client==0.26.0',
     ...TEST_TOOLS,
   ],

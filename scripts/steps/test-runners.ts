@@ -28,6 +28,7 @@ const PYTEST_SUITES: readonly { readonly environment: PythonEnvironment; readonl
   { environment: 'current', path: 'python/tests' },
   { environment: 'agents-0.14.1', path: 'python/tests' },
   { environment: 'current', path: 'tests/terminals' },
+  { environment: 'current', path: 'tests/openapi' },
   { environment: 'official', path: 'tests/clients/official' },
 ];
 

@@ -1,18 +1,12 @@
-/** The daemon over the real Firecracker and jailer, once through all that a sandbox offers, and what is left of it. Runs in the machine that scripts/nested makes. */
-import { once } from 'node:events';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import type { IncomingMessage } from 'node:http';
-import { Agent, request } from 'node:https';
+/** The daemon over the real Firecracker and jailer, once through what a sandbox offers, and what is left of it. Runs in the machine that scripts/nested makes. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { assertNothingLeft, startTestDaemon, type TestDaemon } from '@instavm/testing';
-import { InstaVM, type Pty, type Sandbox } from 'instavm';
+import { assertNothingLeft, type TestDaemon } from '@instavm/testing';
+import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Outside, SITE_CIDRS } from '../e2e/egress/outside.ts';
-
-/** Two minutes with the processor to itself: the first start makes a template. */
-const START_MS = 480_000;
-const POLL = { timeout: 90_000, interval: 500 };
+import { cgroups, follow, POLL, START_MS, say, startNested, traces, visit } from './support.ts';
 
 let dataDirectory: string;
 let outside: Outside;
@@ -20,18 +14,11 @@ let daemon: TestDaemon;
 let client: InstaVM;
 let sandbox: Sandbox;
 
-const start = (env: Record<string, string> = {}): Promise<TestDaemon> => {
-  const { FIRECRACKER_BIN = '', JAILER_BIN = '' } = process.env;
-  const binaries = { INSTAVM_FIRECRACKER_BIN: FIRECRACKER_BIN, INSTAVM_JAILER_BIN: JAILER_BIN };
-  const network = { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS };
-  const own = { ...binaries, ...network, ...env };
-  return startTestDaemon({ vmm: 'firecracker', dataDirectory, startWithinMs: START_MS, env: own });
-};
-
 beforeAll(async () => {
   dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
   outside = await Outside.open();
-  daemon = await start();
+  const network = { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS };
+  daemon = await startNested(dataDirectory, network);
   client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
   sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
 }, START_MS + 60_000);
@@ -39,38 +26,10 @@ afterAll(async () => {
   client?.close();
   await daemon?.stop();
   outside?.close();
-  expect(await firecrackers()).toEqual([]);
-  expect(await cgroups()).toEqual([]);
+  expect(await traces(dataDirectory)).toEqual([]);
   await assertNothingLeft(dataDirectory);
   await rm(dataDirectory, { recursive: true, force: true });
 });
-
-/** Everything of that name is ours: the machine runs nothing else. */
-async function firecrackers(): Promise<number[]> {
-  const found: number[] = [];
-  for (const pid of await readdir('/proc')) {
-    const name = /^\d+$/.test(pid) ? await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '') : '';
-    if (name.trim() === 'firecracker') found.push(Number(pid));
-  }
-  return found.sort();
-}
-const cgroups = async (): Promise<string[]> =>
-  (await readdir('/sys/fs/cgroup')).filter((name) => /^instavm-[0-9a-f]{12}$/.test(name));
-
-const say = async (of: Sandbox, command: string): Promise<string> => {
-  const { exitCode, stdoutText, stderrText } = await of.run(command, { timeoutMs: 60_000 });
-  expect([exitCode, stderrText]).toEqual([0, '']);
-  return stdoutText.trim();
-};
-
-function follow(pty: Pty): () => string {
-  let all = '';
-  const ended = (async () => {
-    for await (const chunk of pty.output) all += Buffer.from(chunk).toString();
-  })();
-  ended.catch(() => {});
-  return () => all;
-}
 
 describe('a sandbox under Firecracker', () => {
   it('runs commands and keeps files, in a jail whose cgroup is of this data directory', async () => {
@@ -79,8 +38,8 @@ describe('a sandbox under Firecracker', () => {
     await sandbox.files.write('/root/data', bytes);
     expect(Buffer.from(await sandbox.files.read('/root/data')).equals(bytes)).toBe(true);
     const { incarnationId } = await sandbox.info();
-    const [cgroup = ''] = await cgroups();
-    expect(await readdir(join('/sys/fs/cgroup', cgroup))).toContain(incarnationId?.replace('_', '-'));
+    const [parent = '', ...inside] = await cgroups();
+    expect(inside).toEqual([`${parent}/${incarnationId?.replace('_', '-')}`]);
   });
 
   it('reaches what its policy allows, and nothing else', async () => {
@@ -97,17 +56,7 @@ describe('a sandbox under Firecracker', () => {
     await say(sandbox, 'setsid python3 -m http.server -b 127.0.0.1 -d /root/www 3000 >/dev/null 2>&1 &');
     await expect.poll(() => sandbox.run('curl -sf http://127.0.0.1:3000/').then((ran) => ran.exitCode), POLL).toBe(0);
     const { url } = await sandbox.shares.create({ port: 3000, isPublic: true });
-    const ca = await readFile(join(dataDirectory, 'preview', 'preview.localhost.ca.pem'));
-    const lookup = (_: string, options: { all?: boolean }, answer: (...args: unknown[]) => void): void =>
-      options.all ? answer(null, [{ address: '127.0.0.1', family: 4 }]) : answer(null, '127.0.0.1', 4);
-    const agent = new Agent({ ca, lookup: lookup as never });
-    const asked = request(url, { agent });
-    asked.end();
-    const [answer] = (await once(asked, 'response')) as [IncomingMessage];
-    let text = '';
-    for await (const part of answer) text += part;
-    agent.destroy();
-    expect([answer.statusCode, text]).toEqual([200, 'from the sandbox']);
+    expect(await visit(url, dataDirectory)).toEqual([200, 'from the sandbox']);
   });
 });
 
@@ -141,29 +90,5 @@ describe('a snapshot of it', () => {
     await clone.delete();
     await client.snapshots.delete(snapshot.id);
     expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
-  });
-
-  it('is what a suspended sandbox is: it wakes with its memory, as often as it sleeps', async () => {
-    for (let cycle = 0; cycle < 2; cycle++) {
-      await sandbox.suspend();
-      expect(await firecrackers()).toEqual([]);
-      expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
-    }
-  });
-});
-
-describe('a daemon that is killed', () => {
-  it('is followed by one that goes on with the same microVMs; what ends, ends whole', async () => {
-    const [before, running] = [await sandbox.info(), await firecrackers()];
-    await daemon.crash();
-    expect(await firecrackers()).toEqual(running);
-    // Nobody names a backend to this one.
-    daemon = await start({ INSTAVM_LISTEN: new URL(daemon.baseUrl).host, INSTAVM_VMM: 'auto' });
-    expect(await (await fetch(`${daemon.baseUrl}/healthz`)).json()).toMatchObject({ backend: 'firecracker' });
-    expect(await firecrackers()).toEqual(running);
-    expect(await sandbox.info()).toMatchObject({ state: 'running', incarnationId: before.incarnationId });
-    expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
-    await sandbox.delete();
-    expect(await firecrackers()).toEqual([]);
   });
 });

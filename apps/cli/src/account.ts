@@ -12,7 +12,7 @@ export async function ask<T>(connection: Connection, method: 'GET' | 'POST', pat
   const response = await fetch(baseUrl + path, { method, headers, body }).catch((cause: unknown) => {
     throw new InstaVMError('connection_failed', `no answer from ${baseUrl}`, {
       cause,
-      hint: 'Is the daemon running? Start it with: npm start',
+      hint: 'Is the daemon running? Start it with: npx instavm serve',
     });
   });
   const text = await response.text();

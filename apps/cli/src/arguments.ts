@@ -39,3 +39,13 @@ export function escapeCharacter(text: string): string | undefined {
   if (!/^[!-~]$/.test(text)) throw new InvalidArgumentError('It takes one printable character, or "none".');
   return text;
 }
+
+const SIZES = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 };
+
+/** `1000`, `64k`, `500m` or `4g`, in bytes. */
+export function bytes(text: string): number {
+  const [, count, unit = ''] = /^(\d{1,12})([kmg])?$/i.exec(text) ?? [];
+  const value = Number(count) * SIZES[unit.toLowerCase() as keyof typeof SIZES];
+  if (!(value >= 1)) throw new InvalidArgumentError('It takes a size such as 64k, 500m or 4g.');
+  return value;
+}

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { DEFAULT_BASE_URL, InstaVM, InstaVMError, type Sandbox } from 'instavm';
+import { DEFAULT_BASE_URL, InstaVM, InstaVMError, type Sandbox, type SnapshotInfo } from 'instavm';
 import { readProfile } from './profile.ts';
 
 export type Connection = { readonly apiKey: string | undefined; readonly baseUrl: string };
@@ -45,11 +45,39 @@ function localKey(): string | undefined {
   }
 }
 
-/** @param id of a sandbox (a UUID) or of its present microVM (`vm_…`). @throws InstaVMError `incarnation_not_found` */
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+const ID_BEGINNING = /^[0-9a-f]{4}[0-9a-f-]*$/i;
+
+/**
+ * @param id of a sandbox (a UUID), its first characters when no other one has the same (four at least), or that of its present microVM (`vm_…`)
+ * @throws InstaVMError `incarnation_not_found`, `sandbox_not_found`, `invalid_argument`
+ */
 export async function sandboxOf(client: InstaVM, id: string): Promise<Sandbox> {
-  if (!id.startsWith('vm_')) return client.sandboxes.attach(id);
-  const found = (await client.sandboxes.list()).find(({ incarnationId }) => incarnationId === id);
-  if (found === undefined)
-    throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`, { hint: 'See: npx instavm ls' });
+  if (UUID.test(id)) return client.sandboxes.attach(id);
+  if (id.startsWith('vm_')) {
+    const found = (await client.sandboxes.list()).find(({ incarnationId }) => incarnationId === id);
+    if (found === undefined) throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`);
+    return client.sandboxes.attach(found.id);
+  }
+  if (!ID_BEGINNING.test(id))
+    throw new InstaVMError('invalid_argument', `"${id}" is not the id of a sandbox`, {
+      hint: 'It takes an id, its first characters (four at least), or that of a VM. See: npx instavm ls',
+    });
+  const matching = (await client.sandboxes.list()).filter((one) => one.id.startsWith(id.toLowerCase()));
+  const lasting = matching.filter(({ state }) => state !== 'stopped' && state !== 'failed');
+  const [found, another] = lasting.length > 0 ? lasting : matching;
+  if (found === undefined) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}…`);
+  if (another !== undefined)
+    throw new InstaVMError('invalid_argument', `more than one sandbox begins with ${id}`, {
+      hint: `Give more of the id: ${found.id}, ${another.id}`,
+    });
   return client.sandboxes.attach(found.id);
+}
+
+/** @param name id or name; of several with the same name, the newest. @throws InstaVMError `snapshot_not_found` */
+export async function snapshotOf(client: InstaVM, name: string): Promise<SnapshotInfo> {
+  const snapshots = await client.snapshots.list();
+  const found = snapshots.find(({ id }) => id === name) ?? snapshots.find((one) => one.name === name);
+  if (found === undefined) throw new InstaVMError('snapshot_not_found', `there is no snapshot ${name}`);
+  return found;
 }

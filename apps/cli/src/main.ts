@@ -1,63 +1,46 @@
-/** The program: its commands, and how every failure ends. */
-import { Command } from 'commander';
+/** The program: runs one command, and says how every failure ends. */
+import { styleText } from 'node:util';
+import { type Command, CommanderError } from 'commander';
 import { InstaVMError } from 'instavm';
-import { caCommand } from './commands/ca/index.ts';
-import { creditCommand } from './commands/credit/index.ts';
-import { dashboardCommand } from './commands/dashboard.ts';
-import { domainCommand } from './commands/domain/index.ts';
-import { egressCommand } from './commands/egress/index.ts';
-import { execCommand } from './commands/exec.ts';
-import { inviteCommand } from './commands/invite.ts';
-import { keysCommand } from './commands/keys/index.ts';
-import { loginCommand } from './commands/login.ts';
-import { lsCommand } from './commands/ls.ts';
-import { newCommand } from './commands/new.ts';
-import { ptyCommand } from './commands/pty.ts';
-import { ptysCommand } from './commands/ptys.ts';
-import { rmCommand } from './commands/rm.ts';
-import { shareCommand } from './commands/share/index.ts';
-import { whoamiCommand } from './commands/whoami.ts';
+import { EXIT, exitCodeOf } from './exit-codes.ts';
+import { hintOf } from './hints.ts';
+import { printable } from './output.ts';
+import { program } from './program.ts';
 
-const program = new Command('instavm')
-  .description('Sandboxes in microVMs, from the command line.')
-  .option(
-    '--api-key <key>',
-    'default: INSTAVM_API_KEY, else that of your login, else that of the daemon on this machine',
-  )
-  .option('--base-url <url>', 'default: INSTAVM_BASE_URL, else that of your login, else http://127.0.0.1:8787')
-  .enablePositionalOptions()
-  .showHelpAfterError('Add --help for what the command takes.');
-for (const command of [
-  newCommand,
-  lsCommand,
-  rmCommand,
-  execCommand,
-  ptyCommand,
-  ptysCommand,
-  egressCommand,
-  shareCommand,
-  caCommand,
-  domainCommand,
-  loginCommand,
-  whoamiCommand,
-  dashboardCommand,
-  inviteCommand,
-  keysCommand,
-  creditCommand,
-])
-  program.addCommand(command);
-
-// A reader of the output that has gone, such as head(1), is no error.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+let running: Command = program;
+program.hook('preAction', (_, command) => {
+  running = command;
 });
+
+// A reader of the output that has gone, such as head(1) or a window that was closed, is no error.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE' || error.code === 'EIO') process.exit();
+    throw error;
+  });
 
 try {
   await program.parseAsync();
 } catch (error) {
-  if (!(error instanceof InstaVMError)) throw error;
-  console.error(`instavm: ${error.message}`);
-  if (error.hint !== undefined) console.error(error.hint);
-  process.exitCode = 1;
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : EXIT.usage;
+  else if (error instanceof InstaVMError) fail(error);
+  else throw error;
+}
+
+function fail(error: InstaVMError): void {
+  process.exitCode = exitCodeOf(error, running.name());
+  const { code, message, retryable, status, requestId } = error;
+  const hint = hintOf(error);
+  if (running.opts<{ json?: boolean }>().json) {
+    console.error(JSON.stringify({ error: { code, message, hint, retryable, status, requestId } }));
+    return;
+  }
+  const stream = process.stderr;
+  console.error(`${styleText('red', 'instavm:', { stream })} ${lines(message)}`);
+  if (hint !== undefined) console.error(lines(hint));
+}
+
+/** It may quote what a sandbox said. */
+function lines(text: string): string {
+  return text.split('\n').map(printable).join('\n');
 }

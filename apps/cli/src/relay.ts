@@ -27,16 +27,20 @@ export async function relay(
   const type = (text: Uint8Array | string): void => {
     if (!readOnly && text.length > 0) pty.write(text).catch(() => {});
   };
+  const leave = (): void => {
+    detached = true;
+    pty.detach();
+  };
   input.on('data', (chunk: Buffer) => {
     const { bytes, detach } = filter.push(chunk);
     type(bytes);
     last = bytes.at(-1) ?? last;
-    if (!detach) return;
-    detached = true;
-    pty.detach();
+    if (detach) leave();
   });
+  // In raw mode no key ends the input of a terminal: it ends when the window is closed. What runs in the sandbox is to outlive that.
+  if (input.isTTY) input.on('end', leave).on('error', leave);
   // The end of a line that has none yet is a mark of its own.
-  input.on('end', () => type(last === 10 ? EOT : EOT + EOT));
+  else input.on('end', () => type(last === 10 ? EOT : EOT + EOT));
   try {
     for await (const chunk of pty.output) if (!output.write(chunk)) await once(output, 'drain');
     const exit = await pty.wait();

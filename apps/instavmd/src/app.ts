@@ -15,10 +15,13 @@ import type { KeyScope, SignUpMode } from '@instavm/wire';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
+import type { z } from 'zod';
+import { type ActingRequest, actingFor, stranger } from './acting.ts';
+import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { answerError, answerErrors, refuseMalformed } from './errors.ts';
+import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
@@ -29,6 +32,7 @@ import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
+import { auditRoutes } from './routes/audit.ts';
 import { cliAuthRoutes } from './routes/cli-auth.ts';
 import { creditRoutes } from './routes/credits.ts';
 import { dashboardRoutes } from './routes/dashboard.ts';
@@ -59,6 +63,7 @@ import { callerOfRequest } from './sign-in/browser.ts';
 import type { Pairings } from './sign-in/pairings.ts';
 import type { SignIns } from './sign-in/sign-ins.ts';
 import { traceRequests } from './tracing.ts';
+import type { UsageSampler } from './usage-samples/sampler.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
 
 /** For browsers and command lines that sign in. */
@@ -74,6 +79,7 @@ export type PeopleServices = {
 export type Services = {
   readonly sandboxes: SandboxService<Guest>;
   readonly accounts: Accounts;
+  readonly audit: Audit;
   readonly keys: ApiKeys;
   readonly keyConnections: KeyConnections;
   readonly people: PeopleServices;
@@ -88,6 +94,7 @@ export type Services = {
   readonly previews: PreviewAddresses | undefined;
   readonly domains: Domains;
   readonly domainHealth: (record: DomainRecord) => Promise<DomainHealth>;
+  readonly sampler: UsageSampler;
   readonly credit: Credit;
   readonly meter: Meter;
   readonly rates: Rates;
@@ -100,12 +107,20 @@ export type DeclaredRoute = {
   readonly url: string;
   readonly isPublic?: boolean;
   readonly scope?: KeyScope;
+  /** For the OpenAPI document. */
+  readonly bodies: {
+    readonly isOptional: boolean;
+    readonly form?: object | undefined;
+    readonly consumes?: readonly string[] | undefined;
+    readonly produces?: readonly string[] | undefined;
+  };
 };
 
 declare module 'fastify' {
   interface FastifyRequest {
     /** Set before any handler of a route that needs a key. */
     caller: Caller;
+    acting: ActingRequest;
   }
   interface FastifyInstance {
     /** Every route and who may use it. */
@@ -116,6 +131,8 @@ declare module 'fastify' {
     isPublic?: boolean;
     /** What the key must be for. A route that is not public and says nothing is open to nobody. */
     scope?: KeyScope;
+    /** JSON schema of a form that the handler reads itself, for the OpenAPI document. */
+    form?: object;
   }
 }
 
@@ -146,17 +163,31 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     else parseJson(request, body as string, done);
   });
   app.decorateRequest('caller', null as unknown as Caller);
+  app.decorateRequest('acting', null as unknown as ActingRequest);
   const declared: DeclaredRoute[] = [];
   app.decorate('declared', declared);
-  app.addHook('onRoute', ({ method, url, config }) => {
-    for (const each of [method].flat()) declared.push({ method: each, url, ...config });
+  app.addHook('onRoute', ({ method, url, config: { form, ...config } = {}, schema }) => {
+    const { body, consumes, produces } = schema ?? {};
+    const bodies = { isOptional: (body as z.ZodType | undefined)?.safeParse(undefined).success ?? false, form };
+    for (const each of [method].flat())
+      declared.push({ method: each, url, ...config, bodies: { ...bodies, consumes, produces } });
   });
   answerErrors(app);
   traceRequests(app);
   measureRequests(app, services.operations);
   const executions = new Executions();
   app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
+  app.addHook('onRequest', (request, _, done) => {
+    request.acting = stranger(request.id, request.ip);
+    actingFor(request.acting, done);
+  });
+  // The events of a body come in the context of its connection.
+  app.addHook('preValidation', (request, _, done) => actingFor(request.acting, done));
+  app.addHook('onError', async ({ routeOptions, method, acting }, _, error) =>
+    actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
+  );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+    reply.headers(AS_DECLARED);
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
     const caller = await callerOfRequest(services, request);
@@ -185,6 +216,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   await app.register(signInRoutes(services));
   await app.register(cliAuthRoutes(services));
   await app.register(dashboardRoutes);
+  await app.register(auditRoutes(services));
   await app.register(quotaRoutes(services));
   await app.register(egressRoutes(services));
   await app.register(egressLogRoutes(services));

@@ -6,6 +6,7 @@
 import type { AccountId } from '@instavm/core';
 import type { Account, ApiKeys } from '@instavm/store';
 import { InstaVMError, KEY_SCOPES, type KeyScope } from '@instavm/wire';
+import { recognize } from './acting.ts';
 import type { Services } from './app.ts';
 
 export type Caller = {
@@ -13,6 +14,10 @@ export type Caller = {
   readonly scope: KeyScope;
   /** Null for who is not here by a key. */
   readonly keyId: number | null;
+  /** How that key begins. */
+  readonly keyPrefix: string | null;
+  /** Null for who is not here by a browser that is signed in. */
+  readonly signInId: string | null;
   readonly expiresAt: Date | null;
   /** Entries that a sandbox must have in its metadata to be there for this caller; null: all are. */
   readonly sandboxMetadata: Readonly<Record<string, unknown>> | null;
@@ -30,15 +35,17 @@ export const PUBLIC: Needed = { config: { isPublic: true } };
  * @throws unauthenticated, the same for a missing, malformed, unknown, expired and revoked key; rate_limited
  */
 export async function authenticate(
-  { keys, rateLimits }: Pick<Services, 'keys' | 'rateLimits'>,
+  { keys, rateLimits, audit }: Pick<Services, 'keys' | 'rateLimits' | 'audit'>,
   secret: string | string[] | undefined,
   address: string,
 ): Promise<Caller> {
   const caller = await callerOf(keys, secret);
   if (caller === undefined) {
     await rateLimits.failure(address);
+    if (typeof secret === 'string') audit.keyRefused(secret, address);
     throw new InstaVMError('unauthenticated', 'the API key is missing or not valid');
   }
+  recognize(caller);
   await rateLimits.request(caller.account.id);
   return caller;
 }
@@ -48,8 +55,8 @@ export async function callerOf(keys: ApiKeys, secret: string | string[] | undefi
   const isKey = typeof secret === 'string' && secret.length > 0 && secret.length < 256;
   const found = isKey ? await keys.authenticate(secret) : undefined;
   if (found === undefined) return undefined;
-  const { id: keyId, scope, expiresAt, sandboxMetadata } = found.key;
-  return { account: found.account, keyId, scope, expiresAt, sandboxMetadata };
+  const { id: keyId, prefix: keyPrefix, scope, expiresAt, sandboxMetadata } = found.key;
+  return { account: found.account, keyId, keyPrefix, signInId: null, scope, expiresAt, sandboxMetadata };
 }
 
 /** @param needed undefined for a route that does not say. @throws permission_denied */
@@ -91,7 +98,7 @@ export function ownMetadata<T extends Readonly<Record<string, unknown>>>(
 }
 
 /** Whether metadata has all entries that are wanted. */
-export function matches(
+function matches(
   metadata: Readonly<Record<string, unknown>>,
   wanted: Readonly<Record<string, unknown>> | null | undefined,
 ): boolean {

@@ -132,11 +132,13 @@ export const SETTINGS = {
   INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'firecracker', 'qemu', 'fake']).default('auto'),
+  /** `on`: the daemon starts only where microVMs are jailed under KVM on a host that is fit for strangers' code. */
+  INSTAVM_PRODUCTION: z.enum(['off', 'on']).default('off'),
   /** Paths, or names on the search path. */
   INSTAVM_FIRECRACKER_BIN: z.string().min(1).default('firecracker'),
   INSTAVM_JAILER_BIN: z.string().min(1).default('jailer'),
-  /** Users, and groups, of jails; nothing else on the host may have them. The default is a range that systemd leaves to nobody. */
-  INSTAVM_FIRECRACKER_UIDS: Uids.prefault('1900000000-1900009999'),
+  /** Users, and groups, of microVMs where the daemon is root; nothing else on the host may have them. The default is a range that systemd leaves to nobody. */
+  INSTAVM_VMM_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
   /** Opens `/metrics` to who sends it. */
@@ -168,6 +170,9 @@ export const SETTINGS = {
   INSTAVM_RATE_EGRESS_GIB: Dollars(1_000).prefault(0.05),
   /** How often use is written down, and credit looked at. */
   INSTAVM_METER_SECONDS: z.coerce.number().min(0.1).max(60).default(10),
+  /** How long audit events are kept, and how many of one account. */
+  INSTAVM_AUDIT_DAYS: z.coerce.number().int().min(1).max(36_500).default(365),
+  INSTAVM_AUDIT_EVENTS: z.coerce.number().int().min(100).max(10_000_000).default(100_000),
   /** What becomes of running sandboxes when the daemon is asked to stop. */
   INSTAVM_ON_STOP: z.enum(['keep', 'end']).default('keep'),
   /** MicroVMs of the default size that wait for a request. */
@@ -193,6 +198,9 @@ export const SETTINGS = {
   INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_024).default(1_024),
   /** Of one sandbox, both directions together; 0: no limit. */
   INSTAVM_EGRESS_MBIT: z.coerce.number().min(0).default(0),
+  /** Of each disk of a sandbox, reads and writes together; 0: no limit. */
+  INSTAVM_DISK_MB_PER_SECOND: Amount.default(1_000),
+  INSTAVM_DISK_IOPS: Amount.default(50_000),
   /** For tests of recovery: the daemon kills itself when it reaches this step. */
   INSTAVM_CRASH_AT: z.enum(STEPS).optional(),
 } as const;

@@ -19,6 +19,8 @@ import { domainNameProblem } from '@instavm/preview';
 import {
   Accounts,
   ApiKeys,
+  AuditWriter,
+  auditTrail,
   domainRecords,
   egressLog as egressLogIn,
   ledger as ledgerIn,
@@ -30,7 +32,9 @@ import {
 } from '@instavm/store';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
+import { nobodysTimers, presentActor } from './acting.ts';
 import { buildApp } from './app.ts';
+import { Audit, News } from './audit.ts';
 import { chooseVmm } from './choose-vmm.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory, signInSecret } from './data-directory.ts';
@@ -53,6 +57,8 @@ import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
 import { telemetry } from './telemetry.ts';
 import { untraced } from './tracing.ts';
+import { both, guestNumbers } from './usage-samples/asking.ts';
+import { UsageSampler } from './usage-samples/sampler.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
 const LEAST_RESTORED_AT_ONCE = 2;
@@ -80,23 +86,37 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     cleanup.push(() => data.release());
     const database = await openDatabase(data.databasePath);
     cleanup.push(() => database.destroy());
-    const accounts = new Accounts(database);
+    const news = new News();
+    const writer = new AuditWriter(presentActor, (accountId) => news.tell(accountId));
+    const accounts = new Accounts(database, writer);
     if (await createAdministrator(accounts, data.adminKeyPath)) {
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
-    const egressLog = egressLogIn(database);
-    const egressJournal = new EgressJournal(egressLog, systemClock, logger);
+    const clock = untraced(nobodysTimers(systemClock));
+    const keys = new ApiKeys(database, writer);
+    const records = sandboxRecords(database, writer);
+    const trail = auditTrail(database, writer);
+    const audit = new Audit({ trail, news, accounts, keys, sandboxes: records, clock, log: logger });
+    cleanup.push(() => audit.stop());
+    cleanup.push(audit.keepBounded({ days: config.INSTAVM_AUDIT_DAYS, events: config.INSTAVM_AUDIT_EVENTS }));
+    const egressLog = audit.watching(egressLogIn(database));
+    const egressJournal = new EgressJournal(egressLog, clock, logger);
     cleanup.push(() => egressJournal.stop());
     const metrics = new Metrics();
     const quotas = new QuotaBook(accounts, quotasIn(config));
-    const ledger = ledgerIn(database);
+    const ledger = ledgerIn(database, writer);
     const rates = ratesOf(config);
-    const meter = new Meter({ store: ledger, rates, clock: systemClock, log: logger });
+    const meter = new Meter({ store: ledger, rates, clock, log: logger });
     await meter.load();
     const credit = new Credit({
-      ...{ ledger, meter, clock: systemClock, log: logger },
+      ...{ ledger, meter, clock, log: logger },
       isEnforced: config.INSTAVM_CREDIT === 'enforce',
       welcomeMicroDollars: config.INSTAVM_CREDIT_WELCOME,
+    });
+    const sampler: UsageSampler = new UsageSampler({
+      clock,
+      log: logger,
+      ask: (record) => guestNumbers(sandboxes, record),
     });
     const gateway = createGateway(
       config,
@@ -108,21 +128,22 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
         sent: (sandboxId, bytes) => {
           meter.sent(sandboxId, bytes);
           metrics.sent(bytes);
+          sampler.count(sandboxId, 'egressSentBytes', bytes);
         },
+        received: (sandboxId, bytes) => sampler.count(sandboxId, 'egressReceivedBytes', bytes),
       },
       logger,
     );
     const { vmm, images } = await chooseVmm(config, data, logger);
-    const records = sandboxRecords(database);
     const host = hostResources(config.INSTAVM_DATA_DIR);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
-    const sandboxes = new SandboxService({
+    const sandboxes: SandboxService<Guest> = new SandboxService<Guest>({
       vmm,
       templates,
       connector: guestConnector,
       egress: gateway,
       records,
-      snapshots: snapshotRecords(database),
+      snapshots: snapshotRecords(database, writer),
       files: snapshotFiles(data.snapshotsDirectory, vmm),
       host,
       limits: {
@@ -131,9 +152,10 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       restoredAtOnce: Math.max(LEAST_RESTORED_AT_ONCE, availableParallelism()),
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
-      clock: untraced(systemClock),
+      clock,
       log: logger,
-      usage: meter,
+      usage: both(meter, sampler),
+      actor: presentActor,
       spending: credit,
       quotas,
       reached: crashingAt(config.INSTAVM_CRASH_AT),
@@ -142,16 +164,18 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
     logger.info(recovered, 'took over from the daemon before');
     await meter.takeOver(records);
+    for (const record of await records.listUnsettled()) if (record.state === 'running') sampler.began(record);
+    sampler.start();
+    cleanup.push(() => sampler.stop());
     // After the last sandbox has ended.
     cleanup.push(() => meter.tick());
-    cleanup.push(metering(meter, credit, sandboxes, config.INSTAVM_METER_SECONDS * 1000));
+    cleanup.push(metering({ meter, credit, sandboxes, audit }, config.INSTAVM_METER_SECONDS * 1000));
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
-    const shares = new Shares({ shares: shareRecords(database), sandboxes: records, clock: systemClock });
-    const keys = new ApiKeys(database);
-    const domainsKept = domainRecords(database);
-    const previewParts = { shares, sandboxes, keys, domains: domainsKept };
+    const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
+    const domainsKept = domainRecords(database, writer);
+    const previewParts = { sampler, shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
     const observed = { vmm, templates, sandboxes, meter, host, previews, metrics };
@@ -163,7 +187,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       lookUpTxt: txtLookUp(config.INSTAVM_DOMAIN_DNS_SERVERS),
       certificates,
       problemOf: (name) => domainNameProblem(name, config.INSTAVM_PREVIEW_DOMAIN),
-      clock: systemClock,
+      clock,
       log: logger,
     });
     cleanup.push(() => domains.close());
@@ -179,12 +203,15 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       publicUrl,
     };
     const services = {
-      ...{ sandboxes, accounts, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
+      ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
-      ...{ operations, credit, meter, rates, usage: ledgerReader(database) },
+      ...{ operations, sampler, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
-    app.addHook('preClose', async () => egressJournal.endFollowers());
+    app.addHook('preClose', async () => {
+      egressJournal.endFollowers();
+      news.end();
+    });
     // Nothing of the fake outlives its daemon.
     const fate = vmm.backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
     cleanup.push(() => stopServing(app, sandboxes, fate));

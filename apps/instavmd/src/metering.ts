@@ -1,5 +1,6 @@
 /** Rates and quotas as the configuration has them, and the clock of the meter. */
 import type { Credit, Meter, Rates, SandboxService } from '@instavm/core';
+import type { Audit } from './audit.ts';
 import type { Config } from './config.ts';
 import type { Guest } from './guest/guest.ts';
 import type { QuotaValues } from './quota-book.ts';
@@ -21,15 +22,25 @@ export const ratesOf = (config: Config): Rates => ({
   perEgressGib: config.INSTAVM_RATE_EGRESS_GIB,
 });
 
+export type Metering = {
+  readonly meter: Meter;
+  readonly credit: Credit;
+  readonly sandboxes: SandboxService<Guest>;
+  readonly audit: Audit;
+};
+
 /** @returns how to stop */
-export function metering(meter: Meter, credit: Credit, sandboxes: SandboxService<Guest>, everyMs: number): () => void {
+export function metering({ meter, credit, sandboxes, audit }: Metering, everyMs: number): () => void {
   let isEnforcing = false;
   const tick = async (): Promise<void> => {
     await meter.tick();
     // Suspending what may no longer run can take longer than a tick, and must not hold up the count.
     if (isEnforcing) return;
     isEnforcing = true;
-    await credit.enforce((accountId, reason) => sandboxes.suspendAll(accountId, reason));
+    await credit.enforce(async (accountId, reason) => {
+      audit.creditExhausted(accountId);
+      await sandboxes.suspendAll(accountId, reason);
+    });
     isEnforcing = false;
   };
   const timer = setInterval(() => void tick(), everyMs);

@@ -11,6 +11,7 @@ const refusing = new Proxy({}, { get: nothing });
 const services: Services = {
   sandboxes: refusing as Services['sandboxes'],
   accounts: refusing as Services['accounts'],
+  audit: refusing as Services['audit'],
   keys: refusing as Services['keys'],
   keyConnections: refusing as Services['keyConnections'],
   people: {} as Services['people'],
@@ -22,6 +23,7 @@ const services: Services = {
   previews: undefined,
   domains: refusing as Services['domains'],
   domainHealth: nothing,
+  sampler: refusing as Services['sampler'],
   credit: refusing as Services['credit'],
   meter: refusing as Services['meter'],
   rates: refusing as Services['rates'],

@@ -14,9 +14,12 @@ import {
 import { type AcmeOptions, PreviewProxy, type PreviewTarget, type PreviewTargets } from '@instavm/preview';
 import type { ApiKeys } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
+import { actingFor, visitorOf } from './acting.ts';
 import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
 import { listening } from './listening.ts';
+import { counted } from './usage-samples/counted.ts';
+import type { UsageSampler } from './usage-samples/sampler.ts';
 
 /** @returns undefined when they are off. @throws conflict when the address is taken */
 export async function listenForPreviews(
@@ -69,6 +72,7 @@ type Owner = {
 };
 
 export type PreviewParts = {
+  readonly sampler: Pick<UsageSampler, 'count'>;
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
   readonly keys: ApiKeys;
@@ -76,7 +80,7 @@ export type PreviewParts = {
 };
 
 /** A connection holds its sandbox as used until it is closed. */
-export function previewTargets({ shares, sandboxes, keys, domains }: PreviewParts): PreviewTargets {
+export function previewTargets({ sampler, shares, sandboxes, keys, domains }: PreviewParts): PreviewTargets {
   async function find(text: string): Promise<PreviewTarget | undefined> {
     const shareId = parseShareId(text);
     const share = shareId && (await shares.find(shareId));
@@ -86,8 +90,13 @@ export function previewTargets({ shares, sandboxes, keys, domains }: PreviewPart
       const owner = await sandboxes.get(accountId, sandboxId);
       const release = owner.hold();
       try {
-        const guest = await owner.guest('suspended');
-        const stream = await guest.connectPort(port, signal);
+        // A visitor may be anyone; what the trail can tell is by which share it came.
+        const guest = await actingFor(visitorOf(id), () => owner.guest('suspended'));
+        const stream = counted(
+          await guest.connectPort(port, signal),
+          (bytes) => sampler.count(sandboxId, 'previewSentBytes', bytes),
+          (bytes) => sampler.count(sandboxId, 'previewReceivedBytes', bytes),
+        );
         if (stream.closed) release();
         else stream.once('close', release);
         return stream;

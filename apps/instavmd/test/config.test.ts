@@ -39,10 +39,10 @@ describe('the configuration', () => {
   });
 
   it('takes a range of user ids, and none that is upside down or holds root', () => {
-    const rangeOf = (text: string) => parseConfig({ INSTAVM_FIRECRACKER_UIDS: text }).INSTAVM_FIRECRACKER_UIDS;
+    const rangeOf = (text: string) => parseConfig({ INSTAVM_VMM_UIDS: text }).INSTAVM_VMM_UIDS;
     expect(rangeOf('300000-300009')).toEqual({ first: 300_000, count: 10 });
     for (const bad of ['0-10', '20-10', '300000', '1-4294967296'])
-      expect(() => rangeOf(bad)).toThrow('INSTAVM_FIRECRACKER_UIDS: must be first-last');
+      expect(() => rangeOf(bad)).toThrow('INSTAVM_VMM_UIDS: must be first-last');
   });
 
   it('lets the settings of clients stand in the same environment', () => {

@@ -16,7 +16,6 @@ DELETE /v1/volumes/{vol}/checkpoints/{cp}
 GET DELETE /v1/volumes/{vol}/files
 POST /v1/volumes/{vol}/files/download
 POST /v1/volumes/{vol}/files/upload
-GET /v1/audit/events/{event}
 POST /v1/browser/interactions/click
 POST /v1/browser/interactions/screenshot
 POST /v1/browser/sessions/
@@ -61,8 +60,6 @@ const EMPTY_LISTS: [path: string, body: unknown][] = [
   ['/v1/volumes?refresh_usage=false', []],
   ['/v1/snapshots?type=system', []],
   ['/v1/ssh-keys', { keys: [] }],
-  ['/v1/audit/catalog', { catalog: {} }],
-  ['/v1/audit/events?limit=5', { items: [], next_cursor: null }],
   ['/v1/browser/sessions/', { sessions: [] }],
   ['/v1/recordings?limit=50&offset=0', []],
   ['/v1/tapes', []],
@@ -109,8 +106,18 @@ describe('routes of the contract that this version does not offer', () => {
     expect([answer.status, answer.body]).toEqual([200, body]);
   });
 
-  it('shows templates to callers without a key', async () => {
+  it('shows templates to callers without a key, and refuses them one in words', async () => {
     expect((await fetch(`${daemon.baseUrl}/v1/templates`)).status).toBe(200);
+    const one = await fetch(`${daemon.baseUrl}/v1/templates/web`);
+    expect([one.status, await one.json()]).toMatchObject([403, { detail: 'not available on this server' }]);
+  });
+
+  it('refuses a file that is sent in words, too', async () => {
+    const body = new FormData();
+    body.append('file', new Blob(['x'.repeat(100_000)]), 'notes.txt');
+    const headers = { 'x-api-key': daemon.apiKey };
+    const sent = await fetch(`${daemon.baseUrl}/v1/volumes/v/files/upload`, { method: 'POST', headers, body });
+    expect([sent.status, await sent.json()]).toMatchObject([403, { detail: 'not available on this server' }]);
   });
 
   it('names a route that is in no contract as unknown', async () => {

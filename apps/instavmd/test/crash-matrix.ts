@@ -82,6 +82,36 @@ const OPERATIONS: Record<string, (scene: CrashScene) => Promise<() => Promise<un
 
 const RESTING = ['running', 'suspended', 'stopped', 'failed'];
 
+/** What may be the last that the audit trail says about a sandbox in a state. */
+const LAST_WORDS: Record<string, readonly string[]> = {
+  running: ['started', 'resumed', 'woken', 'suspend_failed'],
+  suspended: ['suspended', 'resume_failed'],
+  stopped: ['ended', 'expired'],
+  failed: ['failed'],
+};
+
+/** The trail says what the records say, however the daemon ended. */
+async function requireTrail({ api }: CrashScene, sandboxes: Json[], snapshots: Json[]): Promise<void> {
+  const eventsOf = async (group: string): Promise<Json[]> =>
+    (await api.request('GET', `/v1/audit/events?event_group=${group}&limit=200`)).body.items;
+  const told = await eventsOf('sandbox');
+  for (const { id, state } of sandboxes) {
+    const [last, ...earlier] = told.filter(({ resource_id }) => resource_id === id);
+    expect([state, last.event_type]).toEqual([
+      state,
+      expect.toBeOneOf((LAST_WORDS[state] ?? []).map((word) => `sandbox.${word}`)),
+    ]);
+    const births = ['sandbox.created', 'sandbox.cloned', 'sandbox.restored'];
+    expect(earlier.filter(({ event_type }) => births.includes(event_type))).toHaveLength(1);
+  }
+  expect(new Set(told.map(({ resource_id }) => resource_id)).size).toBe(sandboxes.length);
+  const kept = await eventsOf('snapshot');
+  for (const { id, status } of snapshots)
+    expect(kept.filter(({ resource_id }) => resource_id === id).map((event) => event.status)).toEqual([
+      status === 'ready' ? 'success' : 'failure',
+    ]);
+}
+
 /**
  * Runs the operation of `step` in a daemon that dies there, starts another on the same directory, and checks that nothing is half-made,
  * that what was saved is intact, that the operation can be asked for again, and that nothing is left at the end.
@@ -105,6 +135,7 @@ export async function crashAndRecover(vmm: 'fake' | 'qemu', step: Step, survives
     const found = sandboxes.map(({ state }) => state);
     expect(found.filter((state) => !RESTING.includes(state))).toEqual([]);
     expect(snapshots.filter(({ status }) => status === 'building')).toEqual([]);
+    await requireTrail(scene, sandboxes, snapshots);
     const running = sandboxes.filter(({ state }) => state === 'running');
     // Made with the first microVM.
     expect(await readdir(join(dataDirectory, 'run')).catch(() => [])).toHaveLength(running.length);

@@ -34,6 +34,7 @@ const PUBLIC = [
   // The contract has its key in the body; the route asks for it itself.
   '/v1/sessions/session',
   '/v1/templates',
+  '/v1/templates/*',
 ];
 
 let app: Awaited<ReturnType<typeof buildApp>>;
@@ -41,6 +42,7 @@ beforeAll(async () => {
   const account = { id: 'acct_a', email: 'a@b', isAdministrator: true };
   const key = { id: 1, scope: 'full', expiresAt: null, sandboxMetadata: null };
   const keys = { authenticate: async () => ({ account, key }) } as unknown as ApiKeys;
+  const audit = { refused: () => {} };
   app = await buildApp(
     {
       keys,
@@ -48,7 +50,8 @@ beforeAll(async () => {
       people: {},
       operations: { metrics: new Metrics() },
       rateLimits: noLimits(),
-    } as Services,
+      audit,
+    } as unknown as Services,
     pino({ level: 'silent' }),
   );
   app.get('/undeclared', async () => 'secret');

@@ -17,6 +17,7 @@ type Victim = {
   link: string;
   domain: string;
   task: string;
+  event: string;
   pty: string;
   key: string;
 };
@@ -112,6 +113,10 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   'GET /v1/credits/rates': own(),
   'GET /v1/credits/usage/trends': own(),
   'GET /v1/credits/usage/forecasting': own(),
+  'GET /v1/audit/catalog': own(),
+  'GET /v1/audit/events': own({ isOfAll: true }),
+  // Numbered per account: the ids of one are those of another.
+  'GET /v1/audit/events/{event}': absent(),
   'GET /v2/quotas': own(),
   // Only the administrator's.
   'PATCH /v2/accounts/{account}/quotas': absent({ body: { sandboxes: 1 } }),
@@ -136,6 +141,7 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   'DELETE /v2/sandboxes/{id}': sandbox(),
   'PATCH /v2/sandboxes/{id}': sandbox({ body: { metadata: {} } }),
   'GET /v2/sandboxes/{id}/stats': sandbox(),
+  'GET /v2/sandboxes/{id}/metrics': sandbox(),
   'POST /v2/sandboxes/{id}/suspend': sandbox(),
   'POST /v2/sandboxes/{id}/resume': sandbox(),
   'POST /v2/sandboxes/{id}/snapshots': sandbox(),
@@ -207,7 +213,9 @@ beforeAll(async () => {
     task: (await post('/execute_async', { session_id: sid, command: 'echo secret', language: 'bash' })).task_id,
     pty: (await post(`/v1/sessions/${sid}/pty/sessions`, {})).session_id,
     key: String((await post('/v1/api-keys/', { name: 'of the victim' })).id),
+    event: '',
   };
+  victim.event = (await owner.request('GET', '/v1/audit/events?limit=1')).body.items[0].id;
   const restricted = await post('/v1/api-keys/', { scope: 'run', sandbox_metadata: { team: 'b' } });
   strangers['another account'] = await asAnother(daemon, 'b@example.com');
   strangers['a key for other sandboxes'] = apiOf({ ...daemon, apiKey: restricted.api_key });

@@ -212,6 +212,24 @@ describe('a key for some sandboxes', () => {
     expect((await api.request('DELETE', `/v2/snapshots/${snapshot.id}`)).status).toBe(200);
   });
 
+  it('pages through its sandboxes as if there were no others', async () => {
+    const { api } = await make({ scope: 'run', sandbox_metadata: { team: 'e' } });
+    const made: string[] = [];
+    for (const as of [api, admin, api, admin, api]) {
+      const { id } = (await as.json('POST', '/v2/sandboxes', {})).body;
+      if (as === api) made.unshift(id);
+    }
+    const page = async (query: string) => {
+      const { status, body } = await api.request('GET', `/v2/sandboxes?${query}`);
+      return status === 200 ? body.sandboxes.map(({ id }: { id: string }) => id) : body.code;
+    };
+    expect(await page('')).toEqual(made);
+    expect(await page('limit=2')).toEqual(made.slice(0, 2));
+    expect(await page(`limit=2&before=${made[1]}`)).toEqual(made.slice(2));
+    expect(await page(`before=${made[2]}`)).toEqual([]);
+    expect(await page(`before=${sandbox}`)).toBe('sandbox_not_found');
+  });
+
   it('pages through their shares as if there were no others', async () => {
     const { api } = await make({ scope: 'run', sandbox_metadata: { team: 'd' } });
     const { body: mine } = await api.json('POST', '/v2/sandboxes', {});

@@ -11,7 +11,15 @@ const account = {
   isAdministrator: false,
   isVerified: true,
 };
-const caller: Caller = { account, scope: 'run', keyId: 1, expiresAt: null, sandboxMetadata: null };
+const caller: Caller = {
+  account,
+  scope: 'run',
+  keyId: 1,
+  keyPrefix: 'instavm_sk_abc',
+  signInId: null,
+  expiresAt: null,
+  sandboxMetadata: null,
+};
 const grant = { caller, sandboxId: 'b' as SandboxId, ptyId: 'c', readOnly: true };
 
 describe('a terminal token', () => {

@@ -31,6 +31,7 @@ import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
+import { auditOf } from './audit-of.ts';
 import { noLimits } from './no-limits.ts';
 
 const ADDRESSES: PreviewAddresses = {
@@ -56,6 +57,7 @@ beforeEach(async () => {
   });
   shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
   targets = previewTargets({
+    sampler: { count: () => {} },
     ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
     sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
   });
@@ -97,7 +99,7 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     sandboxes,
     accounts,
     keys: new ApiKeys(database),
-    people: {},
+    ...{ people: {}, audit: auditOf(database) },
     keyConnections: new KeyConnections(),
     rateLimits: noLimits(),
     ptyTokens: new PtyTokens(),
@@ -401,7 +403,13 @@ describe('shares as the preview proxy sees them', () => {
       },
     };
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
-    targets = previewTargets({ shares, sandboxes, keys: new ApiKeys(database), domains: domainRecords(database) });
+    targets = previewTargets({
+      sampler: { count: () => {} },
+      shares,
+      sandboxes,
+      keys: new ApiKeys(database),
+      domains: domainRecords(database),
+    });
   });
 
   it('tell the program its own name when that is asked for', async () => {

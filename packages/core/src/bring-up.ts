@@ -4,6 +4,7 @@ import { attach, discard, type Personalized, type Prepared, prepare } from './co
 import type { GuestLink } from './guest.ts';
 import { type FilesId, type IncarnationId, newIncarnationId } from './ids.ts';
 import { failure, identityOf, idsOf, type OwnerParts, PERSONALIZE_DEADLINE_MS } from './parts.ts';
+import type { ChangeMeaning } from './record-keeper.ts';
 import type { SandboxChange } from './records.ts';
 import { DEADLINES_MS } from './states.ts';
 import type { MicroVm, VmSnapshot } from './vmm.ts';
@@ -65,9 +66,14 @@ export async function create<Guest extends GuestLink>(
 
 /**
  * The same sandbox in a new incarnation, with its memory, and with what was left of its lease.
+ * @param isWoken because it is used, not because someone asked for it
  * @throws as `create`, and snapshot_damaged; it is suspended as before then
  */
-export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, savedIn: FilesId): Promise<void> {
+export async function resume<Guest extends GuestLink>(
+  parts: OwnerParts<Guest>,
+  savedIn: FilesId,
+  isWoken: boolean,
+): Promise<void> {
   const { ports, keeper } = parts;
   const { ttlSeconds, leaseLeftMs, stateReason, epoch } = keeper.record;
   const startedAt = ports.clock.now();
@@ -87,10 +93,8 @@ export async function resume<Guest extends GuestLink>(parts: OwnerParts<Guest>, 
         ports.reached('resume.personalized');
         // One that was suspended because its lease ran out gets a new one.
         const leaseMs = leaseLeftMs !== null && leaseLeftMs > 0 ? leaseLeftMs : ttlSeconds * 1000;
-        await begin(parts, prepared, leaseMs, {
-          ...{ savedIn: null, savedBytes: null, leaseLeftMs: null },
-          ...{ startedAt, endedAt: null },
-        });
+        const change = { savedIn: null, savedBytes: null, leaseLeftMs: null, startedAt, endedAt: null };
+        await begin(parts, prepared, leaseMs, change, { isWoken });
         ports.reached('resume.running');
       });
     } catch (error) {
@@ -182,10 +186,11 @@ async function begin<Guest extends GuestLink>(
   prepared: Personalized<Guest>,
   leaseMs: number,
   change: SandboxChange,
+  meaning: ChangeMeaning = {},
 ): Promise<void> {
   const expiresAt = new Date(ports.clock.now().getTime() + leaseMs);
   try {
-    await keeper.update({ ...change, state: 'running', expiresAt });
+    await keeper.update({ ...change, state: 'running', expiresAt }, meaning);
   } catch (error) {
     await discard(ports.log, prepared);
     throw error;

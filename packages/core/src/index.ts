@@ -1,4 +1,7 @@
 export { Admission, type AdmissionLimits, type HostResources } from './admission.ts';
+export * from './audit/event.ts';
+export { Repeats, type RepeatsPorts } from './audit/repeats.ts';
+export { type Changed, type SandboxOrigin, sandboxEvents } from './audit/sandbox-events.ts';
 export * from './cleanup.ts';
 export * from './clock.ts';
 export * from './domain.ts';
@@ -11,7 +14,8 @@ export * from './egress-log.ts';
 export * from './guest.ts';
 export * from './ids.ts';
 export type { LifecycleLog } from './log.ts';
-export { CREDIT_USED_UP, Credit, type CreditPorts, type SpendingGate } from './metering/credit.ts';
+export { mapLimited } from './map-limited.ts';
+export { CREDIT_USED_UP, Credit, type CreditPorts, type SpendingGate, WELCOME } from './metering/credit.ts';
 export * from './metering/ledger.ts';
 export { type Accrued, Meter, type MeterPorts, type UsageObserver } from './metering/meter.ts';
 export { HOUR_MS, type Rates } from './metering/rates.ts';

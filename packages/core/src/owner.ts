@@ -4,6 +4,7 @@
  * `record-keeper.ts`).
  */
 import { InstaVMError } from '@instavm/wire';
+import type { SandboxOrigin } from './audit/sandbox-events.ts';
 import { adopt, create, resume } from './bring-up.ts';
 import type { GuestLink } from './guest.ts';
 import type { FilesId } from './ids.ts';
@@ -54,15 +55,15 @@ export class SandboxOwner<Guest extends GuestLink> {
   readonly #parts: OwnerParts<Guest>;
   #expiryAttempts = 0;
 
-  /** @param isStored false for a new sandbox, whose record is inserted with its first incarnation */
-  constructor(deps: OwnerDependencies<Guest>, record: SandboxRecord, isStored: boolean) {
+  /** @param origin given for a new sandbox, whose record is inserted with its first incarnation */
+  constructor(deps: OwnerDependencies<Guest>, record: SandboxRecord, origin?: SandboxOrigin) {
     this.#deps = deps;
     const running = new Running<Guest>(deps, {
       lost: (incarnation, reason, diagnostics) => this.#lost(incarnation, reason, diagnostics),
       expired: () => this.#expired(),
       idle: () => this.#idle(),
     });
-    const keeper = new RecordKeeper(deps, record, isStored);
+    const keeper = new RecordKeeper(deps, record, origin);
     this.#parts = { ports: deps, keeper, running };
   }
 
@@ -220,7 +221,8 @@ export class SandboxOwner<Guest extends GuestLink> {
     if (!this.#request(request)) return;
     const { savedIn, state } = this.record;
     this.#expiryAttempts = 0;
-    if (state === 'suspended' && savedIn !== null) await resume(this.#parts, savedIn);
+    if (state === 'suspended' && savedIn !== null)
+      await resume(this.#parts, savedIn, request === 'wake' || request === 'rouse');
     else await create(this.#parts, undefined);
   }
 

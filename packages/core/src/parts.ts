@@ -2,6 +2,7 @@
 import { InstaVMError } from '@instavm/wire';
 import type { LimitFunction } from 'p-limit';
 import type { Admission } from './admission.ts';
+import type { ActorSource } from './audit/event.ts';
 import type { ConstructionPorts } from './construction.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
 import type { SpendingGate } from './metering/credit.ts';
@@ -26,6 +27,7 @@ export type OwnerPorts<Guest extends GuestLink> = ConstructionPorts<Guest> & {
   readonly inTurn: LimitFunction;
   readonly reached: StepObserver;
   readonly usage: UsageObserver;
+  readonly actor: ActorSource;
   readonly spending: SpendingGate;
   readonly quotas: QuotaSource;
 };

@@ -1,5 +1,8 @@
 /** The record of one sandbox, in memory and in the store: the one place that publishes what became of it. */
 import { InstaVMError } from '@instavm/wire';
+import type { ActorSource, NewAuditEvent } from './audit/event.ts';
+import { type SandboxOrigin, sandboxEvents } from './audit/sandbox-events.ts';
+import type { Clock } from './clock.ts';
 import type { LifecycleLog } from './log.ts';
 import type { UsageObserver } from './metering/meter.ts';
 import type { SandboxChange, SandboxRecords } from './records.ts';
@@ -10,25 +13,29 @@ export type KeeperPorts = {
   readonly records: SandboxRecords;
   readonly log: LifecycleLog;
   readonly usage: UsageObserver;
+  readonly clock: Clock;
+  /** Whom the audit trail names. */
+  readonly actor: ActorSource;
 };
 
+/** What a change means that the record does not say. */
+export type ChangeMeaning = { readonly isWoken?: boolean };
+
 export class RecordKeeper {
-  readonly #records: SandboxRecords;
-  readonly #log: LifecycleLog;
-  readonly #usage: UsageObserver;
+  readonly #ports: KeeperPorts;
   #record: SandboxRecord;
-  #isStored: boolean;
+  /** Of one that is not stored yet. */
+  #origin: SandboxOrigin | undefined;
   readonly #waiting = new Set<() => void>();
   /** What became true while the store could not be written; goes with the next change. */
   #unsaved: SandboxChange = {};
+  #unsavedEvents: readonly NewAuditEvent[] = [];
 
-  /** @param isStored false for a new sandbox, whose record is inserted with its first change */
-  constructor(ports: KeeperPorts, record: SandboxRecord, isStored: boolean) {
-    this.#records = ports.records;
-    this.#log = ports.log;
-    this.#usage = ports.usage;
+  /** @param origin given for a new sandbox, whose record is inserted with its first change */
+  constructor(ports: KeeperPorts, record: SandboxRecord, origin: SandboxOrigin | undefined) {
+    this.#ports = ports;
     this.#record = record;
-    this.#isStored = isStored;
+    this.#origin = origin;
   }
 
   get record(): SandboxRecord {
@@ -37,7 +44,7 @@ export class RecordKeeper {
 
   /** Whether the stored record says the same. */
   get isStored(): boolean {
-    return this.#isStored && Object.keys(this.#unsaved).length === 0;
+    return this.#origin === undefined && Object.keys(this.#unsaved).length === 0;
   }
 
   /** Resolves with the next change of its state, or when `signal` is aborted. */
@@ -55,12 +62,12 @@ export class RecordKeeper {
   }
 
   /** Writes first, then is so: an intent that was not kept is not acted on. @throws store_unavailable, conflict; nothing has changed then */
-  async update(change: SandboxChange): Promise<void> {
+  async update(change: SandboxChange, meaning: ChangeMeaning = {}): Promise<void> {
     this.#check(change);
     const before = this.#record;
     this.#record = { ...before, ...change };
     try {
-      await this.#write(before.epoch, change);
+      await this.#write(before.epoch, change, this.#eventsOf(before, change, meaning));
     } catch (error) {
       this.#record = before;
       throw error;
@@ -71,33 +78,45 @@ export class RecordKeeper {
   /** For what has happened already: it is so, also when it cannot be written now. */
   async settle(change: SandboxChange): Promise<void> {
     this.#check(change);
-    const { epoch, state } = this.#record;
-    this.#record = { ...this.#record, ...change };
+    const before = this.#record;
+    this.#record = { ...before, ...change };
+    const events = this.#eventsOf(before, change, {});
     try {
-      await this.#write(epoch, change);
+      await this.#write(before.epoch, change, events);
     } catch (error) {
       this.#unsaved = { ...this.#unsaved, ...change };
-      this.#log.warn({ sandboxId: this.#record.id, err: error }, 'a state could not be recorded; kept for later');
+      this.#unsavedEvents = [...this.#unsavedEvents, ...events];
+      this.#ports.log.warn({ sandboxId: this.#record.id, err: error }, 'a state could not be recorded; kept for later');
     }
-    this.#tell(state);
+    this.#tell(before.state);
   }
 
   #tell(before: SandboxRecord['state']): void {
     const { state } = this.#record;
     if (state === before) return;
     const [did, does] = [METERED_STATES.includes(before), METERED_STATES.includes(state)];
-    if (does && !did) this.#usage.began(this.#record);
-    if (did && !does) this.#usage.ended(this.#record);
+    if (does && !did) this.#ports.usage.began(this.#record);
+    if (did && !does) this.#ports.usage.ended(this.#record);
     for (const done of [...this.#waiting]) done();
   }
 
-  async #write(epoch: number, change: SandboxChange): Promise<void> {
-    if (!this.#isStored) await this.#records.insert(this.#record);
-    else if (!(await this.#records.update(this.#record.id, epoch, { ...this.#unsaved, ...change }))) {
-      throw new InstaVMError('conflict', 'another daemon owns this sandbox now');
+  #eventsOf(before: SandboxRecord, change: SandboxChange, { isWoken = false }: ChangeMeaning): NewAuditEvent[] {
+    const { actor, clock } = this.#ports;
+    const by = { actor: actor(), at: clock.now() };
+    return sandboxEvents({ before, after: this.#record, change, origin: this.#origin, isWoken, ...by });
+  }
+
+  async #write(epoch: number, change: SandboxChange, events: readonly NewAuditEvent[]): Promise<void> {
+    const { records } = this.#ports;
+    if (this.#origin !== undefined) await records.insert(this.#record, events);
+    else {
+      const all = [...this.#unsavedEvents, ...events];
+      if (!(await records.update(this.#record.id, epoch, { ...this.#unsaved, ...change }, all)))
+        throw new InstaVMError('conflict', 'another daemon owns this sandbox now');
     }
-    this.#isStored = true;
+    this.#origin = undefined;
     this.#unsaved = {};
+    this.#unsavedEvents = [];
   }
 
   #check({ state: next }: SandboxChange): void {

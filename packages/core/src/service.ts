@@ -2,10 +2,13 @@
 import { InstaVMError } from '@instavm/wire';
 import pLimit from 'p-limit';
 import { Admission, type AdmissionLimits, type Alive, type HostResources } from './admission.ts';
+import type { SandboxOrigin } from './audit/sandbox-events.ts';
 import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
+import type { Quotas } from './quotas.ts';
+import type { SandboxPage } from './records.ts';
 import { type LifecyclePolicy, type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
 import { SavedStates } from './saved-states.ts';
 import type { SnapshotFiles, SnapshotRecord, SnapshotRecords } from './snapshot.ts';
@@ -91,7 +94,8 @@ export class SandboxService<Guest extends GuestLink> {
 
   /** Records a sandbox and starts it. @throws shutting_down, quota_exceeded, boot_failed, capacity_unavailable */
   create(wanted: NewSandbox): Promise<SandboxOwner<Guest>> {
-    return this.#begin(recordOf(wanted, this.#deps.clock.now()), (owner) => owner.start());
+    const record = recordOf(wanted, this.#deps.clock.now());
+    return this.#begin(record, { type: 'sandbox.created' }, (owner) => owner.start());
   }
 
   /**
@@ -100,14 +104,15 @@ export class SandboxService<Guest extends GuestLink> {
    */
   createFrom(
     accountId: AccountId,
-    { id, spec, filesId }: SnapshotRecord,
+    { id, spec, filesId, sandboxId: sourceId }: SnapshotRecord,
     change: SpecChange,
+    type: 'sandbox.restored' | 'sandbox.cloned' = 'sandbox.restored',
   ): Promise<SandboxOwner<Guest>> {
     const env = { ...spec.env, ...change.env };
     // A snapshot that was to be kept of its source is not one of every copy.
     const lifecycle = { ...spec.lifecycle, snapshotOnExpiry: null, ...change.lifecycle };
     const record = recordOf({ accountId, ...spec, ...change, env, lifecycle }, this.#deps.clock.now());
-    return this.#begin({ ...record, snapshotId: id }, (owner) => owner.startFrom(filesId));
+    return this.#begin({ ...record, snapshotId: id }, { type, sourceId }, (owner) => owner.startFrom(filesId));
   }
 
   /**
@@ -127,7 +132,9 @@ export class SandboxService<Guest extends GuestLink> {
     reached('clone.saved');
     try {
       const made = await Promise.allSettled(
-        Array.from({ length: count }, () => this.createFrom(owner.record.accountId, snapshot, change)),
+        Array.from({ length: count }, () =>
+          this.createFrom(owner.record.accountId, snapshot, change, 'sandbox.cloned'),
+        ),
       );
       const clones = made.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
       const failed = made.find((each) => each.status === 'rejected');
@@ -156,9 +163,9 @@ export class SandboxService<Guest extends GuestLink> {
     return this.get(accountId, record.id);
   }
 
-  /** Newest first; `alive` leaves out those without a microVM. */
-  list(accountId: AccountId, limit: number, alive = false): Promise<SandboxRecord[]> {
-    return this.#deps.records.list(accountId, limit, alive);
+  /** Newest first. */
+  list(accountId: AccountId, page: SandboxPage): Promise<SandboxRecord[]> {
+    return this.#deps.records.list(accountId, page);
   }
 
   /** Suspends what runs of an account. What cannot be now is logged, and runs on. */
@@ -188,7 +195,7 @@ export class SandboxService<Guest extends GuestLink> {
     await mapLimited(unsettled, RECOVERED_AT_ONCE, async (record) => {
       const survivor = record.incarnationId === null ? undefined : survivors.get(record.incarnationId);
       if (record.incarnationId !== null) survivors.delete(record.incarnationId);
-      await this.#own(record, true).recover(survivor);
+      await this.#own(record).recover(survivor);
     });
     // Warm ones, and those whose record says that they have ended.
     await mapLimited([...survivors.values()], RECOVERED_AT_ONCE, (vm) =>
@@ -226,9 +233,10 @@ export class SandboxService<Guest extends GuestLink> {
 
   async #begin(
     record: SandboxRecord,
+    origin: SandboxOrigin,
     start: (owner: SandboxOwner<Guest>) => Promise<void>,
   ): Promise<SandboxOwner<Guest>> {
-    const owner = this.#own(record, false);
+    const owner = this.#own(record, origin);
     try {
       await start(owner);
     } catch (error) {
@@ -237,6 +245,12 @@ export class SandboxService<Guest extends GuestLink> {
       throw error;
     }
     return owner;
+  }
+
+  /** What counts against its quotas now. */
+  async usedBy(accountId: AccountId): Promise<Quotas> {
+    const kept = await this.snapshots.keptBy(accountId);
+    return { ...this.#aliveOf(accountId), ...kept };
   }
 
   #aliveOf(accountId: AccountId): Alive {
@@ -252,7 +266,7 @@ export class SandboxService<Guest extends GuestLink> {
   }
 
   #ownStored(record: SandboxRecord | undefined): SandboxOwner<Guest> | undefined {
-    return record && (this.#present(record.id) ?? this.#own(record, true));
+    return record && (this.#present(record.id) ?? this.#own(record));
   }
 
   #present(id: SandboxId): SandboxOwner<Guest> | undefined {
@@ -261,9 +275,9 @@ export class SandboxService<Guest extends GuestLink> {
     return entry?.owner;
   }
 
-  #own(record: SandboxRecord, isStored: boolean): SandboxOwner<Guest> {
+  #own(record: SandboxRecord, origin?: SandboxOrigin): SandboxOwner<Guest> {
     if (this.#owners.size >= MAX_OWNERS) this.#forgetIdle();
-    const owner = new SandboxOwner(this.#deps, record, isStored);
+    const owner = new SandboxOwner(this.#deps, record, origin);
     this.#owners.set(record.id, { owner, usedAt: this.#now() });
     return owner;
   }

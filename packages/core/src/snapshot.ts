@@ -1,5 +1,6 @@
 /** A snapshot as a record, and the ports that keep its record and its files. */
 import type { AccountId, FilesId, IncarnationId, SandboxId, SnapshotId, TemplateKey } from './ids.ts';
+import type { Entries } from './records.ts';
 import type { SandboxSpec } from './sandbox.ts';
 
 /** Only what is `ready` can be restored; `failed` says why in `lastError`. */
@@ -34,7 +35,7 @@ export interface SnapshotRecords {
   update(id: SnapshotId, change: SnapshotChange): Promise<void>;
   find(id: SnapshotId): Promise<SnapshotRecord | undefined>;
   /** Newest first, without transient ones. */
-  list(accountId: AccountId, limit: number): Promise<SnapshotRecord[]>;
+  list(accountId: AccountId, limit: number, metadata?: readonly Entries[]): Promise<SnapshotRecord[]>;
   /** @returns whether it was there */
   delete(id: SnapshotId): Promise<boolean>;
   /** Those that a daemon of before left half-made or meant to remove. */

@@ -31,7 +31,7 @@ import type {
   VmmExit,
   VmSnapshot,
 } from '../src/index.ts';
-import { DEFAULT_LIFECYCLE, HOLDING_STATES, SandboxService, Templates } from '../src/index.ts';
+import { DEFAULT_LIFECYCLE, HOLDING_STATES, SandboxService, SYSTEM, Templates } from '../src/index.ts';
 
 export const ACCOUNT = 'acct_test' as AccountId;
 export const SIZE = { memoryMib: 512, vcpus: 2 };
@@ -314,6 +314,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
     warmPool: { size: SIZE, depth: options.warm ?? 0 },
     clock,
     log: { info: () => {}, warn: () => {} },
+    actor: () => SYSTEM,
     usage: options.usage ?? { began: () => {}, ended: () => {} },
     spending: options.spending ?? { check: async () => {} },
     ...(options.reached !== undefined && { reached: options.reached }),

@@ -1,10 +1,12 @@
 /** The client: one server, one key, its sandboxes. */
+import { Audit } from './audit.ts';
 import { Credit } from './credit.ts';
 import { Domains } from './domains.ts';
 import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
 import { ApiKeys } from './keys.ts';
+import { Quotas } from './quotas.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
 import { Shares } from './shares.ts';
 import { Snapshots } from './snapshots.ts';
@@ -50,6 +52,9 @@ export class InstaVM {
   readonly domains: Domains;
   readonly keys: ApiKeys;
   readonly credit: Credit;
+  /** What was done in the account. */
+  readonly audit: Audit;
+  readonly quotas: Quotas;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -69,6 +74,8 @@ export class InstaVM {
     this.domains = new Domains(this.#http);
     this.keys = new ApiKeys(this.#http);
     this.credit = new Credit(this.#http);
+    this.audit = new Audit(this.#http);
+    this.quotas = new Quotas(this.#http);
   }
 
   /** Closes idle connections. */
@@ -115,11 +122,16 @@ export class Sandboxes {
     return new Sandbox(this.#http, id);
   }
 
-  /** Newest first. */
-  async list(): Promise<SandboxInfo[]> {
+  /**
+   * Newest first.
+   * @param page.limit 1 to 1000, by default 1000
+   * @param page.before the id of a sandbox: those that come after it
+   */
+  async list(page: { readonly limit?: number; readonly before?: string } = {}): Promise<SandboxInfo[]> {
     const { sandboxes } = await this.#http.json<{ sandboxes: Parameters<typeof sandboxInfo>[0][] }>({
       method: 'GET',
       path: '/v2/sandboxes',
+      query: page,
     });
     return sandboxes.map(sandboxInfo);
   }

@@ -1,3 +1,4 @@
+export type { Audit, AuditEvent, AuditFilter, AuditPage, AuditStatus } from './audit.ts';
 export { type ClientOptions, type CreateOptions, DEFAULT_BASE_URL, InstaVM, type Sandboxes } from './client.ts';
 export type { Charge, Credit, CreditBalance, CreditPeriod, Rates, Usage, UsageByDay } from './credit.ts';
 export type { DomainHealth, DomainInfo, Domains } from './domains.ts';
@@ -7,6 +8,8 @@ export type { Command, Exec, ExecOptions, ExecResult } from './exec.ts';
 export type { Access, ChangeEvent, Contents, FileInfo, FileKind, Files, Ownership, WriteOptions } from './files.ts';
 export type { ApiKeyInfo, ApiKeys, CreateKeyOptions, KeyScope, NewApiKey } from './keys.ts';
 export type { AttachOptions, Pty, PtyExit, PtyInfo, PtyNotice, PtyOptions, Ptys } from './pty.ts';
+
+export type { AccountQuotas, QuotaChanges, QuotaLimits, Quotas, QuotaUse } from './quotas.ts';
 export {
   type RunResult,
   Sandbox,

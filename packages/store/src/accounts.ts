@@ -2,13 +2,16 @@
 import { type AccountId, newAccountId } from '@instavm/core';
 import { ACCOUNT_COLUMNS, type Account, toAccount } from './account-row.ts';
 import { insertKey, newSecret } from './api-keys.ts';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
 
 export class Accounts {
   readonly #database: Database;
+  readonly #audit: AuditWriter;
 
-  constructor(database: Database) {
+  constructor(database: Database, audit = new AuditWriter()) {
     this.#database = database;
+    this.#audit = audit;
   }
 
   async count(): Promise<number> {
@@ -40,7 +43,9 @@ export class Accounts {
         .insertInto('accounts')
         .values({ id, email, name, created_at: createdAt, updated_at: createdAt, ...flags })
         .execute();
-      await insertKey(transaction, id, { name: keyName }, secret, createdAt);
+      const created = { accountId: id, type: 'account.created', status: 'success' } as const;
+      await this.#audit.write(transaction, { ...created, resource: { type: 'account', id }, details: { email } });
+      await insertKey(transaction, this.#audit, id, { name: keyName }, secret, createdAt);
       const row = await transaction.selectFrom('accounts').select(ACCOUNT_COLUMNS).where('id', '=', id);
       return toAccount(await row.executeTakeFirstOrThrow());
     });
@@ -64,7 +69,15 @@ export class Accounts {
         if (amount !== null)
           await transaction.insertInto('account_quotas').values({ account_id: id, quota, amount }).execute();
       }
+      const changed = { accountId: id, type: 'account.quotas_changed', status: 'success' } as const;
+      await this.#audit.write(transaction, { ...changed, resource: { type: 'account', id }, details: changes });
     });
+  }
+
+  /** Of the account that has been there longest. */
+  async administratorId(): Promise<AccountId | undefined> {
+    const query = this.#database.selectFrom('accounts').select('id').where('is_administrator', '=', 1);
+    return (await query.orderBy('created_at').limit(1).executeTakeFirst())?.id as AccountId | undefined;
   }
 
   async find(id: AccountId): Promise<Account | undefined> {

@@ -3,10 +3,11 @@
  * is looked up, so the time that takes tells nothing about it.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import type { AccountId } from '@instavm/core';
+import type { AccountId, NewAuditEvent } from '@instavm/core';
 import { InstaVMError, type KeyScope } from '@instavm/wire';
 import type { Selectable, Updateable } from 'kysely';
 import { ACCOUNT_COLUMNS, type Account, toAccount } from './account-row.ts';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
 
@@ -41,9 +42,11 @@ export type ShownKey = { readonly key: ApiKey; readonly secret: string };
 
 export class ApiKeys {
   readonly #database: Database;
+  readonly #audit: AuditWriter;
 
-  constructor(database: Database) {
+  constructor(database: Database, audit = new AuditWriter()) {
     this.#database = database;
+    this.#audit = audit;
   }
 
   /** @throws quota_exceeded */
@@ -61,9 +64,20 @@ export class ApiKeys {
           hint: 'Revoke keys that are no longer needed.',
           details: { quota: 'keys', limit: MAX_KEYS },
         });
-      return insertKey(transaction, accountId, wanted, secret, new Date().toISOString());
+      return insertKey(transaction, this.#audit, accountId, wanted, secret, new Date().toISOString());
     });
     return { key: await this.#present(accountId, id), secret };
+  }
+
+  /** For the trail, not for access: the key that a secret was of, whether or not it opens anything still. */
+  async whose(secret: string): Promise<{ readonly key: ApiKey; readonly why: 'revoked' | 'expired' } | undefined> {
+    const hex = digest(secret);
+    const row = await this.#database
+      .selectFrom('api_keys')
+      .selectAll()
+      .where(({ eb, or }) => or([eb('sha256_hex', '=', hex), eb('previous_sha256_hex', '=', hex)]))
+      .executeTakeFirst();
+    return row && { key: toKey(row), why: row.revoked_at === null ? 'expired' : 'revoked' };
   }
 
   /** Those that were not revoked, newest first. */
@@ -86,13 +100,13 @@ export class ApiKeys {
       ...(description !== undefined && { description }),
       ...(expiresAt !== undefined && { expires_at: expiresAt?.toISOString() ?? null }),
     };
-    if (Object.keys(columns).length > 0) await this.#change(accountId, id, columns);
+    if (Object.keys(columns).length > 0) await this.#change(accountId, id, columns, 'key.changed');
     return this.find(accountId, id);
   }
 
   /** For good: nothing makes it valid again. @returns whether there was such a key */
   async revoke(accountId: AccountId, id: number): Promise<boolean> {
-    return this.#change(accountId, id, { revoked_at: new Date().toISOString() });
+    return this.#change(accountId, id, { revoked_at: new Date().toISOString() }, 'key.revoked');
   }
 
   /**
@@ -119,7 +133,9 @@ export class ApiKeys {
         previous_sha256_hex: previous?.hex ?? null,
         previous_expires_at: previous?.until ?? null,
       };
-      await transaction.updateTable('api_keys').set(columns).where('id', '=', id).execute();
+      const changed = transaction.updateTable('api_keys').set(columns).where('id', '=', id).returningAll();
+      const details = { grace_seconds: graceMs / 1000 };
+      await this.#audit.write(transaction, keyEvent(await changed.executeTakeFirstOrThrow(), 'key.rotated', details));
       return true;
     });
     return isThere ? { key: await this.#present(accountId, id), secret } : undefined;
@@ -167,15 +183,26 @@ export class ApiKeys {
     return toKey(await this.#keysOf(accountId).where('id', '=', id).executeTakeFirstOrThrow());
   }
 
-  async #change(accountId: AccountId, id: number, columns: Updateable<Tables['api_keys']>): Promise<boolean> {
-    const result = await this.#database
-      .updateTable('api_keys')
-      .set(columns)
-      .where('id', '=', id)
-      .where('account_id', '=', accountId)
-      .where('revoked_at', 'is', null)
-      .executeTakeFirst();
-    return result.numUpdatedRows === 1n;
+  #change(
+    accountId: AccountId,
+    id: number,
+    columns: Updateable<Tables['api_keys']>,
+    type: 'key.changed' | 'key.revoked',
+  ): Promise<boolean> {
+    return this.#database.transaction().execute(async (transaction) => {
+      const row = await transaction
+        .updateTable('api_keys')
+        .set(columns)
+        .where('id', '=', id)
+        .where('account_id', '=', accountId)
+        .where('revoked_at', 'is', null)
+        .returningAll()
+        .executeTakeFirst();
+      if (row === undefined) return false;
+      const fields = Object.keys(columns).filter((name) => name !== 'revoked_at');
+      await this.#audit.write(transaction, keyEvent(row, type, fields.length > 0 ? { fields } : {}));
+      return true;
+    });
   }
 }
 
@@ -183,14 +210,15 @@ export const newSecret = (): string => SECRET_PREFIX + randomBytes(32).toString(
 
 /** @returns its id */
 export async function insertKey(
-  database: Pick<Database, 'insertInto'>,
+  database: Pick<Database, 'insertInto' | 'selectFrom'>,
+  audit: AuditWriter,
   accountId: AccountId,
   wanted: WantedKey,
   secret: string,
   createdAt: string,
 ): Promise<number> {
   const { name, description = null, scope = 'full', sandboxMetadata = null, expiresAt = null } = wanted;
-  const { id } = await database
+  const row = await database
     .insertInto('api_keys')
     .values({
       account_id: accountId,
@@ -203,10 +231,22 @@ export async function insertKey(
       sha256_hex: digest(secret),
       created_at: createdAt,
     })
-    .returning('id')
+    .returningAll()
     .executeTakeFirstOrThrow();
-  return id;
+  const details = { scope, expires_at: row.expires_at, is_restricted: sandboxMetadata !== null };
+  await audit.write(database, keyEvent(row, 'key.created', details));
+  return row.id;
 }
+
+const keyEvent = (
+  row: Selectable<Tables['api_keys']>,
+  type: 'key.created' | 'key.changed' | 'key.rotated' | 'key.revoked',
+  details: Readonly<Record<string, unknown>>,
+): NewAuditEvent => ({
+  ...{ type, status: 'success', accountId: row.account_id as AccountId },
+  resource: { type: 'key', id: String(row.id) },
+  details: { name: row.name, prefix: row.prefix, ...details },
+});
 
 const digest = (secret: string): string => createHash('sha256').update(secret).digest('hex');
 

@@ -7,15 +7,17 @@ import {
   type DomainRecords,
   type DomainStatus,
   HELD_STATUSES,
+  type NewAuditEvent,
   type ShareId,
   takenByOther,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import type { Selectable, Transaction } from 'kysely';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
 
-export function domainRecords(database: Database): DomainRecords {
+export function domainRecords(database: Database, audit = new AuditWriter()): DomainRecords {
   const held = (from: Database | Transaction<Tables>, domain: string) =>
     from
       .selectFrom('custom_domains')
@@ -53,7 +55,9 @@ export function domainRecords(database: Database): DomainRecords {
           })
           .returningAll()
           .executeTakeFirstOrThrow();
-        return toRecord(row);
+        const kept = toRecord(row);
+        await audit.write(transaction, { ...about(kept), type: 'domain.added', status: 'success' });
+        return kept;
       }),
     async find(id) {
       const row = await database.selectFrom('custom_domains').selectAll().where('id', '=', id).executeTakeFirst();
@@ -100,12 +104,34 @@ export function domainRecords(database: Database): DomainRecords {
           .where('id', '=', id)
           .returningAll()
           .executeTakeFirstOrThrow();
-        return toRecord(row);
+        const moved = toRecord(row);
+        await audit.write(transaction, ...movedEvents(moved));
+        return moved;
       }),
-    async remove(id) {
-      await database.deleteFrom('custom_domains').where('id', '=', id).execute();
-    },
+    remove: (id) =>
+      database.transaction().execute(async (transaction) => {
+        const row = await transaction
+          .deleteFrom('custom_domains')
+          .where('id', '=', id)
+          .returningAll()
+          .executeTakeFirst();
+        if (row === undefined) return;
+        await audit.write(transaction, { ...about(toRecord(row)), type: 'domain.removed', status: 'success' });
+      }),
   };
+}
+
+const about = ({ id, accountId, domain, shareId }: DomainRecord) => ({
+  accountId,
+  resource: { type: 'domain', id: String(id) },
+  details: { domain, share_id: shareId },
+});
+
+function movedEvents(record: DomainRecord): NewAuditEvent[] {
+  const { status, failure } = record;
+  if (status === 'pending') return [];
+  const outcome = status === 'failed' ? 'failure' : 'success';
+  return [{ ...about(record), type: `domain.${status}`, status: outcome, error: failure?.message ?? null }];
 }
 
 const toRecord = (row: Selectable<Tables['custom_domains']>): DomainRecord => ({

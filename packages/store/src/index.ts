@@ -1,6 +1,7 @@
 export type { Account } from './account-row.ts';
 export { Accounts } from './accounts.ts';
 export { type ApiKey, ApiKeys, type KeyChange, MAX_KEYS, type ShownKey, type WantedKey } from './api-keys.ts';
+export { AuditWriter, auditTrail } from './audit.ts';
 export { type Database, openDatabase, schemaOf } from './database.ts';
 export { checkDatabase, copyDatabase } from './database-copy.ts';
 export { domainRecords } from './domains.ts';

@@ -6,10 +6,13 @@ import type {
   Ledger,
   LedgerEntry,
   MeteredRun,
+  NewAuditEvent,
   SandboxId,
   UsageStore,
 } from '@instavm/core';
+import { SYSTEM, WELCOME } from '@instavm/core';
 import { type Insertable, type Selectable, sql, type Transaction } from 'kysely';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
 import type { Tables } from './schema.ts';
 
@@ -17,9 +20,9 @@ import type { Tables } from './schema.ts';
 const ROWS_PER_STATEMENT = 500;
 const THE_METER = 1;
 
-export function ledger(database: Database): Ledger & UsageStore {
+export function ledger(database: Database, audit = new AuditWriter()): Ledger & UsageStore {
   return {
-    add: (entries) => database.transaction().execute((transaction) => insert(transaction, entries)),
+    add: (entries) => database.transaction().execute((transaction) => insert(transaction, audit, entries)),
     async balanceOf(accountId) {
       const query = database.selectFrom('balances').select('micro_dollars').where('account_id', '=', accountId);
       return (await query.executeTakeFirst())?.micro_dollars ?? 0;
@@ -37,7 +40,7 @@ export function ledger(database: Database): Ledger & UsageStore {
           .values({ id: THE_METER, ...mark })
           .onConflict((conflict) => conflict.column('id').doUpdateSet(mark))
           .execute();
-        await insert(transaction, entries);
+        await insert(transaction, audit, entries);
         for (const some of chunks(runs.map(toRow)))
           await transaction
             .insertInto('metered_runs')
@@ -71,15 +74,20 @@ export function ledger(database: Database): Ledger & UsageStore {
 }
 
 /** Those that are new, and the balances that follow. */
-async function insert(transaction: Transaction<Tables>, entries: readonly LedgerEntry[]): Promise<void> {
+async function insert(
+  transaction: Transaction<Tables>,
+  audit: AuditWriter,
+  entries: readonly LedgerEntry[],
+): Promise<void> {
   const created_at = new Date().toISOString();
   for (const some of chunks(entries)) {
     const added = await transaction
       .insertInto('ledger')
       .values(some.map((entry) => ({ ...toColumns(entry), created_at })))
       .onConflict((conflict) => conflict.column('key').doNothing())
-      .returning(['account_id', 'micro_dollars'])
+      .returning(['key', 'account_id', 'micro_dollars', 'kind', 'note'])
       .execute();
+    await audit.write(transaction, ...added.filter(({ kind }) => kind === 'grant').map(grantEvent));
     const sums = new Map<string, number>();
     for (const { account_id, micro_dollars } of added)
       sums.set(account_id, (sums.get(account_id) ?? 0) + micro_dollars);
@@ -95,6 +103,16 @@ async function insert(transaction: Transaction<Tables>, entries: readonly Ledger
         .execute();
   }
 }
+
+type Granted = Pick<Selectable<Tables['ledger']>, 'key' | 'account_id' | 'micro_dollars' | 'note'>;
+
+const grantEvent = ({ key, account_id, micro_dollars, note }: Granted): NewAuditEvent => ({
+  ...{ accountId: account_id as AccountId, type: 'credit.granted', status: 'success' },
+  // Given with the first look at the account, whoever's that is.
+  ...(key.startsWith(WELCOME) && { actor: SYSTEM }),
+  resource: { type: 'account', id: account_id },
+  details: { dollars: micro_dollars / 1e6, note },
+});
 
 export type LedgerQuery = {
   readonly accountId: AccountId;

@@ -1,6 +1,7 @@
 /** Migrations in order; a finished one is never edited. */
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from 'kysely/migration';
+import { auditTables } from './audit-tables.ts';
 import { keyColumns } from './key-tables.ts';
 import { ledgerTables } from './ledger-tables.ts';
 import { signInTables } from './sign-in-tables.ts';
@@ -211,4 +212,5 @@ export const MIGRATIONS: Record<string, Migration> = {
   '0008_key_scopes': keyColumns,
   '0009_ledger': ledgerTables,
   '0010_sign_in': signInTables,
+  '0011_audit_events': auditTables,
 };

@@ -18,18 +18,22 @@ import {
   TRANSITIONS,
 } from '@instavm/core';
 import { type Insertable, type Selectable, sql, type Transaction, type Updateable } from 'kysely';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { hasEntries } from './metadata-filter.ts';
+import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
 
-export function sandboxRecords(database: Database): SandboxRecords {
+export function sandboxRecords(database: Database, audit = new AuditWriter()): SandboxRecords {
   const select = () => database.selectFrom('sandboxes').selectAll();
   return {
-    insert: (record) =>
+    insert: (record, events = []) =>
       database.transaction().execute(async (transaction) => {
         await transaction.insertInto('sandboxes').values(toRow(record)).execute();
         await remember(transaction, record.id, record.incarnationId);
+        await audit.write(transaction, ...events);
       }),
-    update: (id, epoch, change) =>
+    update: (id, epoch, change, events = []) =>
       database.transaction().execute(async (transaction) => {
         const result = await transaction
           .updateTable('sandboxes')
@@ -39,6 +43,7 @@ export function sandboxRecords(database: Database): SandboxRecords {
           .executeTakeFirst();
         if (result.numUpdatedRows !== 1n) return false;
         await remember(transaction, id, change.incarnationId);
+        await audit.write(transaction, ...events);
         return true;
       }),
     async find(id) {
@@ -53,14 +58,12 @@ export function sandboxRecords(database: Database): SandboxRecords {
         .executeTakeFirst();
       return toRecord(row);
     },
-    async list(accountId, limit, alive = false) {
-      const rows = await select()
-        .where('account_id', '=', accountId)
-        .$if(alive, (query) => query.where('state', 'in', ALIVE_STATES))
-        .orderBy('created_at', 'desc')
-        .orderBy('id')
-        .limit(limit)
-        .execute();
+    async list(accountId, { limit, alive = false, metadata = [], before }) {
+      let query = select().where('account_id', '=', accountId);
+      if (alive) query = query.where('state', 'in', ALIVE_STATES);
+      for (const wanted of metadata) query = query.where(({ ref }) => hasEntries(ref('metadata'), wanted));
+      if (before !== undefined) query = query.where(comesAfter(before));
+      const rows = await query.orderBy('created_at', 'desc').orderBy('id').limit(limit).execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
     prune: (endedBefore) =>

@@ -1,10 +1,12 @@
 /** The tables, as Kysely sees them. Instants are ISO-8601 UTC text, objects are JSON text. */
 import type { Generated } from 'kysely';
+import type { AuditTables } from './audit-tables.ts';
 import type { LedgerTables } from './ledger-tables.ts';
 import type { SignInTables } from './sign-in-tables.ts';
 
 export type Tables = SignInTables &
-  LedgerTables & {
+  LedgerTables &
+  AuditTables & {
     accounts: {
       id: string;
       email: string;

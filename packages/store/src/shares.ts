@@ -2,6 +2,7 @@
 import {
   type AccountId,
   ENDED_STATES,
+  type NewAuditEvent,
   type SandboxId,
   type ShareChange,
   type ShareId,
@@ -9,10 +10,12 @@ import {
   type ShareRecords,
 } from '@instavm/core';
 import type { Kysely, Selectable, Updateable } from 'kysely';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
 
-export function shareRecords(database: Database): ShareRecords {
+export function shareRecords(database: Database, audit = new AuditWriter()): ShareRecords {
   return {
     async open(record, most) {
       const row = {
@@ -47,7 +50,10 @@ export function shareRecords(database: Database): ShareRecords {
           )
           .returningAll()
           .executeTakeFirstOrThrow();
-        return toRecord(kept);
+        const share = toRecord(kept);
+        if (share.id === record.id)
+          await audit.write(transaction, { ...about(share), type: 'share.created', ...opened(share) });
+        return share;
       });
     },
     async find(id) {
@@ -57,15 +63,7 @@ export function shareRecords(database: Database): ShareRecords {
     async list(accountId, { limit, sandboxId, before }) {
       let query = openOf(database, accountId).selectAll('shares');
       if (sandboxId) query = query.where('shares.sandbox_id', '=', sandboxId);
-      if (before) {
-        const createdAt = before.createdAt.toISOString();
-        query = query.where((where) =>
-          where.or([
-            where('shares.created_at', '<', createdAt),
-            where.and([where('shares.created_at', '=', createdAt), where('shares.id', '>', before.id)]),
-          ]),
-        );
-      }
+      if (before) query = query.where(comesAfter(before, { id: 'shares.id', createdAt: 'shares.created_at' }));
       const rows = await query.orderBy('shares.created_at', 'desc').orderBy('shares.id').limit(limit).execute();
       return rows.map(toRecord);
     },
@@ -79,7 +77,9 @@ export function shareRecords(database: Database): ShareRecords {
           .executeTakeFirst();
         if (before === undefined) return undefined;
         await transaction.updateTable('shares').set(columnsOf(change)).where('id', '=', id).execute();
-        return toRecord(before);
+        const share = toRecord(before);
+        await audit.write(transaction, changeEvent(share, change));
+        return share;
       }),
     revokeLink: (id, linkId, at, forget, most) =>
       database.transaction().execute(async (transaction) => {
@@ -97,6 +97,12 @@ export function shareRecords(database: Database): ShareRecords {
           .values({ share_id: id, link_id: linkId, revoked_at: at.toISOString() })
           .onConflict((conflict) => conflict.columns(['share_id', 'link_id']).doNothing())
           .execute();
+        const share = await transaction.selectFrom('shares').selectAll().where('id', '=', id).executeTakeFirst();
+        if (share !== undefined) {
+          const common = about(toRecord(share));
+          const details = { link_id: linkId };
+          await audit.write(transaction, { ...common, type: 'share.link_revoked', status: 'success', details });
+        }
         return true;
       }),
     async isLinkRevoked(id, linkId) {
@@ -114,6 +120,28 @@ const openOf = (database: Kysely<Tables>, accountId: AccountId) =>
     .where('shares.account_id', '=', accountId)
     .where('shares.revoked_at', 'is', null)
     .where('sandboxes.state', 'not in', ENDED_STATES);
+
+const about = ({ id, accountId, sandboxId }: ShareRecord) => ({
+  ...{ accountId, sandboxId },
+  resource: { type: 'share', id },
+});
+
+const opened = ({ port, isPublic }: ShareRecord) => ({
+  status: 'success' as const,
+  details: { port, is_public: isPublic },
+});
+
+function changeEvent(before: ShareRecord, change: ShareChange | { readonly revokedAt: Date }): NewAuditEvent {
+  const { port } = before;
+  if ('revokedAt' in change) return { ...about(before), type: 'share.revoked', status: 'success', details: { port } };
+  const { isPublic: is_public, rewriteHost: rewrite_host } = change;
+  const details = {
+    port,
+    ...(is_public !== undefined && { is_public }),
+    ...(rewrite_host !== undefined && { rewrite_host }),
+  };
+  return { ...about(before), type: 'share.changed', status: 'success', details };
+}
 
 function columnsOf(change: ShareChange | { readonly revokedAt: Date }): Updateable<Tables['shares']> {
   if ('revokedAt' in change) return { revoked_at: change.revokedAt.toISOString() };

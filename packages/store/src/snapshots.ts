@@ -3,6 +3,7 @@ import type {
   AccountId,
   FilesId,
   IncarnationId,
+  NewAuditEvent,
   SandboxId,
   SandboxSpec,
   SnapshotChange,
@@ -13,10 +14,12 @@ import type {
   TemplateKey,
 } from '@instavm/core';
 import { type Insertable, type Selectable, sql, type Updateable } from 'kysely';
+import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { hasEntries } from './metadata-filter.ts';
 import type { Tables } from './schema.ts';
 
-export function snapshotRecords(database: Database): SnapshotRecords {
+export function snapshotRecords(database: Database, audit = new AuditWriter()): SnapshotRecords {
   const select = () => database.selectFrom('snapshots').selectAll();
   // What has failed has no files any more.
   const files = () =>
@@ -34,26 +37,34 @@ export function snapshotRecords(database: Database): SnapshotRecords {
     async insert(record) {
       await database.insertInto('snapshots').values(toRow(record)).execute();
     },
-    async update(id, change) {
-      await database.updateTable('snapshots').set(toColumns(change)).where('id', '=', id).execute();
-    },
+    update: (id, change) =>
+      database.transaction().execute(async (transaction) => {
+        const row = await transaction
+          .updateTable('snapshots')
+          .set(toColumns(change))
+          .where('id', '=', id)
+          .returningAll()
+          .executeTakeFirst();
+        const record = toRecord(row);
+        if (record !== undefined && change.status !== undefined) await audit.write(transaction, ...made(record));
+      }),
     async find(id) {
       return toRecord(await select().where('id', '=', id).executeTakeFirst());
     },
-    async list(accountId, limit) {
-      const rows = await select()
-        .where('account_id', '=', accountId)
-        .where('is_transient', '=', 0)
-        .orderBy('created_at', 'desc')
-        .orderBy('id')
-        .limit(limit)
-        .execute();
+    async list(accountId, limit, metadata = []) {
+      let query = select().where('account_id', '=', accountId).where('is_transient', '=', 0);
+      for (const wanted of metadata)
+        query = query.where(({ ref }) => hasEntries(sql`json_extract(${ref('spec')}, '$.metadata')`, wanted));
+      const rows = await query.orderBy('created_at', 'desc').orderBy('id').limit(limit).execute();
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
-    async delete(id) {
-      const result = await database.deleteFrom('snapshots').where('id', '=', id).executeTakeFirst();
-      return result.numDeletedRows === 1n;
-    },
+    delete: (id) =>
+      database.transaction().execute(async (transaction) => {
+        const row = await transaction.deleteFrom('snapshots').where('id', '=', id).returningAll().executeTakeFirst();
+        const record = toRecord(row);
+        if (record !== undefined) await audit.write(transaction, ...deleted(record));
+        return record !== undefined;
+      }),
     async listUnsettled() {
       const rows = await select()
         .where(({ eb, or }) => or([eb('status', '=', 'building'), eb('is_transient', '=', 1)]))
@@ -94,6 +105,25 @@ export function snapshotRecords(database: Database): SnapshotRecords {
     },
   };
 }
+
+/** Those for a clone come and go with it, and are nobody's business. */
+function made(record: SnapshotRecord): NewAuditEvent[] {
+  const { status, lastError: error, sizeBytes } = record;
+  if (record.isTransient || status === 'building') return [];
+  const isReady = status === 'ready';
+  const details = { name: record.name, ...(isReady && { size_bytes: sizeBytes }) };
+  return [{ ...about(record), type: 'snapshot.created', status: isReady ? 'success' : 'failure', details, error }];
+}
+
+const deleted = (record: SnapshotRecord): NewAuditEvent[] =>
+  record.isTransient
+    ? []
+    : [{ ...about(record), type: 'snapshot.deleted', status: 'success', details: { name: record.name } }];
+
+const about = ({ id, accountId, sandboxId, incarnationId }: SnapshotRecord) => ({
+  ...{ accountId, sandboxId, incarnationId },
+  resource: { type: 'snapshot', id },
+});
 
 function toRecord(row: Selectable<Tables['snapshots']> | undefined): SnapshotRecord | undefined {
   if (row === undefined) return undefined;

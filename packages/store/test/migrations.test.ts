@@ -48,7 +48,7 @@ const MEANINGS: Readonly<Record<string, (database: Database) => Promise<void>>> 
       lifecycle: DEFAULT_LIFECYCLE,
       ...{ savedIn: null, savedBytes: null, endCause: null },
     });
-    expect((await records.list(ACCOUNT, 10)).length).toBeGreaterThanOrEqual(2);
+    expect((await records.list(ACCOUNT, { limit: 10 })).length).toBeGreaterThanOrEqual(2);
   },
   async '0002_end_cause'(database) {
     const found = await sandboxRecords(database).find('20000000-0000-4000-8000-000000000001' as SandboxId);

@@ -101,10 +101,10 @@ describe('the store', () => {
     const fresh = record({ createdAt: new Date('2026-02-01') });
     await records.insert(old);
     await records.insert(fresh);
-    expect((await records.list(accountId, 10)).map(({ id }) => id)).toEqual([fresh.id, old.id]);
-    expect((await records.list(accountId, 1)).map(({ id }) => id)).toEqual([fresh.id]);
-    expect((await records.list(accountId, 10, true)).map(({ id }) => id)).toEqual([fresh.id]);
-    expect(await records.list('acct_other' as AccountId, 10)).toEqual([]);
+    expect((await records.list(accountId, { limit: 10 })).map(({ id }) => id)).toEqual([fresh.id, old.id]);
+    expect((await records.list(accountId, { limit: 1 })).map(({ id }) => id)).toEqual([fresh.id]);
+    expect((await records.list(accountId, { limit: 10, alive: true })).map(({ id }) => id)).toEqual([fresh.id]);
+    expect(await records.list('acct_other' as AccountId, { limit: 10 })).toEqual([]);
     expect((await records.listUnsettled()).map(({ id }) => id)).toEqual([fresh.id]);
   });
 

@@ -43,6 +43,7 @@ const CATALOG = {
   permission_denied: { status: 403, retryable: 'no', hint: 'Use a key with the right for this.' },
   account_not_found: { status: 404, retryable: 'no', hint: 'Give the e-mail address or the id of the account.' },
   key_not_found: { status: 404, retryable: 'no', hint: 'List the keys of the account with GET /v1/api-keys/.' },
+  event_not_found: { status: 404, retryable: 'no', hint: 'List the events that are kept with GET /v1/audit/events.' },
   // egress
   egress_denied: {
     status: 403,
@@ -159,6 +160,7 @@ const CATALOG = {
   exec_timeout: { status: 504, retryable: 'unknown', hint: 'Give the command more time.' },
   python_unavailable: { status: 502, retryable: 'yes', hint: 'The Python kernel does not start; see detail.' },
   // host
+  production_refused: { status: 500, retryable: 'no', hint: 'Run: npm run doctor' },
   boot_failed: { status: 500, retryable: 'yes', hint: 'Run: npm run doctor' },
   snapshot_failed: {
     status: 500,

@@ -130,6 +130,11 @@ export const Sandbox = z
   })
   .meta({ id: 'Sandbox' });
 
+export const ListSandboxesQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(1000).default(1000),
+  before: z.string().optional().describe('The id of a sandbox: those that come after it in the list.'),
+});
+
 export const CreateSnapshotRequest = z.strictObject({
   name: SnapshotName.optional(),
   wait: z.boolean().default(true).describe('False: answer at once, with the status `building`.'),
@@ -151,6 +156,28 @@ export const SandboxStats = z.object({
   processes: z.number(),
   uptime_ms: z.number(),
   cpu_time_ms: z.number(),
+});
+
+/** What a sandbox used, over the time since the sample before. */
+const MetricsSample = z.object({
+  at: z.string(),
+  seconds: z.number().describe('Since the sample before: 10 as a rule while somebody looks, else 60.'),
+  cpu: z.number().min(0).max(1).describe('Part of all its processors together.'),
+  memory_used_bytes: z.number(),
+  disk_used_bytes: z.number(),
+  processes: z.number(),
+  egress_sent_bytes: z.number(),
+  egress_received_bytes: z.number(),
+  preview_sent_bytes: z.number().describe('To visitors of its previews.'),
+  preview_received_bytes: z.number(),
+});
+
+/** Kept in memory: a restart of the server begins anew. */
+export const SandboxMetrics = z.object({
+  vcpu_count: z.number(),
+  memory_total_bytes: z.number().describe('0 until the sandbox was asked for the first time.'),
+  disk_total_bytes: z.number(),
+  samples: z.array(MetricsSample).describe('Oldest first, 360 at most.'),
 });
 
 const octalMode = z

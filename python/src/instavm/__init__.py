@@ -1,5 +1,6 @@
 """Client of an InstaVM server. `instavm.integrations.openai_agents` is its provider for the OpenAI Agents SDK."""
 
+from ._audit import AsyncAudit, AuditActor, AuditEvent, AuditPage
 from ._client import (
     DEFAULT_BASE_URL,
     AsyncInstaVM,
@@ -17,15 +18,18 @@ from ._keys import ApiKey, AsyncApiKeys, KeyScope, NewApiKey
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
+from ._quotas import AccountQuotas, AsyncQuotas, QuotaLimits, QuotaUse
 from ._shares import AsyncShares, PreviewAuthority, Share, ShareLink
-from ._sync import ApiKeys, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._sync import ApiKeys, Audit, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Quotas, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
     "DEFAULT_BASE_URL",
+    "AccountQuotas",
     "ApiKey",
     "ApiKeys",
     "AsyncApiKeys",
+    "AsyncAudit",
     "AsyncCredit",
     "AsyncDomains",
     "AsyncExec",
@@ -33,8 +37,13 @@ __all__ = [
     "AsyncInstaVM",
     "AsyncPty",
     "AsyncPtys",
+    "AsyncQuotas",
     "AsyncSandbox",
     "AsyncShares",
+    "Audit",
+    "AuditActor",
+    "AuditEvent",
+    "AuditPage",
     "ChangeEvent",
     "Charge",
     "Command",
@@ -64,6 +73,9 @@ __all__ = [
     "PtyInfo",
     "PtyNotice",
     "Ptys",
+    "QuotaLimits",
+    "QuotaUse",
+    "Quotas",
     "Rates",
     "RunResult",
     "Sandbox",

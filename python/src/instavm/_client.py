@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._audit import AsyncAudit
 from ._credit import AsyncCredit
 from ._domains import AsyncDomains
 from ._egress import AsyncEgress, EgressGap, EgressLogEntry, EgressPolicy, EgressTest, Verdict, wire_policy
@@ -16,6 +17,7 @@ from ._files import AsyncFiles
 from ._http import AsyncHttp, instant, path_segment
 from ._keys import AsyncApiKeys
 from ._pty import AsyncPtys
+from ._quotas import AsyncQuotas
 from ._shares import AsyncShares, Share, open_share
 from .errors import InstaVMError
 
@@ -250,9 +252,12 @@ class AsyncSandboxes:
         """A handle without asking the server."""
         return AsyncSandbox(self._http, sandbox_id)
 
-    async def list(self) -> list[SandboxInfo]:
-        """Newest first."""
-        answer = await self._http.json("GET", "/v2/sandboxes")
+    async def list(self, *, limit: int | None = None, before: str | None = None) -> list[SandboxInfo]:
+        """Newest first, 1000 unless `limit` says fewer.
+
+        `before` is the id of a sandbox: those that come after it.
+        """
+        answer = await self._http.json("GET", "/v2/sandboxes", query={"limit": limit, "before": before})
         return [_sandbox_info(sandbox) for sandbox in answer["sandboxes"]]
 
 
@@ -292,6 +297,9 @@ class AsyncInstaVM:
         self.domains = AsyncDomains(self._http)
         self.keys = AsyncApiKeys(self._http)
         self.credit = AsyncCredit(self._http)
+        #: What was done in the account.
+        self.audit = AsyncAudit(self._http)
+        self.quotas = AsyncQuotas(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequenc
 from datetime import datetime
 from typing import Any, TypeVar
 
+from ._audit import AuditEvent, AuditPage
 from ._client import AsyncInstaVM, AsyncSandbox, RunResult, SandboxInfo, SnapshotInfo
 from ._credit import Charge, CreditBalance, CreditPeriod, Rates, UsageByDay
 from ._domains import Domain, DomainHealth
@@ -18,6 +19,7 @@ from ._keys import ApiKey, NewApiKey
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
+from ._quotas import AccountQuotas
 from ._shares import MOST_OPEN, PreviewAuthority, Share, ShareLink
 from .errors import InstaVMError
 
@@ -341,8 +343,8 @@ class Sandboxes:
     def get(self, sandbox_id: str) -> Sandbox:
         return Sandbox(self._loop, self._loop.run(self._inner.get(sandbox_id)))
 
-    def list(self) -> Sequence[SandboxInfo]:
-        return self._loop.run(self._inner.list())
+    def list(self, *, limit: int | None = None, before: str | None = None) -> Sequence[SandboxInfo]:
+        return self._loop.run(self._inner.list(limit=limit, before=before))
 
 
 class Snapshots:
@@ -474,6 +476,43 @@ class Credit:
         return self._loop.run(self._inner.grant(dollars, **options))
 
 
+class Audit:
+    """As `AsyncAudit`, which has the full description of every option."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.audit
+
+    def catalog(self) -> dict[str, list[str]]:
+        return self._loop.run(self._inner.catalog())
+
+    def events(self, **options: Any) -> Iterator[AuditEvent]:
+        return self._loop.iterate(self._inner.events(**options))
+
+    def page(self, **options: Any) -> AuditPage:
+        return self._loop.run(self._inner.page(**options))
+
+    def get(self, event_id: str) -> AuditEvent:
+        return self._loop.run(self._inner.get(event_id))
+
+    def follow(self, **options: Any) -> Iterator[AuditEvent]:
+        return self._loop.iterate(self._inner.follow(**options))
+
+
+class Quotas:
+    """As `AsyncQuotas`."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.quotas
+
+    def get(self) -> AccountQuotas:
+        return self._loop.run(self._inner.get())
+
+    def set(self, account: str, **changes: int | None) -> AccountQuotas:
+        return self._loop.run(self._inner.set(account, **changes))
+
+
 class InstaVM:
     """One server, one key. Close it, or use it as a context manager."""
 
@@ -487,6 +526,8 @@ class InstaVM:
         self.domains = Domains(self._loop, self._inner)
         self.keys = ApiKeys(self._loop, self._inner)
         self.credit = Credit(self._loop, self._inner)
+        self.audit = Audit(self._loop, self._inner)
+        self.quotas = Quotas(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

@@ -3,12 +3,17 @@ import { InstaVMError } from 'instavm';
 import { ask } from '../account.ts';
 import { openInBrowser } from '../browser.ts';
 import { type Connection, connectionOf } from '../connect.ts';
+import { help } from '../help.ts';
+import { printJson } from '../output.ts';
 
 export const dashboardCommand = new Command('dashboard')
   .description('open the dashboard, signed in when the key is that of the administrator of this machine')
   .option('--no-browser', 'only print the address')
-  .action(async ({ browser }: { browser: boolean }, command: Command) => {
+  .option('--json', 'the address as JSON; no browser')
+  .addHelpText('after', help({ json: '{ url }', examples: ['dashboard', 'dashboard --no-browser'] }))
+  .action(async ({ browser, json }: { browser: boolean; json?: boolean }, command: Command) => {
     const url = await dashboardUrl(connectionOf(command));
+    if (json) return printJson({ url });
     console.log(url);
     if (browser) openInBrowser(url);
   });

@@ -2,39 +2,75 @@
 import { once } from 'node:events';
 import { Command } from 'commander';
 import type { Exec } from 'instavm';
-import { assignment, integer } from '../arguments.ts';
+import { assignment, duration } from '../arguments.ts';
 import { clientOf, sandboxOf } from '../connect.ts';
+import { help } from '../help.ts';
 import { printJson } from '../output.ts';
 
-type Options = { cwd?: string; user?: string; env?: Record<string, string>; timeout?: number; json?: boolean };
+type Options = {
+  cwd?: string;
+  user?: string;
+  env?: Record<string, string>;
+  timeout?: number;
+  json?: boolean;
+  detach?: boolean;
+};
+
+const DAY = 86_400;
 
 export const execCommand = new Command('exec')
-  .description("run a command; its output, and its exit code, are this command's")
-  .argument('<id>', 'sandbox or VM')
+  .description("run a command; its streams, and its exit code, are this command's")
+  .argument('<sandbox>', 'id or VM')
   .argument('<command...>', 'program and arguments')
   .passThroughOptions()
   .option('--cwd <path>', 'working directory')
   .option('--user <name>', 'user name or number (default: root)')
   .option('--env <NAME=value>', 'environment; repeatable', assignment)
-  .option('--timeout <seconds>', 'end it after this long, with exit code 124', integer(1, 86_400))
+  .option('--timeout <time>', 'end it after this long (90s, 15m), with exit code 124', duration(DAY))
+  .option('-d, --detach', 'run it in the background, on a terminal whose name is printed: see logs, and shell --attach')
   .option('--json', 'output and exit code as JSON, at the end')
+  .addHelpText(
+    'after',
+    help({
+      notes:
+        'The exit code is that of the program, 128 + signal when one ended it; 127 when there is no such program, 125 when this command failed.',
+      json: '{ stdout, stderr, exitCode, signal, timedOut, wallTimeMs, cpuTimeMs }, or { terminal } with --detach',
+      examples: [
+        'exec 3f2a uname -a',
+        "exec --cwd /srv 3f2a sh -c 'make && ./run'",
+        'exec 3f2a tar xz < sources.tar.gz',
+      ],
+    }),
+  )
   .action(async (id: string, words: string[], options: Options, command: Command) => {
     const argv = words[0] === '--' ? words.slice(1) : words;
+    const [program = ''] = words;
+    if (/^--?\w/.test(program))
+      command.error(`error: ${program} goes before the sandbox: instavm exec ${program} … ${id}`);
+    if (argv.length === 0) command.error("error: missing required argument 'command'");
     const { cwd, user, env, timeout, json } = options;
     const sandbox = await sandboxOf(clientOf(command), id);
-    const timeoutMs = timeout === undefined ? undefined : timeout * 1000;
-    const given = { cwd, user, env, timeoutMs };
-    if (json) {
-      const { stdoutText, stderrText, exitCode, signal, timedOut } = await sandbox.run(argv, given);
-      printJson({ stdout: stdoutText, stderr: stderrText, exit_code: exitCode, signal, timed_out: timedOut });
-      process.exitCode = exitCode;
+    if (options.detach) {
+      if (timeout !== undefined) command.error('error: --timeout is not for --detach');
+      const pty = await sandbox.pty.create({ argv, cwd, user, env, lingerSeconds: 0 });
+      pty.detach();
+      if (json) return printJson({ terminal: pty.id });
+      console.log(pty.id);
+      // Beside the name, which alone goes into a pipe.
+      console.error(`What it writes: npx instavm logs ${sandbox.id} ${pty.id} --follow`);
       return;
     }
+    const timeoutMs = timeout === undefined ? undefined : timeout * 1000;
     const stdin = !process.stdin.isTTY;
-    const exec = await sandbox.exec(argv, { ...given, stdin });
+    const exec = await sandbox.exec(argv, { cwd, user, env, timeoutMs, stdin });
     process.on('SIGINT', () => exec.kill('SIGINT')).on('SIGTERM', () => exec.kill('SIGTERM'));
     if (stdin) feed(exec).catch(() => {});
-    await Promise.all([copy(exec.stdout, process.stdout), copy(exec.stderr, process.stderr)]);
+    if (json) {
+      const [stdout, stderr, result] = await Promise.all([text(exec.stdout), text(exec.stderr), exec.wait()]);
+      printJson({ stdout, stderr, ...result });
+    } else {
+      await Promise.all([copy(exec.stdout, process.stdout), copy(exec.stderr, process.stderr)]);
+    }
     process.exitCode = (await exec.wait()).exitCode;
     process.stdin.destroy();
   });
@@ -47,4 +83,10 @@ async function feed(exec: Exec): Promise<void> {
 
 async function copy(from: AsyncIterable<Uint8Array>, to: NodeJS.WriteStream): Promise<void> {
   for await (const chunk of from) if (!to.write(chunk)) await once(to, 'drain');
+}
+
+async function text(from: AsyncIterable<Uint8Array>): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of from) chunks.push(chunk);
+  return Buffer.concat(chunks).toString('utf8');
 }

@@ -1,17 +1,23 @@
 import { Command } from 'commander';
 import { clientOf } from '../connect.ts';
+import { help } from '../help.ts';
 import { age, printJson, table } from '../output.ts';
+import { SANDBOX_JSON } from './sandbox-json.ts';
 
 export const lsCommand = new Command('ls')
   .description('list sandboxes, newest first')
   .option('-a, --all', 'also those that have ended')
   .option('--json', 'as JSON')
+  .addHelpText('after', help({ json: `${SANDBOX_JSON}[]`, examples: ['ls', "ls --json | jq -r '.[].id'"] }))
   .action(async ({ all, json }: { all?: boolean; json?: boolean }, command: Command) => {
     const sandboxes = await clientOf(command).sandboxes.list();
-    const shown = all ? sandboxes : sandboxes.filter(({ incarnationId, expiresAt }) => incarnationId && expiresAt);
+    const shown = all ? sandboxes : sandboxes.filter(({ state }) => state !== 'stopped' && state !== 'failed');
     if (json) return printJson(shown);
     const rows = shown.map(({ id, state, incarnationId, memoryMb, vcpuCount, createdAt }) => [
       ...[id, state, incarnationId ?? '', `${memoryMb} MiB`, String(vcpuCount), age(createdAt)],
     ]);
-    console.log(table(['SANDBOX', 'STATE', 'VM', 'MEMORY', 'VCPUS', 'AGE'], rows));
+    console.log(
+      table(['SANDBOX', 'STATE', 'VM', 'MEMORY', 'VCPUS', 'AGE'], rows, { spare: ['VM', 'VCPUS', 'MEMORY'] }),
+    );
+    if (rows.length === 0 && process.stderr.isTTY) console.error('There is none. Make one with: npx instavm new');
   });

@@ -46,6 +46,11 @@ export class Guest implements GuestLink {
     }
   }
 
+  /** @throws guest_unresponsive after `deadlineMs` */
+  stats(deadlineMs: number) {
+    return askGuest(() => this.agent.lifecycle.stats({}, { timeoutMs: deadlineMs }));
+  }
+
   /** @throws port_not_listening, rate_limited, guest_unresponsive, guest_lost */
   connectPort(port: number, signal: AbortSignal): Promise<Duplex> {
     return askGuest(() => this.agent.tunnel(port, { signal, deadlineMs: CONNECT_PORT_MS }));

@@ -11,6 +11,7 @@ import {
 } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
+import { recognize } from '../acting.ts';
 import type { Services } from '../app.ts';
 import { FULL, PUBLIC } from '../auth.ts';
 import { ownOrigin } from '../sign-in/same-origin.ts';
@@ -19,7 +20,7 @@ import { DASHBOARD } from './dashboard.ts';
 const MAX_KEY_NAME_LENGTH = 100;
 
 export const cliAuthRoutes =
-  ({ accounts, keys, people: { pairings, attempts, publicUrl } }: Services): FastifyPluginAsyncZod =>
+  ({ accounts, keys, audit, people: { pairings, attempts, publicUrl } }: Services): FastifyPluginAsyncZod =>
   async (app) => {
     const started = { body: CliAuthStart, response: { 200: CliAuthStarted } };
     app.post('/api/cli-auth/start', { ...PUBLIC, schema: started }, async (request) => {
@@ -39,6 +40,7 @@ export const cliAuthRoutes =
       const account = await accounts.find(accountId);
       if (account === undefined) throw new InstaVMError('sign_in_failed', 'the account is gone');
       const name = printable(`CLI - ${hostname}`).slice(0, MAX_KEY_NAME_LENGTH);
+      recognize({ account, keyId: null, keyPrefix: null });
       const { secret } = await keys.create(accountId, { name });
       reply.header('cache-control', 'no-store');
       return { api_key: secret, user: { email: account.email } };
@@ -52,9 +54,14 @@ export const cliAuthRoutes =
     });
 
     const answered = { params: Params, body: CliAuthAnswer, response: { 200: CliAuthRedirect } };
-    app.post('/api/cli-auth/pairings/:id', { ...FULL, schema: answered }, async ({ caller, params, body }) => ({
-      redirect_url: body.approve ? pairings.approve(params.id, caller.account.id) : pairings.refuse(params.id),
-    }));
+    app.post('/api/cli-auth/pairings/:id', { ...FULL, schema: answered }, async ({ caller, params, body }) => {
+      const { id: accountId } = caller.account;
+      const { hostname } = pairings.waiting(params.id);
+      const redirect_url = body.approve ? pairings.approve(params.id, accountId) : pairings.refuse(params.id);
+      const type = body.approve ? 'auth.cli_approved' : 'auth.cli_refused';
+      await audit.tell({ accountId, type, status: 'success', details: { hostname: printable(hostname) } });
+      return { redirect_url };
+    });
   };
 
 /** A host name is whatever the program says. */

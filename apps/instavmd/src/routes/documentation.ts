@@ -2,11 +2,13 @@
 import swagger from '@fastify/swagger';
 import Fastify, { type FastifyInstance, type FastifyPluginAsync } from 'fastify';
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
+import type { DeclaredRoute } from '../app.ts';
 
+type Content = { content?: Record<string, unknown> };
 type Operation = {
-  responses?: Record<string, unknown>;
+  responses?: Record<string, Content>;
   security?: unknown;
-  requestBody?: unknown;
+  requestBody?: Content & { required?: boolean };
   /** Of the key that it takes. */
   'x-scope'?: unknown;
 };
@@ -17,6 +19,8 @@ const FAILURE = {
   description: 'Every failure; see docs/reference/errors.md for the codes.',
   content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } },
 };
+
+const BYTES = { type: 'string', format: 'binary' };
 
 export async function openApi(app: FastifyInstance): Promise<void> {
   await app.register(swagger, {
@@ -36,9 +40,10 @@ export async function openApi(app: FastifyInstance): Promise<void> {
       const document = jsonSchemaTransformObject(parts) as Document;
       for (const [path, operations] of Object.entries(document.paths ?? {})) {
         for (const [method, operation] of Object.entries(operations)) {
-          operation.responses = { ...operation.responses, default: FAILURE };
           const url = path.replaceAll(/\{(\w+)\}/g, ':$1');
           const route = app.declared.find((each) => each.url === url && each.method.toLowerCase() === method);
+          describeBodies(operation, route?.bodies);
+          operation.responses = { ...operation.responses, default: FAILURE };
           if (route?.isPublic) operation.security = [];
           else operation['x-scope'] = route?.scope;
         }
@@ -46,6 +51,19 @@ export async function openApi(app: FastifyInstance): Promise<void> {
       return document as ReturnType<typeof jsonSchemaTransformObject>;
     },
   });
+}
+
+/** What zod's schemas do not tell: a body that may be left out, and those that are streams of bytes. */
+function describeBodies(operation: Operation, bodies: DeclaredRoute['bodies'] | undefined): void {
+  const { isOptional, form, consumes = [], produces = [] } = bodies ?? {};
+  if (operation.requestBody !== undefined && isOptional) operation.requestBody.required = false;
+  const ofBytes = (types: readonly string[]) => Object.fromEntries(types.map((type) => [type, { schema: BYTES }]));
+  if (form !== undefined)
+    operation.requestBody = { content: { 'multipart/form-data': { schema: form } }, required: true };
+  else if (consumes.length > 0) operation.requestBody ??= { content: ofBytes(consumes), required: true };
+  const answer = operation.responses?.['200'];
+  const streams = produces.filter((type) => type !== 'application/json');
+  if (answer !== undefined && streams.length > 0) answer.content = { ...answer.content, ...ofBytes(streams) };
 }
 
 export const documentationRoutes: FastifyPluginAsync = async (app) => {

@@ -105,16 +105,18 @@ export const fileRoutes =
       return fileInfoView(await askGuest(() => guest.agent.files.mkdir(request, deadline)));
     });
 
-    app.post(
-      `${base}/files/remove`,
-      { ...RUN, schema: { summary: 'Remove a file or directory', params: Params, body: RemoveRequest } },
-      async ({ caller, params, body }, reply) => {
-        const guest = await guestOf(caller, params.id, reply);
-        const { recursive = false, force = false } = body;
-        await askGuest(() => guest.agent.files.remove({ target: targetOf(body), recursive, force }, deadline));
-        return {};
-      },
-    );
+    const removed = {
+      summary: 'Remove a file or directory',
+      params: Params,
+      body: RemoveRequest,
+      response: { 200: z.object({}) },
+    };
+    app.post(`${base}/files/remove`, { ...RUN, schema: removed }, async ({ caller, params, body }, reply) => {
+      const guest = await guestOf(caller, params.id, reply);
+      const { recursive = false, force = false } = body;
+      await askGuest(() => guest.agent.files.remove({ target: targetOf(body), recursive, force }, deadline));
+      return {};
+    });
 
     const renamed = {
       summary: 'Rename or move a file or directory',

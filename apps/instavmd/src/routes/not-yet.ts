@@ -7,8 +7,6 @@ import type { FastifyPluginAsync } from 'fastify';
 import { PUBLIC, READ } from '../auth.ts';
 
 const EMPTY_LISTS: Readonly<Record<string, unknown>> = {
-  '/v1/audit/catalog': { catalog: {} },
-  '/v1/audit/events': { items: [], next_cursor: null },
   '/v1/browser/sessions/': { sessions: [] },
   '/v1/recordings': [],
   '/v1/ssh-keys': { keys: [] },
@@ -24,9 +22,10 @@ const EMPTY_LISTS: Readonly<Record<string, unknown>> = {
 
 /** Read by clients that have no key yet (contract §2). */
 const PUBLIC_LISTS = new Set(['/v1/templates']);
+/** To be refused a key would send them to log in, which helps nobody. */
+const PUBLIC_REFUSALS = new Set(['/v1/templates/*']);
 
 const UNAVAILABLE: readonly string[] = [
-  '/v1/audit/events/*',
   '/v1/browser/*',
   '/v1/computeruse/*',
   '/v1/recordings/*',
@@ -43,6 +42,9 @@ const UNAVAILABLE: readonly string[] = [
 const METHODS = ['DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH', 'POST', 'PUT'] as const;
 
 export const notYetRoutes: FastifyPluginAsync = async (app) => {
+  // Whatever is sent, forms and files included, the answer is the same, and at once: Node reads the rest away.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', (_request, _payload, done) => done(null, undefined));
   const refuse = async (): Promise<never> => {
     throw new InstaVMError('not_available', 'not available on this server');
   };
@@ -62,7 +64,7 @@ export const notYetRoutes: FastifyPluginAsync = async (app) => {
       method: [...METHODS],
       url,
       schema: hide,
-      ...READ,
+      ...(PUBLIC_REFUSALS.has(url) ? PUBLIC : READ),
       handler: refuse,
     });
   }

@@ -15,7 +15,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { authenticate, matches, PUBLIC, READ, RUN, requireScope } from '../auth.ts';
+import { authenticate, PUBLIC, READ, RUN, requireScope } from '../auth.ts';
 import { createSandbox } from './create.ts';
 import { isUsable, ownerOf, recordsFor, vmStatus, vmView } from './views.ts';
 
@@ -61,9 +61,8 @@ export const sessionRoutes =
 
     const listed = { querystring: SandboxesQuery, response: { 200: z.array(Vm) } };
     app.get('/v1/sessions/sandboxes', { ...READ, schema: listed }, async ({ caller, query }) => {
-      const records = await recordsFor(services, caller);
-      const wanted = records.filter(({ metadata }) => matches(metadata, query.metadata));
-      return wanted.slice(0, query.limit).map(vmView);
+      const records = await recordsFor(services, caller, query);
+      return records.map(vmView);
     });
 
     app.post(

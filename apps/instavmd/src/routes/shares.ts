@@ -109,11 +109,9 @@ export const shareRoutes =
     };
     app.post('/v1/shares/:id/token', { ...RUN, schema: signed }, async ({ caller, params, body }) => {
       const previews = previewsOf(services);
-      const { id } = await shares.get(caller.account.id, await shareIdFor(services, caller, params.id));
+      const share = await shares.get(caller.account.id, await shareIdFor(services, caller, params.id));
       const { ttl_seconds } = body ?? ShareTokenRequest.parse({});
-      const expiresAt = new Date(Date.now() + ttl_seconds * 1000);
-      const linkId = newLinkId();
-      const url = previews.signedUrlOf(id, linkId, expiresAt);
+      const { url, linkId, expiresAt } = await signedLink(services, previews, share, ttl_seconds);
       return { link_id: linkId, url, expires_at: expiresAt.toISOString() };
     });
 
@@ -163,7 +161,7 @@ export const shareRoutes =
       // Asking for an address makes nothing public that was not.
       const url = share.isPublic
         ? previews.urlOf(share.id)
-        : previews.signedUrlOf(share.id, newLinkId(), new Date(Date.now() + seconds * 1000));
+        : (await signedLink(services, previews, share, seconds)).url;
       return {
         direct_url: url,
         url,
@@ -178,6 +176,17 @@ export const shareRoutes =
       };
     });
   };
+
+/** Kept nowhere, so the audit trail is all that tells of it. */
+async function signedLink({ audit }: Services, previews: PreviewAddresses, share: ShareRecord, seconds: number) {
+  const { id, accountId, sandboxId, port } = share;
+  const expiresAt = new Date(Date.now() + seconds * 1000);
+  const linkId = newLinkId();
+  const resource = { type: 'share', id };
+  const details = { port, link_id: linkId, expires_at: expiresAt.toISOString() };
+  await audit.tell({ accountId, sandboxId, resource, type: 'share.link_created', status: 'success', details });
+  return { url: previews.signedUrlOf(id, linkId, expiresAt), linkId, expiresAt };
+}
 
 /** What is left of the session's life; a whole one for a session that is suspended. */
 function linkSeconds({ expiresAt, ttlSeconds }: SandboxRecord): number {

@@ -2,6 +2,7 @@
 import { isIPv6 } from 'node:net';
 import type { Account } from '@instavm/store';
 import {
+  type AuditType,
   ChangePasswordRequest,
   Done,
   InstaVMError,
@@ -15,7 +16,9 @@ import {
 } from '@instavm/wire';
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
-import type { PeopleServices, Services } from '../app.ts';
+import { recognize } from '../acting.ts';
+import type { Services } from '../app.ts';
+import type { Audit } from '../audit.ts';
 import { FULL, PUBLIC, requireAdministrator } from '../auth.ts';
 import { browserHeaders } from '../sign-in/browser.ts';
 import { ownOrigin, requireOwnPage } from '../sign-in/same-origin.ts';
@@ -27,14 +30,37 @@ const INVITED_SECONDS = 7 * 86_400;
 export const signInRoutes =
   (services: Services): FastifyPluginAsync =>
   async (app) => {
-    await app.register(browserRoutes(services.people));
-    await app.register(linkRoutes(services.people));
+    await app.register(browserRoutes(services));
+    await app.register(linkRoutes(services));
   };
 
 /** For our own pages, before anyone is signed in. */
 const browserRoutes =
-  ({ signIns, signUpMode, attempts, publicUrl }: PeopleServices): FastifyPluginAsyncZod =>
+  ({ people: { signIns, signUpMode, attempts, publicUrl }, accounts, audit }: Services): FastifyPluginAsyncZod =>
   async (app) => {
+    const entered = async (
+      reply: FastifyReply,
+      { account, cookies }: SignedIn,
+      type: 'auth.signed_in' | 'auth.signed_up',
+      method: Method,
+    ) => {
+      recognize({ account, keyId: null, keyPrefix: null });
+      await tell(audit, account, type, { method });
+      reply.header('set-cookie', cookies);
+      return { account: accountView(account) };
+    };
+    /** A refusal is told, and stays one. */
+    const attempted = async <T>(method: Method, email: string | undefined, attempt: () => Promise<T>): Promise<T> => {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (error instanceof InstaVMError && error.code === 'sign_in_failed') {
+          const account = email === undefined ? undefined : await accounts.findByEmail(email);
+          audit.signInFailed(account?.id, { method, is_account: account !== undefined });
+        }
+        throw error;
+      }
+    };
     app.addHook('onRequest', async ({ headers }) => requireOwnPage(headers, publicUrl));
     const { config } = PUBLIC;
     const signedIn = { config, schema: { response: { 200: SignedInAnswer } } };
@@ -57,7 +83,7 @@ const browserRoutes =
             throw new InstaVMError('invitation_invalid', 'this server asks for an invitation');
           await signIns.useInvitation(invitation);
         }
-        return enter(reply, await signIns.signUp(wanted, strangerHeaders(request)));
+        return entered(reply, await signIns.signUp(wanted, strangerHeaders(request)), 'auth.signed_up', 'password');
       },
     );
 
@@ -67,10 +93,12 @@ const browserRoutes =
       async (request, reply) => {
         const { email, password } = request.body;
         await attempts.guess(request.ip, email);
-        const entered = await signIns.signIn(email, password, strangerHeaders(request));
+        const signedIn = await attempted('password', email, () =>
+          signIns.signIn(email, password, strangerHeaders(request)),
+        );
         await attempts.forgive(request.ip, email);
         await signIns.signOut(browserHeaders(request));
-        return enter(reply, entered);
+        return entered(reply, signedIn, 'auth.signed_in', 'password');
       },
     );
 
@@ -79,14 +107,22 @@ const browserRoutes =
       { ...signedIn, schema: { ...signedIn.schema, body: LinkSignInRequest } },
       async (request, reply) => {
         await attempts.knock(request.ip);
-        const entered = await signIns.signInByLink(request.body.token, strangerHeaders(request));
+        const signedIn = await attempted('link', undefined, () =>
+          signIns.signInByLink(request.body.token, strangerHeaders(request)),
+        );
         await signIns.signOut(browserHeaders(request));
-        return enter(reply, entered);
+        return entered(reply, signedIn, 'auth.signed_in', 'link');
       },
     );
 
     app.post('/api/auth/sign-out', { config, schema: { response: { 200: Done } } }, async (request, reply) => {
-      reply.header('set-cookie', await signIns.signOut(browserHeaders(request)));
+      const headers = browserHeaders(request);
+      const found = await signIns.find(headers, false);
+      reply.header('set-cookie', await signIns.signOut(headers));
+      if (found !== undefined) {
+        recognize({ account: found.account, keyId: null, keyPrefix: null });
+        await tell(audit, found.account, 'auth.signed_out');
+      }
       return { success: true as const };
     });
 
@@ -96,14 +132,19 @@ const browserRoutes =
       const found = await signIns.find(headers, false);
       if (found === undefined) throw new InstaVMError('unauthenticated', 'nobody is signed in');
       await attempts.guess(request.ip, found.account.email);
-      const cookies = await signIns.changePassword(request.body.present, request.body.next, headers);
+      const { account } = found;
+      recognize({ account, keyId: null, keyPrefix: null });
+      const cookies = await attempted('password', account.email, () =>
+        signIns.changePassword(request.body.present, request.body.next, headers),
+      );
+      await tell(audit, account, 'auth.password_changed');
       reply.header('set-cookie', cookies);
       return { success: true as const };
     });
   };
 
 const linkRoutes =
-  ({ signIns, signUpMode, publicUrl }: PeopleServices): FastifyPluginAsyncZod =>
+  ({ people: { signIns, signUpMode, publicUrl }, audit }: Services): FastifyPluginAsyncZod =>
   async (app) => {
     /** Where the one who asks finds the dashboard. */
     const dashboardUrl = ({ headers }: FastifyRequest, path: string, fields: Record<string, string>): string => {
@@ -119,6 +160,7 @@ const linkRoutes =
       if (!isFromThisMachine(request))
         throw new InstaVMError('permission_denied', 'links that sign in are made on the machine of the daemon');
       const { token, expiresAt } = await signIns.createLink(request.caller.account.id);
+      await tell(audit, request.caller.account, 'auth.link_created', { expires_at: expiresAt.toISOString() });
       const url = dashboardUrl(request, '/sign-in', { link: token });
       return reply.code(201).send({ url, expires_at: expiresAt.toISOString() });
     });
@@ -139,15 +181,16 @@ const linkRoutes =
         request.caller.account.id,
         (request.body?.ttl_seconds ?? INVITED_SECONDS) * 1000,
       );
+      await tell(audit, request.caller.account, 'account.invited', { expires_at: expiresAt.toISOString() });
       const url = dashboardUrl(request, '/sign-up', { invitation: token });
       return reply.code(201).send({ url, expires_at: expiresAt.toISOString() });
     });
   };
 
-function enter(reply: FastifyReply, { account, cookies }: SignedIn) {
-  reply.header('set-cookie', cookies);
-  return { account: accountView(account) };
-}
+type Method = 'password' | 'link';
+
+const tell = (audit: Audit, { id }: Account, type: AuditType, details = {}): Promise<void> =>
+  audit.tell({ accountId: id, type, status: 'success', resource: { type: 'account', id }, details });
 
 const accountView = ({ id, email, name, isAdministrator }: Account) => ({
   ...{ id, email, name },

@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream';
 import formbody from '@fastify/formbody';
 import multipart, { type MultipartFile } from '@fastify/multipart';
-import { DownloadRequest, InstaVMError } from '@instavm/wire';
+import { DownloadRequest, DownloadResponse, InstaVMError, UploadResponse } from '@instavm/wire';
 import type { FastifyRequest } from 'fastify';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import type { Services } from '../app.ts';
@@ -16,6 +16,14 @@ import { ownerOf } from './views.ts';
 
 const MAX_PATH_LENGTH = 4096;
 const FORM_FIELDS = ['remote_path', 'session_id', 'recursive'];
+const FORM = {
+  type: 'object',
+  properties: {
+    ...{ remote_path: { type: 'string' }, session_id: { type: 'string' }, recursive: { type: 'string' } },
+    file: { type: 'string', format: 'binary', description: 'After the other fields.' },
+  },
+  required: ['remote_path', 'session_id', 'file'],
+};
 
 export const transferRoutes =
   (services: Services): FastifyPluginAsyncZod =>
@@ -26,8 +34,9 @@ export const transferRoutes =
       limits: { fileSize: Number.POSITIVE_INFINITY, fieldSize: 8192, fields: 16, files: 1 },
     });
 
-    const uploaded = { summary: 'Upload one file, as a form', consumes: ['multipart/form-data'] };
-    app.post('/upload', { ...RUN, schema: uploaded }, async (request, reply) => {
+    const uploaded = { summary: 'Upload one file, as a form', response: { 200: UploadResponse } };
+    const config = { ...RUN.config, form: FORM };
+    app.post('/upload', { config, schema: uploaded }, async (request, reply) => {
       const part = await filePart(request);
       const contents = bodyPieces(part.file);
       try {
@@ -46,13 +55,15 @@ export const transferRoutes =
       summary: 'Download one file, as base64 in JSON',
       consumes: ['application/x-www-form-urlencoded', 'application/json'],
       body: DownloadRequest,
+      response: { 200: DownloadResponse },
     };
     app.post('/download', { ...RUN, schema: downloaded }, async ({ caller, body }, reply) => {
       const owner = await ownerOf(services, caller, body.session_id);
       const request = { target: { path: absolute(body.filename) }, signal: untilClosed(reply) };
       const { info, contents } = await readFile(await heldGuest(owner, reply, 'always'), request);
       reply.type('application/json');
-      return reply.send(Readable.from(downloadBody(fileInfoView(info).name, contents), { objectMode: false }));
+      // The schema is that of the whole text; a stream is sent as it is.
+      return reply.send(Readable.from(downloadBody(fileInfoView(info).name, contents), { objectMode: false }) as never);
     });
   };
 

@@ -1,6 +1,7 @@
 /** How sandboxes and snapshots look on the wire, and how wire ids find them. */
 import {
   type AccountId,
+  type Entries,
   parseIncarnationId,
   parseSandboxId,
   parseSnapshotId,
@@ -18,8 +19,6 @@ import type { Guest } from '../guest/guest.ts';
 import { aboutSandbox } from '../tracing.ts';
 
 const LIST_LIMIT = 1000;
-/** To find those that a restricted caller may see. */
-const LOOKED_AT = 10_000;
 
 /** @throws sandbox_not_found */
 export async function ownerOf(services: Services, caller: Caller, sessionId: string): Promise<SandboxOwner<Guest>> {
@@ -50,11 +49,24 @@ export async function isSandboxFor(services: Services, caller: Caller, id: Sandb
   return isFor(caller, record, record.metadata);
 }
 
-/** Newest first. @param alive leaves out those without a microVM */
-export async function recordsFor(services: Services, caller: Caller, alive = false): Promise<SandboxRecord[]> {
-  const looked = caller.sandboxMetadata === null ? LIST_LIMIT : LOOKED_AT;
-  const records = await services.sandboxes.list(caller.account.id, looked, alive);
-  return records.filter((record) => isFor(caller, record, record.metadata)).slice(0, LIST_LIMIT);
+type Wanted = {
+  readonly limit?: number;
+  /** Only those with a microVM. */
+  readonly alive?: boolean;
+  readonly metadata?: Entries | undefined;
+  /** Id of the last one before the page. */
+  readonly before?: string | undefined;
+};
+
+/** Newest first. @throws sandbox_not_found for a `before` that is not there for the caller */
+export async function recordsFor(
+  services: Services,
+  caller: Caller,
+  { limit = LIST_LIMIT, alive, metadata, before }: Wanted = {},
+): Promise<SandboxRecord[]> {
+  const last = before === undefined ? undefined : (await ownerOf(services, caller, before)).record;
+  const wanted = [caller.sandboxMetadata, metadata].filter((entries) => entries != null);
+  return services.sandboxes.list(caller.account.id, { limit, alive, metadata: wanted, before: last });
 }
 
 /** By e-mail address or id. @throws account_not_found */
@@ -75,9 +87,8 @@ export async function snapshotOf(services: Services, caller: Caller, text: strin
 
 /** Newest first. */
 export async function snapshotsFor(services: Services, caller: Caller): Promise<SnapshotRecord[]> {
-  const looked = caller.sandboxMetadata === null ? LIST_LIMIT : LOOKED_AT;
-  const snapshots = await services.sandboxes.snapshots.list(caller.account.id, looked);
-  return snapshots.filter((snapshot) => isFor(caller, snapshot, snapshot.spec.metadata)).slice(0, LIST_LIMIT);
+  const wanted = caller.sandboxMetadata === null ? [] : [caller.sandboxMetadata];
+  return services.sandboxes.snapshots.list(caller.account.id, LIST_LIMIT, wanted);
 }
 
 /** The contract's words for our states, and its kind of words where it has none. */

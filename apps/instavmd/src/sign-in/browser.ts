@@ -1,11 +1,12 @@
 /** The caller of a request that may come from a browser: its session stands for all that its account may do. */
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyRequest } from 'fastify';
+import { recognize } from '../acting.ts';
 import type { Services } from '../app.ts';
 import { authenticate, type Caller } from '../auth.ts';
 import { requireOwnPage } from './same-origin.ts';
 
-type Asked = Pick<Services, 'keys' | 'people' | 'rateLimits'>;
+type Asked = Pick<Services, 'keys' | 'people' | 'rateLimits' | 'audit'>;
 
 /**
  * A key that is sent is what counts, valid or not.
@@ -18,8 +19,11 @@ export async function callerOfRequest(services: Asked, request: FastifyRequest):
   requireOwnPage(request.headers, people.publicUrl);
   const found = await people.signIns.find(browserHeaders(request), false);
   if (found === undefined) throw new InstaVMError('unauthenticated', 'nobody is signed in, or no longer');
+  const none = { keyId: null, keyPrefix: null, expiresAt: null, sandboxMetadata: null };
+  const caller: Caller = { account: found.account, signInId: found.id, scope: 'full', ...none };
+  recognize(caller);
   await rateLimits.request(found.account.id);
-  return { account: found.account, scope: 'full', keyId: null, expiresAt: null, sandboxMetadata: null };
+  return caller;
 }
 
 /** What says which browser it is, and nothing else. */

@@ -13,6 +13,9 @@ export type SignedIn = {
   readonly cookies: readonly string[];
 };
 
+/** `id` is of this sign-in, which is one browser's. */
+export type Found = SignedIn & { readonly id: string };
+
 export type NewAccount = { readonly email: string; readonly password: string; readonly name: string };
 
 type Answer<T> = { readonly headers: Headers; readonly response: T };
@@ -66,13 +69,13 @@ export class SignIns {
   }
 
   /** @param renew whether the cookie may be given a new lifetime, for answers that carry it. @returns undefined for nobody */
-  async find(headers: Headers, renew: boolean): Promise<SignedIn | undefined> {
+  async find(headers: Headers, renew: boolean): Promise<Found | undefined> {
     const { auth } = await this.#library();
     const query = { disableRefresh: !renew };
     const answer = await auth.api.getSession({ headers, query, returnHeaders: true });
     if (answer.response === null) return undefined;
     const account = await this.#accounts.find(answer.response.user.id as AccountId);
-    return account && { account, cookies: answer.headers.getSetCookie() };
+    return account && { account, id: answer.response.session.id, cookies: answer.headers.getSetCookie() };
   }
 
   /** @returns the cookies that end it; also when nobody was signed in */

@@ -6,6 +6,7 @@ import type { SandboxId, SandboxOwner } from '@instavm/core';
 import { AttachPtyQuery, errorBody, InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { actingFor, recognize, stranger } from '../acting.ts';
 import type { Services } from '../app.ts';
 import { authenticate, type Caller, requireScope } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
@@ -57,6 +58,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     const grant = await ptyGrant(services, request, url);
     // The contract wants a refused key to be a close code, which every client can read; a refused upgrade tells browsers nothing.
     if (grant === undefined) return accept(async (socket) => socket.close(CLOSE_UNAUTHENTICATED, 'unauthenticated'));
+    recognize(grant.caller);
     cutWith(grant.caller);
     const owner = await PTY_SCOPES[scope]?.(services, grant.caller, id);
     if (owner === undefined || !grant.allows(owner.record.id, ptyId))
@@ -121,13 +123,17 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
       else socket.once('close', forget);
     };
     const requestId = requestIdOf(request);
-    dispatch(request, requestId, (kind) => ({ accept: acceptAs(kind), cutWith })).catch((error: unknown) => {
-      const failure = asInstaVMError(error);
-      metrics.errors.inc({ code: failure.code });
-      if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
-      if (webSocket === undefined) refuse(socket, failure, requestId);
-      else webSocket.terminate();
-    });
+    const acting = stranger(requestId, addressOf(request));
+    actingFor(acting, () => dispatch(request, requestId, (kind) => ({ accept: acceptAs(kind), cutWith }))).catch(
+      (error: unknown) => {
+        const failure = asInstaVMError(error);
+        metrics.errors.inc({ code: failure.code });
+        actingFor(acting, () => services.audit.refused(failure, 'WebSocket'));
+        if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
+        if (webSocket === undefined) refuse(socket, failure, requestId);
+        else webSocket.terminate();
+      },
+    );
   });
   app.addHook('preClose', async () => {
     for (const client of server.clients) client.close(1001, 'the daemon is stopping');

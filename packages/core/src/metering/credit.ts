@@ -27,6 +27,9 @@ export type CreditPorts = {
 
 export const CREDIT_USED_UP = 'the credit of the account is used up';
 
+/** The key of what every account is given begins so. */
+export const WELCOME = 'welcome:';
+
 export class Credit implements SpendingGate {
   readonly #ports: CreditPorts;
   readonly #welcomed = new Set<AccountId>();
@@ -77,7 +80,7 @@ export class Credit implements SpendingGate {
   async #welcome(accountId: AccountId): Promise<void> {
     if (this.#welcomed.has(accountId)) return;
     const { welcomeMicroDollars } = this.#ports;
-    if (welcomeMicroDollars > 0) await this.#give(accountId, welcomeMicroDollars, `welcome:${accountId}`, 'welcome');
+    if (welcomeMicroDollars > 0) await this.#give(accountId, welcomeMicroDollars, `${WELCOME}${accountId}`, 'welcome');
     this.#welcomed.add(accountId);
   }
 

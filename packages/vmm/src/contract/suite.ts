@@ -75,9 +75,11 @@ export function describeVmmContract(name: string, make: () => Promise<VmmUnderTe
       });
     });
 
-    it('keeps clones apart: names and files of one are not in the other', async () => {
+    it('keeps clones apart: names, files and random numbers of one are not in the other', async () => {
+      const draw = 'head -c 32 /dev/urandom | base64';
       await withClone('left', (left) =>
         withClone('right', async (right) => {
+          expect((await run(left, draw)).stdout).not.toBe((await run(right, draw)).stdout);
           expect((await run(left, WHO)).stdout).toBe('left\n');
           expect((await run(right, WHO)).stdout).toBe('right\n');
           await write(left, '/root/secret', 'left');

@@ -7,8 +7,10 @@ export const failure = (reason: string, message: string, code: Code = Code.Faile
 const BY_ERRNO: Readonly<Record<string, string>> = {
   EACCES: 'permission_denied',
   EEXIST: 'exists',
+  EINVAL: 'invalid_path',
   EISDIR: 'is_a_directory',
   ELOOP: 'too_many_links',
+  ENAMETOOLONG: 'invalid_path',
   ENOENT: 'not_found',
   ENOSPC: 'no_space',
   ENOTDIR: 'not_a_directory',

@@ -5,6 +5,7 @@
 import { request } from 'node:http';
 import type { Socket } from 'node:net';
 import { z } from 'zod';
+import type { RateLimiter } from './machine.ts';
 
 export type MachineConfiguration = {
   readonly vcpu_count: number;
@@ -26,7 +27,7 @@ export type Drive = {
 };
 export type Vsock = { readonly guest_cid: number; readonly uds_path: string };
 export type SnapshotCreateParams = {
-  readonly snapshot_type: 'Full';
+  readonly snapshot_type: 'Full' | 'Diff';
   readonly snapshot_path: string;
   readonly mem_file_path: string;
 };
@@ -34,6 +35,8 @@ export type SnapshotLoadParams = {
   readonly snapshot_path: string;
   /** `File`: mapped privately, so that any number of microVMs share one file. */
   readonly mem_backend: { readonly backend_type: 'File'; readonly backend_path: string };
+  /** Keeps account of the pages that are written to. Versions from 1.13 on call it `track_dirty_pages`, and know this name as well. */
+  readonly enable_diff_snapshots: boolean;
   readonly resume_vm: boolean;
 };
 
@@ -50,43 +53,63 @@ type Puts = {
   '/snapshot/load': SnapshotLoadParams;
 };
 
+/** Path → body of a PATCH of what runs already. */
+type Patches = {
+  '/vm': { readonly state: 'Paused' | 'Resumed' };
+  '/drives/base': DriveUpdate;
+  '/drives/overlay': DriveUpdate;
+};
+export type DriveUpdate = { readonly drive_id: string; readonly rate_limiter: RateLimiter };
+
 const InstanceInfo = z.object({ state: z.enum(['Not started', 'Running', 'Paused']), vmm_version: z.string() });
 export type InstanceInfo = z.infer<typeof InstanceInfo>;
 
 const Fault = z.object({ fault_message: z.string() });
 
 const MAX_ANSWER_BYTES = 64 * 1024;
-const DEADLINE_MS = 20_000;
-/** For the memory of the largest machine, on a busy disk. */
-const SNAPSHOT_DEADLINE_MS = 300_000;
+/** Calls take milliseconds. The second is for the memory of the largest machine, on a busy disk. */
+const DEADLINES: ApiDeadlines = { callMs: 10_000, snapshotMs: 300_000 };
 
 /** Firecracker answered and said no, or did not answer. */
 export class FirecrackerFault extends Error {
   override readonly name = 'FirecrackerFault';
 }
 
+/** There was nobody to ask. */
+export class FirecrackerUnreachable extends FirecrackerFault {}
+
+export type ApiDeadlines = { readonly callMs: number; readonly snapshotMs: number };
+
 export class FirecrackerApi {
   readonly #connect: () => Promise<Socket>;
+  readonly #deadlines: ApiDeadlines;
 
-  /** @param connect opens a connection to the API's socket */
-  constructor(connect: () => Promise<Socket>) {
+  /** @param connect opens a connection to the API's socket, or throws FirecrackerUnreachable */
+  constructor(connect: () => Promise<Socket>, deadlines: ApiDeadlines = DEADLINES) {
     this.#connect = connect;
+    this.#deadlines = deadlines;
   }
 
   /** @throws FirecrackerFault */
   async put<P extends keyof Puts>(path: P, body: Puts[P]): Promise<void> {
-    const deadlineMs = path.startsWith('/snapshot/') ? SNAPSHOT_DEADLINE_MS : DEADLINE_MS;
+    const { callMs, snapshotMs } = this.#deadlines;
+    const deadlineMs = path.startsWith('/snapshot/') ? snapshotMs : callMs;
     await this.#send('PUT', path, body, deadlineMs);
   }
 
+  /** @throws FirecrackerFault */
+  async patch<P extends keyof Patches>(path: P, body: Patches[P]): Promise<void> {
+    await this.#send('PATCH', path, body, this.#deadlines.callMs);
+  }
+
   /** Holds the vCPUs, or lets them go on. @throws FirecrackerFault */
-  async setState(state: 'Paused' | 'Resumed'): Promise<void> {
-    await this.#send('PATCH', '/vm', { state }, DEADLINE_MS);
+  setState(state: 'Paused' | 'Resumed'): Promise<void> {
+    return this.patch('/vm', { state });
   }
 
   /** @throws FirecrackerFault */
   async info(): Promise<InstanceInfo> {
-    const parsed = InstanceInfo.safeParse(await this.#send('GET', '/', undefined, DEADLINE_MS));
+    const parsed = InstanceInfo.safeParse(await this.#send('GET', '/', undefined, this.#deadlines.callMs));
     if (!parsed.success) throw new FirecrackerFault('the answer to GET / is not what the API describes');
     return parsed.data;
   }
@@ -100,9 +123,11 @@ export class FirecrackerApi {
         socket.destroy();
         reject(new FirecrackerFault(`${method} ${path}: ${why}`));
       };
-      const outgoing = request({ createConnection: () => socket, method, path, headers, timeout: deadlineMs });
+      // For all of the answer. `request`'s own timeout does not watch a socket that it is given.
+      const timer = setTimeout(() => fail(`no answer within ${deadlineMs} ms`), deadlineMs);
+      socket.once('close', () => clearTimeout(timer));
+      const outgoing = request({ createConnection: () => socket, method, path, headers });
       outgoing.on('error', (error) => fail(error.message));
-      outgoing.on('timeout', () => fail(`no answer within ${deadlineMs} ms`));
       outgoing.on('response', (response) => {
         let answer = '';
         response.setEncoding('utf8');

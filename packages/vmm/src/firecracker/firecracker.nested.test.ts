@@ -1,8 +1,11 @@
 /** The Firecracker backend on the real Firecracker and jailer. Runs in the machine that scripts/nested makes, or as root on a KVM host. */
+
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, readdir, readFile, readlink, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type MicroVm, newIncarnationId } from '@instavm/core';
+import { promisify } from 'node:util';
+import { type MicroVm, newIncarnationId, type Template, type VmSnapshot } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
 import { TestGateway } from '../test/egress-gateway.ts';
@@ -66,6 +69,47 @@ describe('a jail', () => {
     expect(await limit('cpu.max')).toBe('150000 100000');
   });
 
+  it('keeps what the names of its files and sockets mean from a Firecracker that is not itself any more', async () => {
+    const attempts = [
+      ...[
+        "os.symlink('/etc/passwd', 'link')",
+        "os.link('overlay.ext4', 'link')",
+        "os.mkfifo('fifo')",
+        "open('new', 'w')",
+      ],
+      ...["os.rename('api.sock', 'old')", "os.unlink('vsock.sock')", "os.unlink('firecracker.log')", "os.mkdir('dir')"],
+      ...["open('run/new', 'w')", "open('dev/new', 'w')", "open('dev/net/new', 'w')", "os.rename('run', 'old')"],
+      ...[
+        "os.chmod('.', 0o777)",
+        "os.chmod('run', 0o777)",
+        "open('base.erofs', 'r+')",
+        "open('firecracker.pid', 'r+')",
+      ],
+    ];
+    const script = `
+import os, sys
+for attempt in sys.argv[1:]:
+    try:
+        eval(attempt)
+        print('done', attempt)
+    except PermissionError:
+        print('refused')
+# What it is there for.
+open('overlay.ext4', 'r+')
+`;
+    const uid = Number((await status()).Uid?.split('\t')[0]);
+    const cwd = join(backend.runDirectory, 'firecracker', jailOf(vm), 'root');
+    const { stdout } = await promisify(execFile)('python3', ['-c', script, ...attempts], { cwd, uid, gid: uid });
+    expect(stdout.trim().split('\n')).toEqual(attempts.map(() => 'refused'));
+    expect(await shell(vm, 'echo well')).toBe('well');
+  });
+
+  it('can write no file larger than its disk', async () => {
+    const limits = await readFile(`/proc/${vm.pid}/limits`, 'utf8');
+    const { size } = await stat(`/proc/${vm.pid}/root/overlay.ext4`);
+    expect(limits).toMatch(new RegExp(`^Max file size +${size} +${size} `, 'm'));
+  });
+
   it('gives a second microVM another user', async () => {
     const other = await backend.vmm.restore(await backend.template(), newIncarnationId());
     try {
@@ -102,8 +146,46 @@ describe('what a daemon that died leaves', () => {
   it('a microVM whose Firecracker is killed says so, and is gone afterwards', async () => {
     const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
     process.kill(vm.pid ?? 0, 'SIGKILL');
+    const { requested, diagnostics } = await vm.exited;
+    expect(requested).toBe(false);
+    // What it said last.
+    expect(diagnostics).toMatch(/\S/);
+    await vm.kill();
+    expect(await backend.leftovers()).toEqual([]);
+  });
+
+  it('a microVM whose Firecracker answers no call any more is ended by the snapshot that it does not take', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    process.kill(vm.pid ?? 0, 'SIGSTOP');
+    await expect(vm.snapshot(join(backend.scratch, 'never'), 'continue')).rejects.toMatchObject({
+      code: 'snapshot_failed',
+      message: expect.stringContaining('PATCH /vm: no answer within'),
+    });
     expect((await vm.exited).requested).toBe(false);
     await vm.kill();
+    expect([await backend.leftovers(), await readdir(backend.scratch)]).toEqual([[], []]);
+  });
+
+  it('a jail of which nothing but its cgroup is left is ended by the next daemon', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    await rm(join(backend.runDirectory, 'firecracker'), { recursive: true });
+    const next = await backend.again();
+    expect(await next.adoptSurvivors()).toEqual([]);
+    expect(await next.reapLeftovers()).toBe(1);
+    expect((await vm.exited).requested).toBe(false);
+    expect(await backend.leftovers()).toEqual([]);
+  });
+
+  it('a jail of another release, whose executable has another name, is taken over as well', async () => {
+    const binaries = { ...backend.binaries, firecracker: join(backend.scratch, 'firecracker-v1.12.0-x86_64') };
+    await copyFile(backend.binaries.firecracker, binaries.firecracker);
+    const before = await backend.again(backend.version, binaries);
+    const vm = await before.restore(await backend.template(), newIncarnationId());
+    await shell(vm, 'echo kept > /dev/shm/kept');
+    const [survivor] = await (await backend.again()).adoptSurvivors();
+    expect(survivor).toMatchObject({ incarnationId: vm.incarnationId, pid: vm.pid });
+    expect(await shell(survivor as MicroVm, 'cat /dev/shm/kept')).toBe('kept');
+    await survivor?.kill();
     expect(await backend.leftovers()).toEqual([]);
   });
 
@@ -117,21 +199,38 @@ describe('what a daemon that died leaves', () => {
 });
 
 describe('a snapshot', () => {
+  let backend: Backend;
+  const at = (name: string): string => join(backend.scratch, name);
+  beforeAll(async () => {
+    backend = await makeBackend();
+  });
+  afterAll(async () => {
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+
+  const inside = async <T>(source: Template | VmSnapshot, body: (vm: MicroVm) => Promise<T>): Promise<T> => {
+    const vm = await backend.vmm.restore(source, newIncarnationId());
+    try {
+      return await body(vm);
+    } finally {
+      await vm.kill();
+    }
+  };
+  const MIB = 1024 * 1024;
   it('keeps memory and processes, restores from where it was moved to, and is refused when it is damaged', async () => {
-    const backend = await makeBackend();
-    const first = await backend.vmm.restore(await backend.template(), newIncarnationId());
-    const sum = await shell(first, 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
-    const made = join(backend.scratch, 'made');
-    await first.snapshot(made, 'end');
-    const moved = join(backend.scratch, 'moved');
-    await rename(made, moved);
-    const found = await backend.vmm.findSnapshot(moved);
-    expect(found?.storedBytes).toBeGreaterThan(20 * 1024 * 1024);
-    expect(found?.storedBytes).toBeLessThan(400 * 1024 * 1024);
+    const sum = await inside(await backend.template(), async (vm) => {
+      const digest = await shell(vm, 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
+      await vm.snapshot(at('made'), 'end');
+      return digest;
+    });
+    await rename(at('made'), at('moved'));
+    const found = await backend.vmm.findSnapshot(at('moved'));
+    // What differs from the template, which is some megabytes beside the data.
+    expect(found?.storedBytes).toBeGreaterThan(20 * MIB);
+    expect(found?.storedBytes).toBeLessThan(60 * MIB);
     if (found === undefined) return;
-    const again = await backend.vmm.restore(found, newIncarnationId());
-    expect(await shell(again, 'sha256sum < /dev/shm/data')).toBe(sum);
-    await again.kill();
+    expect(await inside(found, (vm) => shell(vm, 'sha256sum < /dev/shm/data'))).toBe(sum);
     const upgraded = (await backend.again('1.99.0')).restore(found, newIncarnationId());
     await expect(upgraded).rejects.toMatchObject({
       code: 'snapshot_incompatible',
@@ -139,11 +238,50 @@ describe('a snapshot', () => {
         /made by Firecracker (?!1\.99)\S+ on .*, and this daemon runs Firecracker 1\.99\.0 on /,
       ),
     });
-    await rm(join(moved, 'state'));
-    await writeFile(join(moved, 'state'), 'torn');
-    expect(await backend.vmm.findSnapshot(moved)).toBeUndefined();
-    expect(await backend.leftovers()).toEqual([]);
-    await backend.close();
+    for (const file of ['state', 'memory.tar']) {
+      const whole = await readFile(join(at('moved'), file));
+      await rm(join(at('moved'), file));
+      const damaged = Buffer.from(whole);
+      damaged[whole.length >> 1] = (damaged[whole.length >> 1] ?? 0) ^ 1;
+      await writeFile(join(at('moved'), file), damaged);
+      expect(await backend.vmm.findSnapshot(at('moved'))).toBeUndefined();
+      await rm(join(at('moved'), file));
+      await writeFile(join(at('moved'), file), whole);
+      expect(await backend.vmm.findSnapshot(at('moved'))).toBeDefined();
+    }
+  });
+
+  it('of what was restored from one has the memory of both, and needs neither of the ones before', async () => {
+    // Written, changed, and freed again between snapshots: pages of every kind.
+    const write = (name: string) => `head -c 3M /dev/urandom > /dev/shm/${name}; sha256sum < /dev/shm/${name}`;
+    const sums: string[] = [];
+    await inside(await backend.template(), async (vm) => {
+      sums.push(await shell(vm, `${write('first')}; head -c 3M /dev/urandom > /dev/shm/gone`));
+      await vm.snapshot(at('one'), 'continue');
+      sums.push(await shell(vm, `rm /dev/shm/gone; ${write('second')}`));
+      await vm.snapshot(at('two'), 'continue');
+    });
+    await rm(at('one'), { recursive: true });
+    const two = (await backend.vmm.findSnapshot(at('two'))) as VmSnapshot;
+    const three = await inside(two, async (vm) => {
+      await rm(at('two'), { recursive: true });
+      sums.push(await shell(vm, write('third')));
+      return vm.snapshot(at('three'), 'end');
+    });
+    const all = 'cd /dev/shm; for name in first second third; do sha256sum < $name; done; ls';
+    expect((await inside(three, (vm) => shell(vm, all))).split('\n')).toEqual([...sums, 'first', 'second', 'third']);
+  });
+
+  it('after one that failed half-way is whole all the same, and no larger', async () => {
+    const sum = await inside(await backend.template(), async (vm) => {
+      const digest = await shell(vm, 'head -c 3M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
+      // What such a one leaves: Firecracker counts anew, and nobody knows from what.
+      await rm(join(backend.runDirectory, 'firecracker', jailOf(vm), 'memory.base'));
+      expect((await vm.snapshot(at('whole'), 'end')).storedBytes).toBeLessThan(60 * MIB);
+      return digest;
+    });
+    const whole = (await backend.vmm.findSnapshot(at('whole'))) as VmSnapshot;
+    expect(await inside(whole, (vm) => shell(vm, 'sha256sum < /dev/shm/data'))).toBe(sum);
   });
 });
 
@@ -152,6 +290,18 @@ describe('a guest that does its worst', () => {
     ['processor time', 'for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) & done; sleep 1; echo started'],
     ['memory', '(head -c 2G /dev/zero | tail) >/dev/null 2>&1 & sleep 3; echo started'],
     ['processes', '(bomb() { bomb | bomb & }; bomb) >/dev/null 2>&1 & sleep 2; echo started'],
+    [
+      'connections to the host',
+      `timeout 6 python3 -c '
+import socket, threading
+def flood(port):
+    while True:
+        s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        try: s.connect((2, port)); s.send(b"x" * 65536)
+        except OSError: pass
+        s.close()
+for port in range(10, 14): threading.Thread(target=flood, args=(port,)).start()' >/dev/null 2>&1 & sleep 2; echo started`,
+    ],
     ['its disk', '(dd if=/dev/zero of=/root/full bs=1M) >/dev/null 2>&1 & sleep 3; echo started'],
   ])('with %s hurts nobody else, and ends like any other', async (_, worst) => {
     const backend = await makeBackend();
@@ -166,6 +316,31 @@ describe('a guest that does its worst', () => {
       expect(await readlink(`/proc/${noisy.pid}/ns/pid`)).not.toBe('');
     } finally {
       await Promise.all([noisy.kill(), quiet.kill()]);
+    }
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+});
+
+describe('a guest that writes as fast as it can', () => {
+  it('is held to the rate of its disk, also by the kernel, while another one answers', async () => {
+    const mib = 1024 * 1024;
+    const backend = await makeBackend({ bytesPerSecond: 3 * mib, operationsPerSecond: 1_000 });
+    const [busy, quiet] = [
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+      await backend.vmm.restore(await backend.template(), newIncarnationId()),
+    ];
+    const written = 12;
+    const dd = `dd if=/dev/zero of=/root/file bs=${mib} count=${written} oflag=direct status=none`;
+    try {
+      const took = shell(busy, `s=$(date +%s%N); ${dd}; echo $((($(date +%s%N) - s) / 1000000))`);
+      expect(await shell(quiet, 'echo here > /root/file; sync; cat /root/file')).toBe('here');
+      // What one second allows is there from the start.
+      expect(Number(await took)).toBeGreaterThan((written / 3 - 1) * 1000 * 0.9);
+      const ioMax = await readFile(join('/sys/fs/cgroup', PARENT_CGROUP, jailOf(busy), 'io.max'), 'utf8');
+      expect(ioMax).toMatch(/^\d+:\d+ rbps=6291456 wbps=6291456 riops=2000 wiops=2000$/m);
+    } finally {
+      await Promise.all([busy.kill(), quiet.kill()]);
     }
     expect(await backend.leftovers()).toEqual([]);
     await backend.close();

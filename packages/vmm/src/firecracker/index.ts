@@ -16,21 +16,29 @@ import {
   type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { removeIfEmpty } from '../host/cgroup.ts';
+import { isNoRoom } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
+import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
-import { removeIfEmpty } from './cgroup.ts';
-import { Jail, type JailSite, jailNames, jailsDirectory, reapJails } from './jail.ts';
-import { FILES, limitsOf, TEMPLATE_FORMAT } from './machine.ts';
+import { Jail, type JailSite } from './jail.ts';
+import { findJails, reapJails } from './jails.ts';
+import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
+import { assembleMemory, memoryBytesOf } from './memory.ts';
+import { keepsHoles } from './memory-delta.ts';
 import { FirecrackerProcess } from './process.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate } from './template.ts';
-import { type UidRange, Uids } from './uids.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
-export { reapAllJails } from './jail.ts';
-export type { UidRange } from './uids.ts';
+export type { UidRange } from '../host/uids.ts';
+export { type DiskLimits, UNLIMITED } from './machine.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
+
+/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
+export const reapAllJails = (baseDirectory: string, parentCgroup: string): Promise<number> =>
+  reapJails(baseDirectory, parentCgroup, new Set());
 
 const CHANNEL_DEADLINE_MS = 20_000;
 
@@ -45,6 +53,8 @@ export type FirecrackerOptions = {
   readonly uids: UidRange;
   /** Relative to the mount of cgroup v2; one daemon's own. */
   readonly parentCgroup: string;
+  /** Of each disk of every microVM. */
+  readonly disk: DiskLimits;
 };
 
 export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
@@ -55,9 +65,18 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     binaries: options.binaries,
     baseDirectory: options.runDirectory,
     parentCgroup: options.parentCgroup,
+    disk: options.disk,
   };
   const uids = new Uids(options.uids);
   const builds = new Map<TemplateKey, Promise<Template>>();
+  let holes: Promise<boolean> | undefined;
+  const holesAreKept = (): Promise<boolean> => {
+    holes ??= keepsHoles(site.baseDirectory).catch((error: unknown) => {
+      holes = undefined;
+      throw error;
+    });
+    return holes;
+  };
 
   const templateKey = (images: GuestImages, size: MachineSize): TemplateKey => {
     const parts = ['firecracker', TEMPLATE_FORMAT, version, processor, images.digest, size.memoryMib, size.vcpus];
@@ -70,7 +89,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     owned.delete(name);
     if (owned.size === 0) removeIfEmpty(site.parentCgroup);
   };
-  const own = (vmm: FirecrackerProcess, size: MachineSize, incarnationId: IncarnationId): MicroVm => {
+  const own = (vmm: FirecrackerProcess, template: Template, incarnationId: IncarnationId): MicroVm => {
     let killed: Promise<void> | undefined;
     return {
       incarnationId,
@@ -78,7 +97,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       pid: vmm.pid,
       exited: vmm.exited,
       connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
-      snapshot: (directory, then) => takeSnapshot(vmm, size, directory, then),
+      snapshot: (directory, then) => takeSnapshot(vmm, template, directory, { then, holesAreKept }),
       kill: () => {
         killed ??= vmm.kill().then(() => {
           disown(vmm.jail.name);
@@ -98,11 +117,13 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     try {
       jail = await Jail.create(site, name, { uid, templateKey: template.key });
       const vmm = await restoreIn(jail, template, source.directory);
-      return own(vmm, template.size, incarnationId);
+      return own(vmm, template, incarnationId);
     } catch (error) {
       await jail?.destroy();
       disown(name);
       uids.release(uid);
+      if (isNoRoom(error))
+        throw new InstaVMError('capacity_unavailable', 'the host has no room for the microVM', { cause: error });
       throw error;
     }
   };
@@ -139,22 +160,27 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     restore,
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await jailNames(site)) {
+      for (const place of await findJails(site.baseDirectory)) {
+        const { name } = place;
         const incarnationId = incarnationOf(name);
-        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, name);
+        const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, place);
         const found = jail && (await adopt(jail, templatesDirectory));
         if (incarnationId === undefined || found === undefined) continue;
         owned.add(name);
         uids.claim(found.vmm.jail.record.uid);
-        adopted.push(own(found.vmm, found.size, incarnationId));
+        adopted.push(own(found.vmm, found.template, incarnationId));
       }
       return adopted;
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapJails(jailsDirectory(site), site.parentCgroup, owned),
+    reapLeftovers: () => reapJails(site.baseDirectory, site.parentCgroup, owned),
   };
 }
+
+/** Nothing is lost: what made it restores it. */
+const ANOTHER_RELEASE =
+  'Start the daemon with what made it: INSTAVM_FIRECRACKER_BIN and INSTAVM_JAILER_BIN name another release. Or delete it.';
 
 /** @throws boot_failed, snapshot_incompatible */
 async function templateOf(
@@ -176,21 +202,34 @@ async function templateOf(
       : `the snapshot was made by ${maker}, and this daemon runs ${madeBy}`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
+    hint: isOurs ? ANOTHER_RELEASE : 'Start the daemon with the backend that made it (INSTAVM_VMM), or delete it.',
   });
 }
 
-/** @param stateDirectory has memory, device state and overlay; the template's own, or a snapshot's */
+/** @param stateDirectory the template's own, or a snapshot's */
 async function restoreIn(jail: Jail, template: Template, stateDirectory: string): Promise<FirecrackerProcess> {
   await jail.linkIn(join(template.directory, FILES.base), FILES.base);
-  for (const file of [FILES.memory, FILES.deviceState]) await jail.linkIn(join(stateDirectory, file), file);
-  await jail.copyIn(join(stateDirectory, FILES.overlay), FILES.overlay);
+  const isSnapshot = stateDirectory !== template.directory;
+  const [memory, delta] = [join(template.directory, FILES.memory), join(stateDirectory, FILES.memoryDelta)];
+  const placeMemory = isSnapshot
+    ? assembleMemory(jail, memory, delta, memoryBytesOf(template.size))
+    : jail.linkIn(memory, FILES.memory);
+  const copyOverlay = jail.copyIn(join(stateDirectory, FILES.overlay), FILES.overlay);
+  // Both have ended before a failure has the jail removed.
+  for (const outcome of await Promise.allSettled([placeMemory, copyOverlay]))
+    if (outcome.status === 'rejected') throw outcome.reason;
+  await jail.setMemoryBase(isSnapshot ? delta : undefined);
+  await jail.linkIn(join(stateDirectory, FILES.deviceState), FILES.deviceState);
   const vmm = await FirecrackerProcess.start(jail, limitsOf(template.size), { keepConsole: false });
   try {
     await vmm.api.put('/snapshot/load', {
       snapshot_path: FILES.deviceState,
       mem_backend: { backend_type: 'File', backend_path: FILES.memory },
-      resume_vm: true,
+      enable_diff_snapshots: true,
+      resume_vm: false,
     });
+    await confine(vmm);
+    await vmm.api.setState('Resumed');
   } catch (cause) {
     const details = { diagnostics: await jail.diagnostics() };
     const why = cause instanceof FirecrackerFault ? cause.message : String(cause);
@@ -201,11 +240,20 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
   return vmm;
 }
 
+/** What has to be so before the guest runs. Idempotent. */
+async function confine({ jail, api }: FirecrackerProcess): Promise<void> {
+  await jail.lock();
+  await jail.limitDisk();
+  const rate_limiter = rateLimiterOf(jail.disk);
+  for (const drive_id of ['base', 'overlay'] as const)
+    await api.patch(`/drives/${drive_id}`, { drive_id, rate_limiter });
+}
+
 /** @returns undefined when nothing runs in the jail that answers */
 async function adopt(
   jail: Jail,
   templatesDirectory: string,
-): Promise<{ readonly vmm: FirecrackerProcess; readonly size: MachineSize } | undefined> {
+): Promise<{ readonly vmm: FirecrackerProcess; readonly template: Template } | undefined> {
   const template = await findTemplate(templatesDirectory, jail.record.templateKey as TemplateKey);
   if (template === undefined) return undefined;
   try {
@@ -214,9 +262,11 @@ async function adopt(
     const { state } = await vmm.api.info();
     // Not started: a restore that was cut short.
     if (state === 'Not started') return undefined;
-    // A daemon that ended in the middle of a snapshot left it standing.
+    await confine(vmm);
+    // A daemon that ended in the middle of a snapshot, or of a restore, left it standing.
+    for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
     if (state === 'Paused') await vmm.api.setState('Resumed');
-    return { vmm, size: template.size };
+    return { vmm, template };
   } catch {
     // One that does not answer is no survivor; it is reaped.
     return undefined;

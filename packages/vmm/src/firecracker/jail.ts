@@ -3,21 +3,30 @@
  *
  *     <jails>/<name>/vmm.json      whose jail it is; ours alone
  *     <jails>/<name>/stderr.log    what the jailer says, and the guest's console while a template is made
- *     <jails>/<name>/root/         Firecracker's `/`, which it owns: nothing in it is believed, and no link in it followed
+ *     <jails>/<name>/memory.base  the pages in which its memory was other than the template's when Firecracker began to count those that are written to
+ *     <jails>/<name>/root/         Firecracker's `/`. It owns the files that it writes to, whose contents are not believed; which files there are,
+ *                                  and what is behind their names, is ours to say from before the guest runs
  */
 import { spawn } from 'node:child_process';
-import { chmod, chown, link, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, lchown, link, lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { copySparse } from '../host/files.ts';
-import { Cgroup, removeIfEmpty } from './cgroup.ts';
-import { FILES, type Limits } from './machine.ts';
+import { Cgroup } from '../host/cgroup.ts';
+import { assertPlainFile, copySparse } from '../host/files.ts';
+import { type JailPlace, jailsOf } from './jails.ts';
+import { FifoLog, makeFifo } from './log.ts';
+import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const RECORD = 'vmm.json';
 const STDERR = 'stderr.log';
+const MEMORY_BASE = 'memory.base';
 const DIAGNOSTICS_BYTES = 8 * 1024;
+/** The directories that the jailer gives Firecracker. */
+const DIRECTORIES = ['dev', 'dev/net', 'run'];
+/** Of the device state, which is some kilobytes. */
+const MAX_STATE_BYTES = 16 * 1024 * 1024;
 const JAILER_DEADLINE_MS = 30_000;
 
 const JailRecord = z.object({ uid: z.number().int().positive(), templateKey: z.string() });
@@ -30,6 +39,8 @@ export type JailSite = {
   readonly baseDirectory: string;
   /** Relative to the mount of cgroup v2. */
   readonly parentCgroup: string;
+  /** Of every microVM. */
+  readonly disk: DiskLimits;
 };
 
 export class Jail {
@@ -39,19 +50,20 @@ export class Jail {
   readonly cgroup: Cgroup;
   readonly record: JailRecord;
   readonly #site: JailSite;
+  #log: FifoLog | undefined;
 
-  private constructor(site: JailSite, name: string, record: JailRecord) {
+  private constructor(site: JailSite, { executable, name }: JailPlace, record: JailRecord) {
     this.#site = site;
     this.name = name;
     this.record = record;
-    this.directory = join(jailsDirectory(site), name);
+    this.directory = join(jailsOf(site.baseDirectory, executable), name);
     this.root = join(this.directory, 'root');
     this.cgroup = new Cgroup(site.parentCgroup, name);
   }
 
   /** Makes the directory and says whose it is, before anything runs in it. */
   static async create(site: JailSite, name: string, record: JailRecord): Promise<Jail> {
-    const jail = new Jail(site, name, record);
+    const jail = new Jail(site, { executable: basename(site.binaries.firecracker), name }, record);
     await mkdir(jail.directory, { recursive: true, mode: 0o700 });
     await mkdir(jail.root, { mode: 0o700 });
     const partial = join(jail.directory, `${RECORD}.partial`);
@@ -61,10 +73,10 @@ export class Jail {
   }
 
   /** @returns undefined when its record is missing or torn: then it never ran */
-  static async find(site: JailSite, name: string): Promise<Jail | undefined> {
-    const text = await readFile(join(jailsDirectory(site), name, RECORD), 'utf8').catch(() => '');
-    const record = parsed(text);
-    return record && new Jail(site, name, record);
+  static async find(site: JailSite, place: JailPlace): Promise<Jail | undefined> {
+    const path = join(jailsOf(site.baseDirectory, place.executable), place.name, RECORD);
+    const record = parsed(await readFile(path, 'utf8').catch(() => ''));
+    return record && new Jail(site, place, record);
   }
 
   /** Lets Firecracker read a file of ours, without a copy. The file must be on the same filesystem, and readable by all. @throws boot_failed */
@@ -86,11 +98,11 @@ export class Jail {
 
   /**
    * Takes over a file that Firecracker wrote: read-only from now on, and ours.
-   * @throws Error when it is not a plain file
+   * @throws Error when it is not a plain file, or a device state that is too large to be one
    */
   async takeOut(name: string, to: string): Promise<void> {
     await rename(join(this.root, name), to);
-    await assertPlainFile(to);
+    await assertPlainFile(to, name === FILES.deviceState ? MAX_STATE_BYTES : undefined);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
@@ -101,6 +113,40 @@ export class Jail {
     await assertPlainFile(to);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
+  }
+
+  /** An empty file of this size for Firecracker to write to, also where it may make none. */
+  async makeFile(name: string, bytes: number): Promise<string> {
+    const path = join(this.root, name);
+    await this.remove(name);
+    const file = await open(path, 'wx', 0o600);
+    await file.truncate(bytes).finally(() => file.close());
+    await this.#own(path);
+    return path;
+  }
+
+  /**
+   * From now on Firecracker counts the pages that are written to from this memory.
+   * @param delta of a snapshot; undefined: the template's own. The file may be deleted afterwards
+   */
+  async setMemoryBase(delta: string | undefined): Promise<void> {
+    const path = join(this.directory, MEMORY_BASE);
+    if (delta === undefined) await writeFile(path, '', { flag: 'wx', mode: 0o600 });
+    else await link(delta, path);
+  }
+
+  /** @returns a file that `setMemoryBase` made, empty for the template's own memory; undefined: nobody knows what is counted from */
+  async memoryBase(): Promise<string | undefined> {
+    const path = join(this.directory, MEMORY_BASE);
+    return lstat(path).then(
+      () => path,
+      () => undefined,
+    );
+  }
+
+  /** Before Firecracker forgets what it has counted. */
+  async forgetMemoryBase(): Promise<void> {
+    await rm(join(this.directory, MEMORY_BASE), { force: true });
   }
 
   async remove(name: string): Promise<void> {
@@ -115,8 +161,9 @@ export class Jail {
    */
   async start(limits: Limits, keepConsole: boolean): Promise<number> {
     const log = join(this.root, FILES.log);
-    await writeFile(log, '', { mode: 0o600 });
+    await makeFifo(log);
     await this.#own(log);
+    this.openLog();
     const stderr = await open(join(this.directory, STDERR), 'a', 0o600);
     try {
       await this.#runJailer(limits, stderr.fd, keepConsole ? stderr.fd : 'ignore');
@@ -131,7 +178,36 @@ export class Jail {
     });
   }
 
-  #runJailer(limits: Limits, stderr: number, stdout: number | 'ignore'): Promise<void> {
+  /**
+   * Takes the directories from Firecracker: it can make, rename and remove nothing from here on. Before its guest runs it is believed.
+   * @throws Error when its sockets are none, as in a jail that an older daemon left open
+   */
+  async lock(): Promise<void> {
+    await chown(this.root, 0, 0);
+    await chmod(this.root, 0o711);
+    for (const name of DIRECTORIES)
+      await lchown(join(this.root, name), 0, 0).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
+    for (const name of [FILES.api, FILES.vsock]) {
+      const found = await lstat(join(this.root, name));
+      if (!found.isSocket() || found.uid !== this.record.uid) throw new Error(`${name} is not Firecracker's socket`);
+    }
+  }
+
+  /** What the kernel lets Firecracker have of the disk, beside what it lets the guest have. */
+  async limitDisk(limits: DiskLimits = this.#site.disk): Promise<void> {
+    await this.cgroup.limitDisk(this.directory, ioMaxOf(limits));
+  }
+
+  /** What Firecracker is to let the guest have of each disk. */
+  get disk(): DiskLimits {
+    return this.#site.disk;
+  }
+
+  async #runJailer(limits: Limits, stderr: number, stdout: number | 'ignore'): Promise<void> {
+    // The largest file that it writes is the overlay, which it does not make larger, or the memory.
+    const { size } = await lstat(join(this.root, FILES.overlay));
     const { binaries, baseDirectory, parentCgroup } = this.#site;
     const id = String(this.record.uid);
     const args = [
@@ -141,6 +217,7 @@ export class Jail {
       ...['--cgroup', `memory.max=${limits.memoryBytes}`, '--cgroup', 'memory.swap.max=0'],
       ...['--cgroup', `pids.max=${limits.pids}`, '--cgroup', `cpu.max=${limits.cpuMax}`],
       ...['--resource-limit', `no-file=${limits.openFiles}`],
+      ...['--resource-limit', `fsize=${Math.max(limits.memoryBytes, size)}`],
       '--',
       ...['--api-sock', FILES.api, '--log-path', FILES.log, '--level', 'Warning'],
     ];
@@ -168,13 +245,23 @@ export class Jail {
   /** Ends whatever runs in it and removes it. Idempotent. @throws teardown_incomplete */
   async destroy(): Promise<void> {
     await this.cgroup.end();
+    this.closeLog();
     await rm(this.directory, { recursive: true, force: true });
+  }
+
+  /** Begins to read what Firecracker says; until {@link closeLog}. */
+  openLog(): void {
+    this.#log ??= FifoLog.open(join(this.root, FILES.log));
+  }
+
+  /** What was read is kept. */
+  closeLog(): void {
+    this.#log?.close();
   }
 
   /** The end of what jailer, guest and Firecracker said. */
   async diagnostics(): Promise<string> {
-    const tails = [join(this.directory, STDERR), join(this.root, FILES.log)].map(tail);
-    return (await Promise.all(tails)).join('');
+    return (await tail(join(this.directory, STDERR))) + (this.#log?.tail() ?? '');
   }
 
   async #own(path: string): Promise<void> {
@@ -183,42 +270,7 @@ export class Jail {
   }
 }
 
-export const jailsDirectory = (site: JailSite): string => join(site.baseDirectory, basename(site.binaries.firecracker));
-
-export const jailNames = (site: JailSite): Promise<string[]> => readdir(jailsDirectory(site)).catch(() => []);
-
-/**
- * Ends what runs in jails that nobody holds, and removes them, whole or not.
- * @param directory of jails
- * @returns how many
- */
-export async function reapJails(directory: string, parentCgroup: string, owned: ReadonlySet<string>): Promise<number> {
-  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
-  for (const name of names) {
-    await new Cgroup(parentCgroup, name).end();
-    await rm(join(directory, name), { recursive: true, force: true });
-  }
-  return names.length;
-}
-
-/** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
-export async function reapAllJails(baseDirectory: string, parentCgroup: string): Promise<number> {
-  let reaped = 0;
-  for (const executable of await readdir(baseDirectory).catch(() => []))
-    reaped += await reapJails(join(baseDirectory, executable), parentCgroup, new Set());
-  if (reaped > 0) removeIfEmpty(parentCgroup);
-  return reaped;
-}
-
-async function assertPlainFile(path: string): Promise<void> {
-  const found = await lstat(path);
-  if (!found.isFile() || found.nlink !== 1) throw new Error(`Firecracker left something else than a file: ${path}`);
-}
-
-/** Of a file that may be anything: a link or a FIFO is not opened. */
 async function tail(path: string): Promise<string> {
-  const found = await lstat(path).catch(() => undefined);
-  if (found?.isFile() !== true) return '';
   const text = await readFile(path, 'utf8').catch(() => '');
   return text.slice(-DIAGNOSTICS_BYTES);
 }

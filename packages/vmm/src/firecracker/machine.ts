@@ -1,5 +1,8 @@
 /** What a microVM looks like to Firecracker. Pure. */
 import type { Channel, MachineSize } from '@instavm/core';
+import type { DiskLimits } from '../host/disk-limits.ts';
+
+export { type DiskLimits, ioMaxOf, UNLIMITED } from '../host/disk-limits.ts';
 
 /** Changes whenever a template made by older code could not be restored by this one. */
 export const TEMPLATE_FORMAT = 1;
@@ -13,6 +16,8 @@ export const FILES = {
   base: 'base.erofs',
   overlay: 'overlay.ext4',
   memory: 'memory',
+  /** Of a snapshot. */
+  memoryDelta: 'memory.tar',
   deviceState: 'state',
   kernel: 'vmlinux',
   initramfs: 'initramfs.cpio',
@@ -48,6 +53,21 @@ export type Limits = {
   readonly cpuMax: string;
   readonly openFiles: number;
 };
+
+/** Firecracker's token bucket (its docs/api_requests/patch-block.md): `size` tokens, as many again in `refill_time` ms. Without either there is none. */
+export type TokenBucket = { readonly size: number; readonly refill_time: number };
+export type RateLimiter = { readonly bandwidth: TokenBucket; readonly ops: TokenBucket };
+
+const REFILL_MS = 1000;
+
+/** Says both, for what is left out stays as the snapshot has it. */
+export const rateLimiterOf = ({ bytesPerSecond, operationsPerSecond }: DiskLimits): RateLimiter => ({
+  bandwidth: bucketOf(bytesPerSecond),
+  ops: bucketOf(operationsPerSecond),
+});
+
+const bucketOf = (perSecond: number): TokenBucket =>
+  Number.isFinite(perSecond) ? { size: Math.ceil(perSecond), refill_time: REFILL_MS } : { size: 0, refill_time: 0 };
 
 const MIB = 1024 * 1024;
 /** Firecracker's own memory, and page cache of the guest's disks, which the kernel takes back when it must. */

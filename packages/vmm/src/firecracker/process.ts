@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Channel, VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { tryConnect } from '../host/sockets.ts';
-import { FirecrackerApi, FirecrackerFault } from './api.ts';
+import { FirecrackerApi, FirecrackerUnreachable } from './api.ts';
 import type { Jail } from './jail.ts';
 import { FILES, type Limits, VSOCK_PORTS } from './machine.ts';
 import { connectVsock } from './vsock.ts';
@@ -16,6 +16,8 @@ const API_DEADLINE_MS = 20_000;
 const POLL_MS = 2;
 /** Between the close of its sockets and its end. */
 const EXIT_POLL_MS = 5;
+/** Of a process that has closed its sockets. */
+const EXIT_DEADLINE_MS = 10_000;
 
 export class FirecrackerProcess {
   readonly jail: Jail;
@@ -34,7 +36,8 @@ export class FirecrackerProcess {
     this.#lifeline = lifeline;
     this.api = new FirecrackerApi(async () => {
       const socket = this.#gone ? undefined : await tryConnect(jail.root, FILES.api);
-      if (socket === undefined) throw new FirecrackerFault('Firecracker does not run any more');
+      if (socket === undefined)
+        throw new FirecrackerUnreachable('Firecracker does not run any more, or its socket is gone');
       return socket;
     });
     this.exited = this.#watch();
@@ -52,7 +55,9 @@ export class FirecrackerProcess {
   /** @returns undefined when nothing runs in the jail */
   static async adopt(jail: Jail): Promise<FirecrackerProcess | undefined> {
     const [pid] = await jail.cgroup.processes();
-    return pid === undefined ? undefined : FirecrackerProcess.#of(jail, pid);
+    if (pid === undefined) return undefined;
+    jail.openLog();
+    return FirecrackerProcess.#of(jail, pid);
   }
 
   static async #of(jail: Jail, pid: number): Promise<FirecrackerProcess> {
@@ -62,6 +67,7 @@ export class FirecrackerProcess {
       if (!(await jail.cgroup.isPopulated())) break;
     }
     const details = { diagnostics: await jail.diagnostics() };
+    jail.closeLog();
     throw new InstaVMError('boot_failed', 'Firecracker did not open its API', { details });
   }
 
@@ -74,10 +80,21 @@ export class FirecrackerProcess {
       // A daemon that has nothing else to do may end; its microVMs go on.
       this.#lifeline.unref();
     });
-    while (await this.jail.cgroup.isPopulated()) await sleep(EXIT_POLL_MS);
+    for (
+      const until = performance.now() + EXIT_DEADLINE_MS;
+      await this.jail.cgroup.isPopulated();
+      await sleep(EXIT_POLL_MS)
+    ) {
+      if (performance.now() < until) continue;
+      // None that is well hangs up on us and runs on. Whether this worked, `kill` tells.
+      await this.jail.cgroup.end().catch(() => {});
+      break;
+    }
     this.#gone = true;
+    const diagnostics = await this.jail.diagnostics();
+    this.jail.closeLog();
     // Its parent was the jailer: nobody is told the exit status.
-    return { code: null, signal: null, requested: this.#requested, diagnostics: await this.jail.diagnostics() };
+    return { code: null, signal: null, requested: this.#requested, diagnostics };
   }
 
   /** @throws boot_failed when the guest cannot be reached in time, or has ended */

@@ -1,15 +1,16 @@
 /** Snapshots on disk: memory, device state and overlay of one microVM. Made beside and renamed; found only when complete and intact. */
 import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { MachineSize, TemplateKey, VmSnapshot } from '@instavm/core';
+import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { flush, sha256Hex } from '../host/files.ts';
+import { flush, isNoRoom, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
-import { FILES } from './machine.ts';
-import { keepMemory } from './memory.ts';
+import { FirecrackerUnreachable } from './api.ts';
+import { FILES, UNLIMITED } from './machine.ts';
+import { keepDelta, memoryBytesOf, prepareMemory } from './memory.ts';
 import type { FirecrackerProcess } from './process.ts';
 
 const MANIFEST = 'snapshot.json';
@@ -21,7 +22,7 @@ const Manifest = z.object({
   memoryMib: z.number().int().positive(),
   vcpus: z.number().int().positive(),
   stateSha256Hex: z.string(),
-  memoryBytes: z.number().int(),
+  memorySha256Hex: z.string(),
   overlayBytes: z.number().int(),
   /** What the files, which are sparse, occupy. */
   storedBytes: z.number().int(),
@@ -33,13 +34,13 @@ export async function findSnapshot(directory: string): Promise<VmSnapshot | unde
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => '');
   const manifest = parseManifest(Manifest, text);
   if (manifest === undefined) return foreignSnapshot(text, 'firecracker', directory);
-  const sizes = { [FILES.memory]: manifest.memoryBytes, [FILES.overlay]: manifest.overlayBytes };
-  for (const [file, bytes] of Object.entries(sizes)) {
-    const found = await stat(join(directory, file)).catch(() => undefined);
-    if (found?.size !== bytes) return undefined;
+  if ((await sizeOf(join(directory, FILES.overlay))) !== manifest.overlayBytes) return undefined;
+  const digests = { [FILES.deviceState]: manifest.stateSha256Hex, [FILES.memoryDelta]: manifest.memorySha256Hex };
+  for (const [file, expected] of Object.entries(digests)) {
+    const found = await sha256Hex(join(directory, file)).catch(() => undefined);
+    if (found !== expected) return undefined;
   }
-  const state = await sha256Hex(join(directory, FILES.deviceState)).catch(() => undefined);
-  return state === manifest.stateSha256Hex ? viewOf(directory, manifest) : undefined;
+  return viewOf(directory, manifest);
 }
 
 function viewOf(directory: string, { templateKey, memoryMib, vcpus, storedBytes }: Manifest): VmSnapshot {
@@ -54,32 +55,51 @@ function viewOf(directory: string, { templateKey, memoryMib, vcpus, storedBytes 
   };
 }
 
+export type SnapshotOptions = {
+  /** `end`: the VMM is gone afterwards. `continue`: the vCPUs run on, and the streams have ended. */
+  readonly then: 'continue' | 'end';
+  /** Of the filesystem on which jails and snapshots are. */
+  readonly holesAreKept: () => Promise<boolean>;
+};
+
 /**
  * Pauses the vCPUs and stores memory, device state and disk.
- * @param then `end`: the VMM is gone afterwards. `continue`: the vCPUs run on, and the streams have ended
- * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on
+ * @throws snapshot_failed, capacity_unavailable; the vCPUs then run on, or the VMM has ended
  */
 export async function takeSnapshot(
   vmm: FirecrackerProcess,
-  size: MachineSize,
+  { size, directory: templateDirectory }: Pick<Template, 'size' | 'directory'>,
   directory: string,
-  then: 'continue' | 'end',
+  { then, holesAreKept }: SnapshotOptions,
 ): Promise<VmSnapshot> {
   const { api, jail } = vmm;
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
+  const memoryBytes = memoryBytesOf(size);
+  let isHeld = false;
   try {
+    const keepsHoles = await holesAreKept();
+    const type = await prepareMemory(jail, memoryBytes);
+    await jail.makeFile(FILES.deviceState, 0);
     await api.setState('Paused');
+    isHeld = true;
+    // What is written now is what we asked for, and the guest stands still.
+    await jail.limitDisk(UNLIMITED);
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
-    await api.put('/snapshot/create', { snapshot_type: 'Full', ...files });
+    // Whatever comes of it: what was counted so far is counted no more.
+    await jail.forgetMemoryBase();
+    await api.put('/snapshot/create', { snapshot_type: type, ...files });
     await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
+    await jail.limitDisk();
     if (then === 'continue') await api.setState('Resumed');
     // Now, that whoever opens them again finds a guest that answers.
     vmm.dropStreams();
-    await keepMemory(jail, join(partial, FILES.memory));
+    const delta = join(partial, FILES.memoryDelta);
+    const templateMemory = join(templateDirectory, FILES.memory);
+    const memorySha256Hex = await keepDelta(jail, delta, { type, memoryBytes, templateMemory, keepsHoles });
     await jail.takeOut(FILES.deviceState, join(partial, FILES.deviceState));
     const stats = await Promise.all(
-      [FILES.memory, FILES.overlay, FILES.deviceState].map((file) => stat(join(partial, file))),
+      [FILES.memoryDelta, FILES.overlay, FILES.deviceState].map((file) => stat(join(partial, file))),
     );
     const manifest: Manifest = {
       backend: 'firecracker',
@@ -87,12 +107,15 @@ export async function takeSnapshot(
       memoryMib: size.memoryMib,
       vcpus: size.vcpus,
       stateSha256Hex: await sha256Hex(join(partial, FILES.deviceState)),
-      memoryBytes: stats[0]?.size ?? 0,
+      memorySha256Hex,
       overlayBytes: stats[1]?.size ?? 0,
       storedBytes: stats.reduce((total, { blocks }) => total + blocks * BLOCK_BYTES, 0),
     };
     await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
-    for (const file of [FILES.memory, FILES.overlay, FILES.deviceState, MANIFEST]) await flush(join(partial, file));
+    for (const file of [FILES.memoryDelta, FILES.overlay, FILES.deviceState, MANIFEST])
+      await flush(join(partial, file));
+    // Before the snapshot has its name, under which it may be deleted.
+    if (then === 'continue') await jail.setMemoryBase(delta);
     await rename(partial, directory);
     await flush(parent);
     if (then === 'end') await vmm.kill();
@@ -100,18 +123,27 @@ export async function takeSnapshot(
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
-    // One that has ended does not go on; its end is told by `exited`.
-    await api.setState('Resumed').catch(() => {});
-    vmm.dropStreams();
+    await jail.limitDisk();
+    // Of one that could not even be asked, the guest noticed nothing.
+    if (isHeld || !(error instanceof FirecrackerUnreachable)) await goOn(vmm);
     throw failure(error);
   }
 }
 
+/** One that does not say that it goes on may stand still for ever, so it is ended: `exited` tells. */
+async function goOn(vmm: FirecrackerProcess): Promise<void> {
+  await vmm.api.setState('Resumed').catch(async () => {
+    await vmm.jail.cgroup.end();
+    await vmm.exited;
+  });
+  vmm.dropStreams();
+}
+
 function failure(error: unknown): InstaVMError {
   if (error instanceof InstaVMError && error.code !== 'internal') return error;
-  const { code, message } = error as NodeJS.ErrnoException;
-  // Firecracker, cp and fallocate tell it in words.
-  if (code === 'ENOSPC' || code === 'EDQUOT' || /no space left|os error 28|disk quota/i.test(message))
+  if (isNoRoom(error))
     return new InstaVMError('capacity_unavailable', 'the host has no room for the snapshot', { cause: error });
-  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${message}`, { cause: error });
+  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${(error as Error).message}`, {
+    cause: error,
+  });
 }

@@ -3,8 +3,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ACKN, NONCE_BYTES, SYNC } from '@instavm/agent-client';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { tryConnect } from '../host/sockets.ts';
 import { connectVsock } from './vsock.ts';
 
@@ -85,4 +87,61 @@ test('a connection that is lost before the agent has answered is made again', as
 test('gives up when nobody listens for as long as there is time', async () => {
   server = createServer();
   expect(await connect(TARGET, 50)).toBeUndefined();
+});
+
+describe('a peer that is none', () => {
+  const DEADLINE_MS = 120;
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: 64 }),
+    fc
+      .constantFrom('OK 7\n', 'OK 7', '\n', 'OK -1\n', ACKN.toString('latin1'))
+      .map((text) => Buffer.from(text, 'latin1')),
+  );
+  const step = fc.oneof(
+    fc.record({ do: fc.constant('write' as const), bytes }),
+    fc.record({ do: fc.constantFrom('wait', 'end', 'destroy', 'flood', 'drip' as const) }),
+  );
+  type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
+
+  async function perform(socket: Socket, steps: readonly Step[]): Promise<void> {
+    for (const each of steps) {
+      if (socket.destroyed) return;
+      if (each.do === 'write') socket.write(each.bytes);
+      if (each.do === 'wait') await sleep(10);
+      // Half of the connection stays open.
+      if (each.do === 'end') socket.end();
+      if (each.do === 'destroy') socket.destroy();
+      const until = performance.now() + DEADLINE_MS;
+      // A line that never ends, fast and slowly.
+      while (each.do === 'flood' && !socket.destroyed && performance.now() < until)
+        await new Promise((resolve) => socket.write(Buffer.alloc(65_536, '7'), resolve));
+      while (each.do === 'drip' && !socket.destroyed && performance.now() < until) {
+        socket.write('O');
+        await sleep(5);
+      }
+    }
+  }
+
+  test('costs no more than the time that there was, whatever it says, and no connection is left', async () => {
+    let steps: readonly Step[] = [];
+    const peers = new Set<Socket>();
+    await listen((socket) => {
+      peers.add(socket.on('close', () => peers.delete(socket)).resume());
+      void perform(socket, steps);
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 5 }), fc.boolean(), async (chosen, proven) => {
+        steps = chosen;
+        const startedAt = performance.now();
+        const socket = await connect({ port: 10, proven }, DEADLINE_MS);
+        // A busy machine may be late, and never by an attempt.
+        expect(performance.now() - startedAt).toBeLessThan(DEADLINE_MS + 2_000);
+        // Nobody here can answer a nonce.
+        if (proven) expect(socket).toBeUndefined();
+        socket?.destroy();
+        await expect.poll(() => peers.size, { interval: 5 }).toBe(0);
+      }),
+      { numRuns: 25 },
+    );
+  });
 });

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { constants, open, stat } from 'node:fs/promises';
+import { constants, lstat, open, stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 
@@ -12,6 +12,13 @@ import { promisify } from 'node:util';
  */
 export async function copySparse(from: string, to: string): Promise<void> {
   await promisify(execFile)('cp', ['--sparse=always', '--reflink=auto', '--no-dereference', '--', from, to]);
+}
+
+/** For what was copied or renamed out of a directory that a VMM may write to. @throws Error when it is something else, or larger */
+export async function assertPlainFile(path: string, maxBytes = Infinity): Promise<void> {
+  const found = await lstat(path);
+  if (!found.isFile() || found.nlink !== 1 || found.size > maxBytes)
+    throw new Error(`a VMM left something else than a file: ${path}`);
 }
 
 /** A file's contents, or a directory's entries, are on the disk afterwards. */
@@ -24,6 +31,12 @@ export async function sha256Hex(path: string): Promise<string> {
   const hash = createHash('sha256');
   await pipeline(createReadStream(path, { highWaterMark: 1024 * 1024 }), hash);
   return hash.digest('hex');
+}
+
+/** Whether the disk is full, or a quota; Firecracker and the programs that copy tell it in words. */
+export function isNoRoom(error: unknown): boolean {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return code === 'ENOSPC' || code === 'EDQUOT' || /no space left|os error 28|disk quota/i.test(message);
 }
 
 /** @returns undefined when it is not there */

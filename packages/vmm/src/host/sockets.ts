@@ -1,6 +1,8 @@
 /** Connections to the Unix sockets that VMMs open in their directories. */
+
+import { once } from 'node:events';
 import { open } from 'node:fs/promises';
-import { connect, type Socket } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 
 /** `sockaddr_un.sun_path` less its NUL (unix(7)). */
@@ -14,6 +16,21 @@ export async function tryConnect(directory: string, name: string): Promise<Socke
   const handle = await open(directory, 'r').catch(() => undefined);
   if (handle === undefined) return undefined;
   return connected(`/proc/self/fd/${handle.fd}/${name}`).finally(() => handle.close());
+}
+
+/** Listens where a VMM connects. */
+export async function listenIn(directory: string, name: string): Promise<Server> {
+  const server = createServer();
+  const listening = once(server, 'listening');
+  const path = join(directory, name);
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH) {
+    server.listen(path);
+  } else {
+    const handle = await open(directory, 'r');
+    server.listen(`/proc/self/fd/${handle.fd}/${name}`).once('close', () => handle.close());
+  }
+  await listening;
+  return server;
 }
 
 function connected(path: string): Promise<Socket | undefined> {

@@ -1,5 +1,6 @@
 /** QEMU's command lines for the `microvm` machine: one to make a template, one to clone it. Pure. */
-import type { Accelerator, GuestImages, MachineSize } from '@instavm/core';
+import type { Accelerator, MachineSize } from '@instavm/core';
+import { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
 
 export const QEMU_BINARY = 'qemu-system-x86_64';
 
@@ -14,11 +15,17 @@ export const FILES = {
   control: 'control.sock',
   egress: 'egress.sock',
   qmp: 'qmp.sock',
+  /** Where QEMU sends its state, and this process listens. */
+  state: 'state.sock',
   stderr: 'stderr.log',
 } as const;
 
-/** The descriptor on which a clone reads its device state. */
-export const STATE_DESCRIPTOR = 3;
+/**
+ * Files that QEMU is handed open, by descriptor: it may have a user of its own, who cannot walk to them. A clone reads its device state from one;
+ * the others it opens again by the name that the kernel has for them.
+ */
+export const DESCRIPTORS = { deviceState: 3, kernel: 4, initramfs: 5, base: 6, memory: 7 } as const;
+const handedOver = (name: keyof typeof DESCRIPTORS): string => `/proc/self/fd/${DESCRIPTORS[name]}`;
 
 /** Translated code of one guest; the default would grow to a gigabyte. */
 const TCG_CACHE_MIB = 96;
@@ -45,16 +52,24 @@ type Machine = {
   readonly name: string;
   readonly size: MachineSize;
   readonly accelerator: Accelerator;
-  readonly images: Pick<GuestImages, 'kernelPath' | 'initramfsPath' | 'basePath'>;
-  readonly memoryPath: string;
+  readonly disk: DiskLimits;
   /** True while a template is made: its memory is the file. Clones map it privately. */
   readonly memoryShared: boolean;
 };
 
+/** QEMU's own limits of a drive, which it knows no word for to leave out. */
+const throttling = ({ bytesPerSecond, operationsPerSecond }: DiskLimits): string =>
+  Object.entries({ 'bps-total': bytesPerSecond, 'iops-total': operationsPerSecond })
+    .filter(([, perSecond]) => Number.isFinite(perSecond))
+    .map(([name, perSecond]) => `throttling.${name}=${Math.ceil(perSecond)},`)
+    .join('');
+
 function machineArguments(machine: Machine): string[] {
-  const { size, accelerator, images } = machine;
+  const { size, accelerator, memoryShared } = machine;
+  const limits = throttling(machine.disk);
   const accel = accelerator === 'kvm' ? 'kvm' : `tcg,thread=multi,tb-size=${TCG_CACHE_MIB}`;
-  const memory = `memory-backend-file,id=ram,size=${size.memoryMib}M,mem-path=${escaped(machine.memoryPath)}`;
+  const memoryPath = memoryShared ? FILES.memory : handedOver('memory');
+  const memory = `memory-backend-file,id=ram,size=${size.memoryMib}M,mem-path=${memoryPath}`;
   const sockets = (['control', 'egress', 'qmp'] as const).map(
     (id) => `socket,id=${id},path=${FILES[id]},server=on,wait=off`,
   );
@@ -62,11 +77,11 @@ function machineArguments(machine: Machine): string[] {
     ...['-name', machine.name, '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-M', 'microvm,acpi=on,pcie=off,usb=off,isa-serial=on,rtc=on,memory-backend=ram', '-accel', accel],
     ...['-cpu', cpuModel(accelerator), '-smp', String(size.vcpus), '-m', `${size.memoryMib}M`],
-    ...['-object', `${memory},share=${machine.memoryShared ? 'on' : 'off'}`],
-    ...['-kernel', images.kernelPath, '-initrd', images.initramfsPath, '-append', KERNEL_COMMAND_LINE],
-    ...['-drive', `id=base,if=none,format=raw,readonly=on,file.locking=off,file=${escaped(images.basePath)}`],
+    ...['-object', `${memory},share=${memoryShared ? 'on' : 'off'}`],
+    ...['-kernel', handedOver('kernel'), '-initrd', handedOver('initramfs'), '-append', KERNEL_COMMAND_LINE],
+    ...['-drive', `id=base,if=none,format=raw,readonly=on,file.locking=off,${limits}file=${handedOver('base')}`],
     ...['-device', 'virtio-blk-device,drive=base,serial=base'],
-    ...['-drive', `id=overlay,if=none,format=raw,cache=unsafe,discard=unmap,file=${FILES.overlay}`],
+    ...['-drive', `id=overlay,if=none,format=raw,cache=unsafe,discard=unmap,${limits}file=${FILES.overlay}`],
     ...['-device', 'virtio-blk-device,drive=overlay,serial=overlay'],
     ...sockets.flatMap((socket) => ['-chardev', socket]),
     ...['-chardev', `ringbuf,id=console,size=${CONSOLE_RING_BYTES}`, '-serial', 'chardev:console'],
@@ -79,22 +94,17 @@ function machineArguments(machine: Machine): string[] {
       'virtserialport,chardev=egress,name=egress',
     ],
     ...['-device', 'virtio-rng-device'],
+    // It can start no program and gain no privilege.
+    ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
   ];
 }
 
 /** Boots from the images. A guest that ends is kept stopped, so that its console can still be read. */
-export function templateArguments(machine: Omit<Machine, 'memoryShared' | 'memoryPath'>): string[] {
-  return [...machineArguments({ ...machine, memoryPath: FILES.memory, memoryShared: true }), '-no-shutdown'];
+export function templateArguments(machine: Omit<Machine, 'memoryShared' | 'disk'>): string[] {
+  return [...machineArguments({ ...machine, disk: UNLIMITED, memoryShared: true }), '-no-shutdown'];
 }
 
-/** Starts from a template's memory and the device state on {@link STATE_DESCRIPTOR}; can start no program of its own. */
+/** Starts from a template's memory and the device state, both handed over. */
 export function cloneArguments(machine: Omit<Machine, 'memoryShared'>): string[] {
-  return [
-    ...machineArguments({ ...machine, memoryShared: false }),
-    ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
-    ...['-incoming', 'defer'],
-  ];
+  return [...machineArguments({ ...machine, memoryShared: false }), '-incoming', 'defer'];
 }
-
-/** QEMU's option syntax doubles a comma inside a value. */
-const escaped = (path: string): string => path.replaceAll(',', ',,');

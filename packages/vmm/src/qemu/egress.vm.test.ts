@@ -1,32 +1,20 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { AgentClient } from '@instavm/agent-client';
-import { type GuestImages, type MicroVm, newIncarnationId } from '@instavm/core';
+import { type MicroVm, newIncarnationId } from '@instavm/core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DOWNLOAD_BYTES, DOWNLOAD_SHA256, TestGateway } from '../test/egress-gateway.ts';
-import { createQemuVmm, probeKvm, qemuVersion } from './index.ts';
+import { type Backend, makeBackend } from './test/backend.ts';
 
-const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
-const cacheDirectory = process.env.INSTAVM_TEST_CACHE_DIR ?? '';
-const SIZE = { memoryMib: 512, vcpus: 2 };
-
-let runDirectory: string;
+let backend: Backend;
 let vm: MicroVm;
 let agent: AgentClient;
 let channel: Duplex;
 const gateway = new TestGateway();
 
 beforeAll(async () => {
-  if (images === null) throw new Error('INSTAVM_TEST_IMAGES is not set; run: npm test');
-  runDirectory = await mkdtemp(join(tmpdir(), 'instavm-egress-'));
-  const accelerator = (await probeKvm(images, cacheDirectory, () => {})).usable ? 'kvm' : 'tcg';
-  const templatesDirectory = join(cacheDirectory, 'templates');
-  const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version: await qemuVersion() });
-  const key = vmm.templateKey(images, SIZE);
-  const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(images, SIZE, () => {}));
+  backend = await makeBackend();
+  const [{ vmm }, template] = [backend, await backend.template()];
   vm = await vmm.restore(template, newIncarnationId());
   agent = await AgentClient.open(await vm.connect('control'), 60_000);
   const unixTimeNs = BigInt(Date.now()) * 1_000_000n;
@@ -38,8 +26,8 @@ beforeAll(async () => {
 afterAll(async () => {
   agent?.close();
   await vm?.kill();
-  expect(await readdir(runDirectory)).toEqual([]);
-  await rm(runDirectory, { recursive: true });
+  expect(await backend.leftovers()).toEqual([]);
+  await backend.close();
 });
 
 beforeEach(() => {

@@ -14,6 +14,8 @@ const Identity = z.object({
   startTicks: z.string(),
   executable: z.string(),
   templateKey: z.string(),
+  /** Its own, where it has one. */
+  uid: z.number().int().positive().optional(),
 });
 export type VmmIdentity = z.infer<typeof Identity>;
 
@@ -28,13 +30,17 @@ async function observed(pid: number): Promise<Pick<VmmIdentity, 'startTicks' | '
   return executable === undefined ? undefined : { startTicks, executable };
 }
 
-/** For the VMM that was just started in `directory`. */
-export async function writeIdentity(directory: string, pid: number, templateKey: string): Promise<void> {
+/** For the VMM in `directory`, when it is one: what starts it has become QEMU. */
+export async function writeIdentity(
+  directory: string,
+  pid: number,
+  own: Pick<VmmIdentity, 'templateKey' | 'uid'>,
+): Promise<void> {
   const seen = await observed(pid);
   // One that has ended already needs none; its end is told otherwise.
   if (seen === undefined) return;
   const partial = join(directory, `${FILE}.partial`);
-  await writeFile(partial, JSON.stringify({ pid, ...seen, templateKey } satisfies VmmIdentity), { mode: 0o600 });
+  await writeFile(partial, JSON.stringify({ pid, ...seen, ...own } satisfies VmmIdentity), { mode: 0o600 });
   await rename(partial, join(directory, FILE));
 }
 

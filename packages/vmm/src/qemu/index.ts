@@ -20,20 +20,30 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import type { DiskLimits } from '../host/disk-limits.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
-import { cloneArguments, cpuModel, FILES, QEMU_BINARY, STATE_DESCRIPTOR, TEMPLATE_FORMAT } from './arguments.ts';
+import { cloneArguments, cpuModel, DESCRIPTORS, FILES, QEMU_BINARY, TEMPLATE_FORMAT } from './arguments.ts';
 import { readIdentity, writeIdentity } from './identity.ts';
+import { type Confinement, type QemuJail, QemuJails } from './jail.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
+export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
+export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
 export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
 
 /** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
-export const reapQemu = (runDirectory: string): Promise<number> => reapDirectory(runDirectory, new Set());
+export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> =>
+  reap(runDirectory, new QemuJails(confinement), new Set());
+
+async function reap(runDirectory: string, jails: QemuJails, owned: ReadonlySet<string>): Promise<number> {
+  const found = await reapDirectory(runDirectory, owned, (name) => jails.reap(name));
+  return found + (await jails.reapOthers(owned));
+}
 
 const CHANNEL_DEADLINE_MS = 20_000;
 /** For the memory of the largest machine, on a busy host. */
@@ -48,6 +58,10 @@ export type QemuOptions = {
   readonly accelerator: Exclude<Accelerator, 'none'>;
   /** Output of `qemuVersion`: part of a template's key. */
   readonly version: string;
+  /** Of each disk of every microVM. */
+  readonly disk: DiskLimits;
+  /** What `probeConfinement` found. */
+  readonly confinement: Confinement;
   readonly binary?: string;
 };
 
@@ -56,6 +70,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
   const host = accelerator === 'kvm' ? (cpus()[0]?.model ?? '') : '';
   const madeBy = host === '' ? version : `${version} on ${host}`;
   const builds = new Map<TemplateKey, Promise<Template>>();
+  const jails = new QemuJails(options.confinement);
 
   const templateKey = (images: GuestImages, size: MachineSize): TemplateKey => {
     const parts = [
@@ -104,19 +119,21 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     restore: async (source, incarnationId) => {
       const template = await templateOf(source, templatesDirectory, accelerator, madeBy);
       // What is in a template's own directory is its clone's beginning; a snapshot brings another state and disk.
-      return own(await restore({ binary, runDirectory, template, stateDirectory: source.directory, incarnationId }));
+      const jail = jails.make(incarnationId);
+      const from = { template, stateDirectory: source.directory };
+      return own(await restore({ binary, runDirectory, ...from, incarnationId, jail, disk: options.disk }));
     },
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
       for (const name of await readdir(runDirectory).catch(() => [])) {
-        const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory);
+        const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory, jails);
         if (vm !== undefined) adopted.push(own(vm));
       }
       return adopted;
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapDirectory(runDirectory, owned),
+    reapLeftovers: () => reap(runDirectory, jails, owned),
   };
 }
 
@@ -151,38 +168,52 @@ type Restoring = {
   /** Where device state and overlay are. */
   readonly stateDirectory: string;
   readonly incarnationId: IncarnationId;
+  readonly jail: QemuJail;
+  readonly disk: DiskLimits;
 };
 
 async function restore(restoring: Restoring): Promise<MicroVm> {
-  const { binary, runDirectory, template, stateDirectory, incarnationId } = restoring;
-  await checkMemory();
+  const { binary, runDirectory, template, stateDirectory, incarnationId, jail, disk } = restoring;
   const directory = join(runDirectory, incarnationId);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
   const { size, accelerator, images } = template;
   let vmm: QemuProcess | undefined;
   try {
+    await checkMemory();
+    await mkdir(directory, { recursive: true, mode: 0o700 });
     await copySparse(join(stateDirectory, FILES.overlay), join(directory, FILES.overlay));
-    const memoryPath = join(template.directory, FILES.memory);
-    const machine = { name: incarnationId, size, accelerator, images, memoryPath };
-    const statePath = join(stateDirectory, FILES.deviceState);
-    vmm = QemuProcess.spawn(binary, cloneArguments(machine), directory, { statePath });
-    if (vmm.pid !== undefined) await writeIdentity(directory, vmm.pid, template.key);
-    await load(vmm, stateDirectory !== template.directory);
+    const memory = join(template.directory, FILES.memory);
+    await jail.prepare(directory, size, memory);
+    const { kernelPath: kernel, initramfsPath: initramfs, basePath: base } = images;
+    const files = { deviceState: join(stateDirectory, FILES.deviceState), kernel, initramfs, base, memory };
+    const args = cloneArguments({ name: incarnationId, size, accelerator, disk });
+    vmm = QemuProcess.spawn(binary, args, directory, { files, jail });
+    // Its limits hold before the guest runs.
+    if (vmm.pid !== undefined) await jail.enter(vmm.pid, directory, disk);
+    await load(vmm, stateDirectory !== template.directory, async (pid) => {
+      const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
+      await writeIdentity(directory, pid, own);
+    });
   } catch (error) {
-    await (vmm === undefined ? rm(directory, { recursive: true, force: true }) : vmm.kill());
+    await (vmm === undefined ? rm(directory, { recursive: true, force: true }).then(() => jail.close()) : vmm.kill());
     throw error;
   }
   return microVm(vmm, template, incarnationId);
 }
 
 /** @returns undefined when nothing that is proven to be the VMM of this directory runs and answers */
-async function adopt(directory: string, name: string, templatesDirectory: string): Promise<MicroVm | undefined> {
+async function adopt(
+  directory: string,
+  name: string,
+  templatesDirectory: string,
+  jails: QemuJails,
+): Promise<MicroVm | undefined> {
   const incarnationId = parseIncarnationId(name);
   const identity = incarnationId === undefined ? undefined : await readIdentity(directory);
   if (incarnationId === undefined || identity === undefined) return undefined;
   const template = await findTemplate(templatesDirectory, identity.templateKey as TemplateKey);
   if (template === undefined) return undefined;
-  const vmm = QemuProcess.adopt(directory, identity);
+  const jail = jails.find(name, identity.uid);
+  const vmm = QemuProcess.adopt(directory, identity, jail);
   try {
     const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
     const { status } = Status.parse(await qmp.run('query-status'));
@@ -193,17 +224,22 @@ async function adopt(directory: string, name: string, templatesDirectory: string
     // One that does not answer is no survivor; it is reaped.
     return undefined;
   }
+  jails.hold(jail);
   return microVm(vmm, template, incarnationId);
 }
 
 const Status = z.object({ status: z.string() });
 
-/** @param isPaused the state says so, as a snapshot's does: it was taken with the vCPUs stopped */
-async function load(vmm: QemuProcess, isPaused: boolean): Promise<void> {
+/**
+ * @param isPaused the state says so, as a snapshot's does: it was taken with the vCPUs stopped
+ * @param onStarted when the process is QEMU, and its guest does not run yet
+ */
+async function load(vmm: QemuProcess, isPaused: boolean, onStarted: (pid: number) => Promise<void>): Promise<void> {
   const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
   try {
+    if (vmm.pid !== undefined) await onStarted(vmm.pid);
     await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
-    await qmp.run('migrate-incoming', { uri: `fd:${STATE_DESCRIPTOR}` });
+    await qmp.run('migrate-incoming', { uri: `fd:${DESCRIPTORS.deviceState}` });
     if (!isPaused) return;
     await loaded(vmm, qmp);
     await qmp.run('cont');

@@ -11,8 +11,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { tryConnect } from '../host/sockets.ts';
-import { FILES } from './arguments.ts';
+import { DESCRIPTORS, FILES } from './arguments.ts';
 import { isAlive, type VmmIdentity } from './identity.ts';
+import type { QemuJail } from './jail.ts';
 
 const DIAGNOSTICS_BYTES = 8 * 1024;
 const CONNECT_POLL_MS = 2;
@@ -34,9 +35,12 @@ type Handle = {
   kill(): void;
 };
 
+/** Paths of the files that QEMU is handed on `DESCRIPTORS`. */
+export type HandedOver = Readonly<Partial<Record<keyof typeof DESCRIPTORS, string>>>;
+
 export type SpawnOptions = {
-  /** The device state to hand over on `STATE_DESCRIPTOR`. */
-  readonly statePath?: string;
+  readonly files: HandedOver;
+  readonly jail: QemuJail;
   /** Ends with this process. */
   readonly isBound?: boolean;
 };
@@ -45,12 +49,14 @@ export class QemuProcess {
   readonly directory: string;
   readonly exited: Promise<VmmExit>;
   readonly #handle: Handle;
+  readonly #jail: QemuJail;
   #requested = false;
   #gone = false;
 
-  private constructor(directory: string, handle: Handle) {
+  private constructor(directory: string, handle: Handle, jail: QemuJail) {
     this.directory = directory;
     this.#handle = handle;
+    this.#jail = jail;
     this.exited = handle.ended.then(async ({ code, signal, error }) => {
       this.#gone = true;
       const diagnostics = error?.message ?? (await tail(join(directory, FILES.stderr)));
@@ -58,13 +64,13 @@ export class QemuProcess {
     });
   }
 
-  static spawn(binary: string, args: readonly string[], directory: string, options: SpawnOptions = {}): QemuProcess {
-    return new QemuProcess(directory, spawned(binary, args, directory, options));
+  static spawn(binary: string, args: readonly string[], directory: string, options: SpawnOptions): QemuProcess {
+    return new QemuProcess(directory, spawned(binary, args, directory, options), options.jail);
   }
 
   /** One that an earlier daemon started in `directory`, whose identity was proven. */
-  static adopt(directory: string, identity: VmmIdentity): QemuProcess {
-    return new QemuProcess(directory, adopted(identity));
+  static adopt(directory: string, identity: VmmIdentity, jail: QemuJail): QemuProcess {
+    return new QemuProcess(directory, adopted(identity), jail);
   }
 
   get pid(): number | undefined {
@@ -95,6 +101,7 @@ export class QemuProcess {
   async exitedOrKilled(): Promise<void> {
     if (!this.#gone) this.#handle.kill();
     await this.exited;
+    await this.#jail.close();
   }
 
   /** @throws teardown_incomplete when the process survives SIGKILL for ten seconds */
@@ -107,25 +114,30 @@ export class QemuProcess {
     const first = await Promise.race([this.exited, late]);
     waiting.abort();
     if (first === 'late') throw new InstaVMError('teardown_incomplete', `QEMU (pid ${this.pid}) does not end`);
+    await this.#jail.close();
     await rm(this.directory, { recursive: true, force: true });
   }
 }
 
 function spawned(binary: string, args: readonly string[], directory: string, options: SpawnOptions): Handle {
-  const stderr = openSync(join(directory, FILES.stderr), 'a', 0o600);
-  const state = options.statePath === undefined ? undefined : openSync(options.statePath, 'r');
+  const [program, rest] = options.jail.command(binary, args);
+  const opened: number[] = [];
+  const open = (path: string, flags: string): number => {
+    const descriptor = openSync(path, flags, 0o600);
+    opened.push(descriptor);
+    return descriptor;
+  };
   let child: ChildProcess;
   try {
-    child = spawn(binary, args, {
-      cwd: directory,
-      // A session of its own: signals for the daemon's terminal do not reach it, and it outlives the daemon.
-      detached: true,
-      env: {},
-      stdio: ['ignore', 'ignore', stderr, ...(state === undefined ? [] : [state])],
-    });
+    const stdio: ('ignore' | number)[] = ['ignore', 'ignore', open(join(directory, FILES.stderr), 'a')];
+    for (const [name, descriptor] of Object.entries(DESCRIPTORS)) {
+      const path = options.files[name as keyof typeof DESCRIPTORS];
+      stdio[descriptor] = path === undefined ? 'ignore' : open(path, 'r');
+    }
+    // A session of its own: signals for the daemon's terminal do not reach it, and it outlives the daemon.
+    child = spawn(program, rest, { cwd: directory, detached: true, env: {}, stdio });
   } finally {
-    closeSync(stderr);
-    if (state !== undefined) closeSync(state);
+    for (const descriptor of opened) closeSync(descriptor);
   }
   if (options.isBound) bound.add(child);
   const ended: Handle['ended'] = new Promise((resolve) => {
@@ -163,12 +175,20 @@ async function tail(path: string): Promise<string> {
   return text.slice(-DIAGNOSTICS_BYTES);
 }
 
-/** Ends the processes that work in `directory` under the name of one of its entries, then removes the entries; not those that are `owned`. */
-export async function reapDirectory(directory: string, owned: ReadonlySet<string>): Promise<number> {
+/**
+ * Ends the processes that work in `directory` under the name of one of its entries, then removes the entries; not those that are `owned`.
+ * @param endOthers what else belongs to an entry
+ */
+export async function reapDirectory(
+  directory: string,
+  owned: ReadonlySet<string>,
+  endOthers: (name: string) => Promise<void>,
+): Promise<number> {
   const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
   for (const name of names) {
     const own = join(directory, name);
     for (const pid of await processesIn(own, name)) await endProcess(pid);
+    await endOthers(name);
     await rm(own, { recursive: true, force: true });
   }
   return names.length;

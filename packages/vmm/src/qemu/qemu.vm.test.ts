@@ -5,18 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { AgentClient } from '@instavm/agent-client';
-import type { GuestImages, TemplateKey } from '@instavm/core';
-import { type MicroVm, newIncarnationId, type Vmm } from '@instavm/core';
+import { newIncarnationId, type TemplateKey } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
-import { createQemuVmm, probeKvm, qemuVersion } from './index.ts';
 import { findTemplate } from './template.ts';
+import { makeBackend, SIZE, shell } from './test/backend.ts';
 
-/** Setup leaves the images where it says; the test takes what it is told, because this package may not import the one that builds them. */
-const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
-const cacheDirectory = process.env.INSTAVM_TEST_CACHE_DIR ?? '';
-
-const SIZE = { memoryMib: 512, vcpus: 2 };
 const run = promisify(execFile);
 
 /** A filesystem that is soon full. @returns undefined where this process may not mount */
@@ -35,48 +29,12 @@ async function smallDisk(): Promise<{ readonly path: string; remove(): Promise<v
   return undefined;
 }
 
-/** @returns what the script wrote */
-async function shell(vm: MicroVm, value: string): Promise<string> {
-  const agent = await AgentClient.open(await vm.connect('control'), 60_000);
-  async function* script() {
-    yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
-  }
-  let text = '';
-  for await (const { event } of agent.exec.run(script()))
-    if (event.case === 'stdout') text += Buffer.from(event.value).toString();
-  agent.close();
-  await agent.closed;
-  return text.trim();
-}
-
-async function qemuIn(runDirectory: string): Promise<{ vmm: Vmm; images: GuestImages }> {
-  if (images === null) throw new Error('INSTAVM_TEST_IMAGES is not set; run: npm test');
-  const accelerator = (await probeKvm(images, cacheDirectory, () => {})).usable ? 'kvm' : 'tcg';
-  const templatesDirectory = join(cacheDirectory, 'templates');
-  const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version: await qemuVersion() });
-  return { vmm, images };
-}
-
-describeVmmContract('the QEMU backend', async () => {
-  const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-  const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-  return {
-    ...(await qemuIn(runDirectory)),
-    size: SIZE,
-    scratch,
-    leftovers: () => readdir(runDirectory),
-    close: async () => {
-      for (const directory of [runDirectory, scratch]) await rm(directory, { recursive: true, force: true });
-    },
-  };
-});
+describeVmmContract('the QEMU backend', async () => ({ ...(await makeBackend()), size: SIZE }));
 
 describe('a QEMU snapshot', () => {
   it('keeps memory, processes and listeners, stores little, and is refused when it is damaged', async () => {
-    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-    const { vmm, images: guest } = await qemuIn(runDirectory);
-    const key = vmm.templateKey(guest, SIZE);
-    const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
+    const backend = await makeBackend();
+    const [{ vmm }, template] = [backend, await backend.template()];
     const listen = 'python3 -m http.server 8000 --bind 127.0.0.1 --directory /dev/shm >/dev/null 2>&1 &';
     const count = 'i=0; while :; do echo $((i+=1)) > /dev/shm/count; sleep 0.02; done >/dev/null 2>&1 & disown -a';
     const fill = 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data';
@@ -85,8 +43,10 @@ describe('a QEMU snapshot', () => {
       first,
       `${listen} ${count}; ${fill}; until curl -s localhost:8000 >/dev/null; do sleep 0.1; done`,
     );
-    const before = Number(await shell(first, 'cat /dev/shm/count'));
-    const directory = join(runDirectory, 'kept');
+    // Between the truncation and the write there is nothing in it.
+    const counted = 'until n=$(cat /dev/shm/count) && [ -n "$n" ]; do :; done; echo $n';
+    const before = Number(await shell(first, counted));
+    const directory = join(backend.scratch, 'kept');
     const snapshot = await first.snapshot(directory, 'end');
     // 20 MiB of its own, and what two processes and the shell touched.
     expect(snapshot.storedBytes).toBeGreaterThan(20 * 1024 * 1024);
@@ -96,28 +56,26 @@ describe('a QEMU snapshot', () => {
     expect(await shell(again, 'sha256sum < /dev/shm/data; curl -s localhost:8000/data | sha256sum')).toBe(
       `${sum}\n${sum}`,
     );
-    const after = Number(await shell(again, 'cat /dev/shm/count'));
+    const after = Number(await shell(again, counted));
     expect(after).toBeGreaterThanOrEqual(before);
-    expect(Number(await shell(again, 'sleep 0.5; cat /dev/shm/count'))).toBeGreaterThan(after);
+    expect(Number(await shell(again, `sleep 0.5; ${counted}`))).toBeGreaterThan(after);
     await again.kill();
     await writeFile(join(directory, 'state'), 'torn');
     expect(await vmm.findSnapshot(directory)).toBeUndefined();
     await writeFile(join(directory, 'snapshot.json'), '{"templateKey": 3');
     expect(await vmm.findSnapshot(directory)).toBeUndefined();
     await rm(directory, { recursive: true, force: true });
-    expect(await readdir(runDirectory)).toEqual([]);
-    await rm(runDirectory, { recursive: true, force: true });
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
   });
 
   it('that finds no room leaves nothing, and the microVM runs on', async (context) => {
     const disk = await smallDisk();
     if (disk === undefined) return context.skip('this process may not mount a small filesystem');
-    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
+    const backend = await makeBackend();
     try {
-      const { vmm, images: guest } = await qemuIn(runDirectory);
-      const key = vmm.templateKey(guest, SIZE);
-      const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
-      const vm = await vmm.restore(template, newIncarnationId());
+      const { vmm } = backend;
+      const vm = await vmm.restore(await backend.template(), newIncarnationId());
       const sum = await shell(vm, 'head -c 40M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data');
       for (const then of ['continue', 'end'] as const)
         await expect(vm.snapshot(join(disk.path, 'kept'), then)).rejects.toMatchObject({
@@ -125,22 +83,20 @@ describe('a QEMU snapshot', () => {
         });
       expect(await readdir(disk.path)).toEqual([]);
       expect(await shell(vm, 'sha256sum < /dev/shm/data')).toBe(sum);
-      const directory = join(runDirectory, 'kept');
+      const directory = join(backend.scratch, 'kept');
       await vm.snapshot(directory, 'end');
       expect(await vmm.findSnapshot(directory)).toBeDefined();
     } finally {
       await disk.remove();
-      await rm(runDirectory, { recursive: true, force: true });
+      await backend.close();
     }
   });
 });
 
 describe('clones of one template', () => {
   it('have their own hostname, machine-id and random numbers, and the right time', async () => {
-    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-    const { vmm, images: guest } = await qemuIn(runDirectory);
-    const key = vmm.templateKey(guest, SIZE);
-    const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
+    const backend = await makeBackend();
+    const [{ vmm }, template] = [backend, await backend.template()];
     const describeClone = async (hostname: string): Promise<string[]> => {
       const vm = await vmm.restore(template, newIncarnationId());
       try {
@@ -165,21 +121,18 @@ describe('clones of one template', () => {
     };
     const [one, two] = [await describeClone('one'), await describeClone('two')];
     for (const [index, value] of one.entries()) expect(two[index]).not.toBe(value);
-    expect(await readdir(runDirectory)).toEqual([]);
-    await rm(runDirectory, { recursive: true });
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
   });
 
   it('left by a dead daemon are found by their directory and ended', async () => {
-    const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-    const { vmm, images: guest } = await qemuIn(runDirectory);
-    const key = vmm.templateKey(guest, SIZE);
-    const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(guest, SIZE, () => {}));
+    const backend = await makeBackend();
+    const [{ vmm }, template] = [backend, await backend.template()];
     const vm = await vmm.restore(template, newIncarnationId());
-    const { vmm: next } = await qemuIn(runDirectory);
-    expect(await next.reapLeftovers()).toBe(1);
+    expect(await backend.again().reapLeftovers()).toBe(1);
     expect((await vm.exited).requested).toBe(false);
-    expect(await readdir(runDirectory)).toEqual([]);
-    await rm(runDirectory, { recursive: true });
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
   });
 });
 

@@ -3,7 +3,7 @@
  * the VMM connects, and ends with what it wrote or with the reason why not.
  */
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { chmodSync, closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import { PAGE_BYTES, RamFilter } from './ram-stream.ts';
@@ -83,4 +83,8 @@ const server = createServer((socket) => {
     }
   });
 });
-server.listen(socketPath, () => tell({ kind: 'listening' }));
+server.listen(socketPath, () => {
+  // The directory keeps out everybody but the VMM, which may have a user of its own; it cannot put another file in this one's place.
+  chmodSync(socketPath, 0o666);
+  tell({ kind: 'listening' });
+});

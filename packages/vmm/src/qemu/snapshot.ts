@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { copySparse, flush, sha256Hex } from '../host/files.ts';
+import { assertPlainFile, copySparse, flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
@@ -20,7 +20,6 @@ import type { StoreMessage, StoreRequest } from './snapshot-worker.ts';
 import type { QemuTemplate } from './template.ts';
 
 const MANIFEST = 'snapshot.json';
-const SOCKET = 'snapshot.sock';
 const SOCKET_DEADLINE_MS = 20_000;
 /** For the whole memory of the largest machine, on a busy disk. */
 const STORE_DEADLINE_MS = 300_000;
@@ -88,6 +87,7 @@ export async function takeSnapshot(
       copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay)),
     ]);
     if (then === 'continue') await qmp.run('cont');
+    await assertPlainFile(join(partial, FILES.overlay));
     const overlay = await stat(join(partial, FILES.overlay));
     const manifest: Manifest = {
       templateKey: template.key,
@@ -126,7 +126,7 @@ type StateStore = {
 /** The thread that takes the stream: its start takes a while, during which the guest can still run. */
 function startStore(vmm: QemuProcess, template: QemuTemplate, statePath: string): StateStore {
   const request: StoreRequest = {
-    socketPath: join(vmm.directory, SOCKET),
+    socketPath: join(vmm.directory, FILES.state),
     statePath,
     templateMemoryPath: join(template.directory, FILES.memory),
     memoryBytes: template.size.memoryMib * 1024 * 1024,
@@ -149,7 +149,7 @@ async function storeState(qmp: QmpClient, store: StateStore): Promise<Extract<St
   await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
   await qmp.run('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH });
   // Relative to the VMM's working directory, so that it is short.
-  await qmp.run('migrate', { uri: `unix:${SOCKET}` });
+  await qmp.run('migrate', { uri: `unix:${FILES.state}` });
   const stored = await Promise.race([store.stored(), sleep(STORE_DEADLINE_MS, undefined, { ref: false })]);
   if (stored?.kind !== 'stored') throw new InstaVMError('snapshot_failed', 'storing the state took too long');
   await migrated(qmp);

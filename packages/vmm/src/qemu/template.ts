@@ -1,7 +1,11 @@
 /** Templates on disk: made by booting, warming and freezing a microVM; found only when complete and intact. */
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentClient, AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
@@ -9,8 +13,10 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { copySparse, flush, sha256Hex, sizeOf } from '../host/files.ts';
 import { parseManifest } from '../host/manifest.ts';
+import { listenIn } from '../host/sockets.ts';
 import { FILES, templateArguments } from './arguments.ts';
 import { GuestConsole } from './console.ts';
+import { PRIVILEGES_ONLY, QemuJails } from './jail.ts';
 import { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
 
@@ -119,7 +125,11 @@ export async function buildTemplate(request: BuildRequest): Promise<QemuTemplate
 async function freezeBooted(request: BuildRequest, directory: string): Promise<boolean> {
   const { binary, images, size, accelerator, progress } = request;
   const name = `template-${request.key.slice(0, 12)}`;
-  const vmm = QemuProcess.spawn(binary, templateArguments({ name, size, accelerator, images }), directory, {
+  const { kernelPath: kernel, initramfsPath: initramfs, basePath: base } = images;
+  const vmm = QemuProcess.spawn(binary, templateArguments({ name, size, accelerator }), directory, {
+    files: { kernel, initramfs, base },
+    // Its guest runs nothing but ours, and its files become the daemon's.
+    jail: new QemuJails(PRIVILEGES_ONLY).make(name),
     isBound: true,
   });
   let qmp: QmpClient | undefined;
@@ -136,8 +146,7 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<b
     progress('freezing');
     // Without a `stop` first: the state then says "running", and a clone runs as soon as it is loaded.
     await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
-    await qmp.run('migrate', { uri: `exec:cat > ${FILES.deviceState}` });
-    await migrated(qmp);
+    await saveState(qmp, directory);
     await qmp.run('quit').catch(() => {});
     await vmm.exited;
   } catch (error) {
@@ -170,6 +179,22 @@ async function warm(vmm: QemuProcess, progress: BuildProgress): Promise<void> {
 
 /** The guest needs one interrupt to see a hang-up; emulated and on a busy machine that is still milliseconds. */
 const SETTLE_MS = 500;
+
+/** QEMU may start no program and open no file for it, so it sends its state here. */
+async function saveState(qmp: QmpClient, directory: string): Promise<void> {
+  const server = await listenIn(directory, FILES.state);
+  try {
+    const saved = once(server, 'connection').then(([socket]) =>
+      pipeline(socket as Socket, createWriteStream(join(directory, FILES.deviceState), { mode: 0o600 })),
+    );
+    saved.catch(() => {});
+    await qmp.run('migrate', { uri: `unix:${FILES.state}` });
+    await migrated(qmp);
+    await saved;
+  } finally {
+    server.close();
+  }
+}
 
 async function migrated(qmp: QmpClient): Promise<void> {
   for (const until = performance.now() + FREEZE_DEADLINE_MS; performance.now() < until; await sleep(5)) {

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { keepAuthority } from '../../authority.ts';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printJson } from '../../output.ts';
 import { addToBrowsers, addToSystem, shellLine, systemStore } from '../../trust-stores.ts';
 
@@ -10,6 +11,7 @@ export const installCommand = new Command('install')
   .description("make this machine's programs and browsers trust previews; what needs root is printed when you are not")
   .option('--no-system', 'only the browsers of this user')
   .option('--json', 'as JSON')
+  .addHelpText('after', help({ json: '{ domain, path, sha256, browsers, system, command }', examples: ['ca install'] }))
   .action(async ({ system, json }: Options, command: Command) => {
     const { domain, path, sha256 } = await keepAuthority(clientOf(command));
     const browsers = await addToBrowsers(path, domain);

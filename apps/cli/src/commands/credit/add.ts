@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { dollars, printJson } from '../../output.ts';
 
 type Options = { account?: string; note?: string; id?: string; json?: boolean };
@@ -18,6 +19,13 @@ export const addCommand = new Command('add')
   .option('--note <text>', 'for the record')
   .option('--id <id>', 'of the payment, say: the same one is granted once')
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ accountId, email, remaining }',
+      examples: ['credit add 25 --account ann@example.com --note paid'],
+    }),
+  )
   .action(async (value: number, { json, ...options }: Options, command: Command) => {
     const granted = await clientOf(command).credit.grant(value, options);
     if (json) return printJson(granted);

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import type { CreditPeriod } from 'instavm';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { dollars, printJson } from '../../output.ts';
 import { addCommand } from './add.ts';
 import { ratesCommand } from './rates.ts';
@@ -18,6 +19,13 @@ export const creditCommand = new Command('credit')
       .default('current_month'),
   )
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ allocated, used, remaining, overage, isEnforced }, in dollars',
+      examples: ['credit', 'credit --period all'],
+    }),
+  )
   .action(async ({ period, json }: { period: CreditPeriod; json?: boolean }, command: Command) => {
     const balance = await clientOf(command).credit.balance(period);
     if (json) return printJson(balance);

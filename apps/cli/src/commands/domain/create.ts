@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printJson } from '../../output.ts';
 import { recordsTable } from './shared.ts';
 
@@ -11,6 +12,13 @@ export const createCommand = new Command('create')
   .argument('<domain>', 'host name, such as app.example.com')
   .option('--dns-provider <name>', 'who serves the DNS of the domain: kept as a note')
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ id, domain, shareId, status, url, error, records, createdAt, issuedAt }',
+      examples: ['domain create <share> app.example.com'],
+    }),
+  )
   .action(async (shareId: string, name: string, { dnsProvider, json }: Options, command: Command) => {
     const domain = await clientOf(command).domains.create({ shareId, domain: name, dnsProvider });
     if (json) return printJson(domain);

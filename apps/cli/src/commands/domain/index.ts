@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { help } from '../../help.ts';
 import { createCommand } from './create.ts';
 import { healthCommand } from './health.ts';
 import { lsCommand } from './ls.ts';
@@ -11,10 +12,7 @@ export const domainCommand = new Command('domain')
   .description(
     'Lead a host name of your own to a share: create it, set the DNS records that are printed, then verify it. A certificate comes by itself.',
   )
-  .addHelpText(
-    'after',
-    '\nFor example:\n  instavm domain create <share> app.example.com\n  instavm domain verify <domain> --wait',
-  )
+  .addHelpText('after', help({ examples: ['domain create <share> app.example.com', 'domain verify 3 --wait'] }))
   .addCommand(createCommand)
   .addCommand(lsCommand)
   .addCommand(verifyCommand)

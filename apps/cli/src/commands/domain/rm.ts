@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printJson } from '../../output.ts';
 import { domainId } from './shared.ts';
 
@@ -10,6 +11,7 @@ export const rmCommand = new Command('rm')
     domainId(text),
   ])
   .option('--json', 'as JSON')
+  .addHelpText('after', help({ json: '{ deleted: number[] }', examples: ['domain rm 3'] }))
   .action(async (ids: number[], { json }: { json?: boolean }, command: Command) => {
     const { domains } = clientOf(command);
     for (const id of ids) {

@@ -1,6 +1,7 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { duration } from '../../arguments.ts';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printJson } from '../../output.ts';
 import { DEFAULT_WAIT_SECONDS, domainId, LONGEST_WAIT_SECONDS, refuseFailed } from './shared.ts';
 
@@ -10,13 +11,19 @@ export const verifyCommand = new Command('verify')
   .description('have the TXT record looked for, and a certificate ordered')
   .argument('<domain>', 'number, as ls lists them', domainId)
   .option('--wait', 'until the certificate is there')
-  .option(
-    '--timeout <duration>',
-    'with --wait, how long (default: 10m)',
-    duration(LONGEST_WAIT_SECONDS),
-    DEFAULT_WAIT_SECONDS,
+  .addOption(
+    new Option('--timeout <duration>', 'with --wait, how long')
+      .argParser(duration(LONGEST_WAIT_SECONDS))
+      .default(DEFAULT_WAIT_SECONDS, '10m'),
   )
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ id, domain, shareId, status, url, error, records, createdAt, issuedAt }',
+      examples: ['domain verify 3 --wait'],
+    }),
+  )
   .action(async (id: number, { wait, timeout, json }: Options, command: Command) => {
     const { domains } = clientOf(command);
     const verified = await domains.verify(id);

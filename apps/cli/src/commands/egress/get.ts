@@ -1,12 +1,20 @@
 import { Command } from 'commander';
 import type { EgressPolicy } from 'instavm';
 import { clientOf, sandboxOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printable, printJson, table } from '../../output.ts';
 
 export const getCommand = new Command('get')
   .description('the policy in force')
-  .argument('<id>', 'sandbox or VM')
+  .argument('<sandbox>', 'id or VM')
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ allowHttp, allowHttps, allowPackageManagers, allowedDomains, allowedCidrs }',
+      examples: ['egress get 3f2a'],
+    }),
+  )
   .action(async (id: string, { json }: { json?: boolean }, command: Command) => {
     printPolicy(await (await sandboxOf(clientOf(command), id)).getEgressPolicy(), json);
   });

@@ -2,7 +2,8 @@ import { Command } from 'commander';
 import { type EgressLogEntry, InstaVMError } from 'instavm';
 import { integer } from '../../arguments.ts';
 import { clientOf, sandboxOf } from '../../connect.ts';
-import { printable, printJson } from '../../output.ts';
+import { help } from '../../help.ts';
+import { printable, printJson, size } from '../../output.ts';
 
 type Options = { follow?: boolean; denied?: boolean; host?: string; limit: number; json?: boolean };
 
@@ -21,13 +22,19 @@ const COLUMNS: readonly (readonly [title: string, width: number])[] = [
 
 export const logCommand = new Command('log')
   .description('what the sandbox tried to reach, newest last')
-  .argument('<id>', 'sandbox or VM')
+  .argument('<sandbox>', 'id or VM')
   .option('-f, --follow', 'go on with what it tries, until interrupted')
   .option('--denied', 'only what was denied')
   .option('--host <name>', 'only this host and those below it')
-  .option('--limit <n>', 'how many of the newest (default: 100)', integer(1, 1000), 100)
+  .option('--limit <n>', 'how many of the newest', integer(1, 1000), 100)
   .option('--json', 'one JSON object a line')
-  .addHelpText('after', '\nWhy something is denied, and what would allow it: instavm egress test <id> <name:port>')
+  .addHelpText(
+    'after',
+    help({
+      json: 'one a line: { kind, id, at, host, port, address, allowed, rule, outcome, reason, bytesSent, bytesReceived, durationMs, repeated }, or { kind: "gap", missed } for what came too fast',
+      examples: ['egress log 3f2a --follow --denied', ['egress test 3f2a pypi.org:443', 'why it is denied']],
+    }),
+  )
   .action(async (id: string, { follow, denied, host, limit, json }: Options, command: Command) => {
     const sandbox = await sandboxOf(clientOf(command), id);
     const filter = { verdict: denied ? ('denied' as const) : undefined, host };
@@ -66,10 +73,4 @@ function cellsOf(entry: EgressLogEntry): string[] {
     durationMs === null ? '' : String(Math.round(durationMs)),
     printable(entry.reason ?? ''),
   ];
-}
-
-function size(bytes: number): string {
-  if (bytes < 1_000) return `${bytes} B`;
-  const step = Math.min(3, Math.floor(Math.log10(bytes) / 3));
-  return `${(bytes / 1_000 ** step).toFixed(1)} ${['B', 'kB', 'MB', 'GB'][step]}`;
 }

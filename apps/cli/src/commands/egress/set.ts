@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { type EgressPolicy, InstaVMError } from 'instavm';
 import { repeated } from '../../arguments.ts';
 import { clientOf, sandboxOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printPolicy } from './get.ts';
 
 type Options = {
@@ -29,7 +30,7 @@ export const setCommand = new Command('set')
   .description(
     'Change the policy, at once: what is not named stays, and connections that are no longer allowed are cut.',
   )
-  .argument('<id>', 'sandbox or VM')
+  .argument('<sandbox>', 'id or VM')
   .option('--allow-http', 'any host on port 80')
   .option('--no-allow-http')
   .option('--allow-https', 'any host on port 443')
@@ -44,7 +45,15 @@ export const setCommand = new Command('set')
   .option('--json', 'the new policy as JSON')
   .addHelpText(
     'after',
-    '\nOnly PyPI and one host:\n  instavm egress set <id> --deny-all --allow-package-managers --allow-domain api.example.com',
+    help({
+      json: '{ allowHttp, allowHttps, allowPackageManagers, allowedDomains, allowedCidrs }',
+      examples: [
+        [
+          'egress set 3f2a --deny-all --allow-package-managers --allow-domain api.example.com',
+          'registries and one host',
+        ],
+      ],
+    }),
   )
   .action(async (id: string, options: Options, command: Command) => {
     const { json, denyAll, ...named } = options;

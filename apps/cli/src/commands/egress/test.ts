@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { clientOf, sandboxOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printable, printJson, table } from '../../output.ts';
 
 export const testCommand = new Command('test')
@@ -7,9 +8,16 @@ export const testCommand = new Command('test')
   .description(
     'Explain what the policy says about a destination, without connecting. The exit code is 1 when it is denied.',
   )
-  .argument('<id>', 'sandbox or VM')
+  .argument('<sandbox>', 'id or VM')
   .argument('<destination>', 'name:port, or [address]:port for IPv6')
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ allowed, rule, reason, addresses: { address, allowed, rule }[] }',
+      examples: ['egress test 3f2a pypi.org:443'],
+    }),
+  )
   .action(async (id: string, destination: string, { json }: { json?: boolean }, command: Command) => {
     const sandbox = await sandboxOf(clientOf(command), id);
     const result = await sandbox.testEgress(destination);

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import type { KeyScope } from 'instavm';
 import { assignment, duration } from '../../arguments.ts';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printJson } from '../../output.ts';
 
 const TEN_YEARS = 3_650 * 86_400;
@@ -26,6 +27,13 @@ export const createCommand = new Command('create')
   .option('--metadata <name=value>', 'only for sandboxes with this in their metadata; repeatable', assignment)
   .option('--ttl <duration>', 'how long: 12h, 30d (default: for ever)', duration(TEN_YEARS))
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ id, name, description, prefix, scope, sandboxMetadata, createdAt, lastUsedAt, expiresAt, secret }',
+      examples: ['keys create ci --scope run --ttl 30d'],
+    }),
+  )
   .action(async (name: string, { description, scope, metadata, ttl, json }: Options, command: Command) => {
     if (metadata && scope === 'full') command.error('error: --metadata goes with --scope run or --scope read');
     const expiresAt = ttl === undefined ? undefined : new Date(Date.now() + ttl * 1000);

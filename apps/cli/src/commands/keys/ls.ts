@@ -1,10 +1,18 @@
 import { Command } from 'commander';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { age, printable, printJson, table } from '../../output.ts';
 
 export const lsCommand = new Command('ls')
   .description('list keys, newest first')
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ id, name, description, prefix, scope, sandboxMetadata, createdAt, lastUsedAt, expiresAt }[]',
+      examples: ['keys ls'],
+    }),
+  )
   .action(async ({ json }: { json?: boolean }, command: Command) => {
     const keys = await clientOf(command).keys.list();
     if (json) return printJson(keys);

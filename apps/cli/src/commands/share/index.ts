@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { integer } from '../../arguments.ts';
 import { clientOf, sandboxOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printJson } from '../../output.ts';
 import { linkCommand } from './link.ts';
 import { lsCommand } from './ls.ts';
@@ -15,8 +16,8 @@ export const shareCommand = new Command('share')
   .description(
     'Give a port of a sandbox an HTTPS address, the same one each time until it is removed. Without --public only links and API keys open it.',
   )
-  .usage('[options] <id> <port> | ls | rm | link')
-  .argument('<id>', 'sandbox or VM')
+  .usage('[options] <sandbox> <port> | ls | rm | link')
+  .argument('<sandbox>', 'id or VM')
   .argument('<port>', 'where a program in it listens, or will', integer(1, 65_535))
   .option('--public', 'open to anyone who knows the address')
   .option('--private', 'open to links and API keys only, and cut off who came in before')
@@ -25,7 +26,10 @@ export const shareCommand = new Command('share')
   .option('--json', 'as JSON')
   .addHelpText(
     'after',
-    '\nShow a private page to somebody for two hours:\n  instavm share <id> 8000\n  instavm share link <share> --ttl 2h',
+    help({
+      json: '{ id, sandboxId, port, url, isPublic, rewriteHost, createdAt }',
+      examples: ['share 3f2a 8000', ['share link <share> --ttl 2h', 'show a private page to somebody']],
+    }),
   )
   .action(async (id: string, port: number, options: Options, command: Command) => {
     if (options.public && options.private) command.error('error: it is either --public or --private');

@@ -1,6 +1,7 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { duration } from '../../arguments.ts';
 import { clientOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { printJson } from '../../output.ts';
 
 const HOUR = 3_600;
@@ -14,9 +15,13 @@ const idOf = (link: string): string => /[?&]instavm_token=(lnk\w+)\./.exec(link)
 export const linkCommand = new Command('link')
   .description('a link that opens a private share in a browser for a while, or one such link taken back')
   .argument('<share>', 'as ls lists them')
-  .option('--ttl <duration>', 'how long: 90s, 15m, 2h, 7d (default: 1h)', duration(WEEK), HOUR)
+  .addOption(new Option('--ttl <duration>', 'how long: 90s, 15m, 2h, 7d').argParser(duration(WEEK)).default(HOUR, '1h'))
   .option('--revoke <link>', 'take that one back instead: the link itself, or its id; ends whoever is in through it')
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({ json: '{ id, url, expiresAt }; { revoked } with --revoke', examples: ['share link <share> --ttl 2h'] }),
+  )
   .action(async (id: string, { ttl, revoke, json }: Options, command: Command) => {
     if (revoke !== undefined) {
       const link = idOf(revoke);

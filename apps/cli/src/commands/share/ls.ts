@@ -1,11 +1,19 @@
 import { Command } from 'commander';
 import { clientOf, sandboxOf } from '../../connect.ts';
+import { help } from '../../help.ts';
 import { age, printJson, table } from '../../output.ts';
 
 export const lsCommand = new Command('ls')
   .description('list what is shared, newest first')
-  .argument('[id]', 'only of this sandbox or VM')
+  .argument('[sandbox]', 'only of this one (id or VM)')
   .option('--json', 'as JSON')
+  .addHelpText(
+    'after',
+    help({
+      json: '{ id, sandboxId, port, url, isPublic, rewriteHost, createdAt }[]',
+      examples: ['share ls', 'share ls 3f2a'],
+    }),
+  )
   .action(async (id: string | undefined, { json }: { json?: boolean }, command: Command) => {
     const client = clientOf(command);
     const shares = await (id === undefined ? client : await sandboxOf(client, id)).shares.list();

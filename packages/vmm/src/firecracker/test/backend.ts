@@ -2,29 +2,32 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AgentClient } from '@instavm/agent-client';
-import type { GuestImages, MicroVm, Template, Vmm } from '@instavm/core';
-import { createFirecrackerVmm, firecrackerVersion } from '../index.ts';
+import type { GuestImages, Template, Vmm } from '@instavm/core';
+import { createFirecrackerVmm, type FirecrackerBinaries, firecrackerVersion } from '../index.ts';
+import { UNLIMITED } from '../machine.ts';
+
+export { shell } from '../../test/shell.ts';
 
 export const SIZE = { memoryMib: 512, vcpus: 1 };
 export const UIDS = { first: 300_000, count: 64 };
 export const PARENT_CGROUP = 'instavm-test';
-const ATTACH_MS = 60_000;
 
 export type Backend = {
   readonly vmm: Vmm;
   readonly images: GuestImages;
   readonly runDirectory: string;
   readonly scratch: string;
+  readonly binaries: FirecrackerBinaries;
+  readonly version: string;
   /** The same daemon's directories, seen by its next start, perhaps with another Firecracker. */
-  again(version?: string): Promise<Vmm>;
+  again(version?: string, binaries?: FirecrackerBinaries): Promise<Vmm>;
   template(): Promise<Template>;
   /** Jails and cgroups that are still there. */
   leftovers(): Promise<string[]>;
   close(): Promise<void>;
 };
 
-export async function makeBackend(): Promise<Backend> {
+export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
   if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
@@ -34,45 +37,35 @@ export async function makeBackend(): Promise<Backend> {
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const templatesDirectory = join(INSTAVM_TEST_CACHE_DIR, 'templates');
-  const make = (made: string): Vmm =>
+  const make = (made: string, by: FirecrackerBinaries): Vmm =>
     createFirecrackerVmm({
       templatesDirectory,
       runDirectory,
-      binaries,
+      binaries: by,
       version: made,
       uids: UIDS,
       parentCgroup: PARENT_CGROUP,
+      disk,
     });
-  const vmm = make(version);
+  const vmm = make(version, binaries);
   return {
     vmm,
     images,
     runDirectory,
     scratch,
-    again: async (other = version) => make(other),
+    binaries,
+    version,
+    again: async (other = version, by = binaries) => make(other, by),
     template: async () =>
       (await vmm.findTemplate(vmm.templateKey(images, SIZE))) ?? (await vmm.buildTemplate(images, SIZE, () => {})),
     leftovers: async () => {
       const groups = await readdir(join('/sys/fs/cgroup', PARENT_CGROUP), { withFileTypes: true }).catch(() => []);
-      const jails = await readdir(join(runDirectory, 'firecracker')).catch(() => []);
-      return [...jails, ...groups.filter((entry) => entry.isDirectory()).map(({ name }) => name)];
+      const executables = await readdir(runDirectory);
+      const jails = await Promise.all(executables.map((name) => readdir(join(runDirectory, name))));
+      return [...jails.flat(), ...groups.filter((entry) => entry.isDirectory()).map(({ name }) => name)];
     },
     close: async () => {
       for (const directory of [runDirectory, scratch]) await rm(directory, { recursive: true, force: true });
     },
   };
-}
-
-/** @returns what the script wrote */
-export async function shell(vm: MicroVm, value: string): Promise<string> {
-  const agent = await AgentClient.open(await vm.connect('control'), ATTACH_MS);
-  async function* script() {
-    yield { message: { case: 'start', value: { command: { case: 'script', value } } } } as const;
-  }
-  let text = '';
-  for await (const { event } of agent.exec.run(script()))
-    if (event.case === 'stdout' || event.case === 'stderr') text += Buffer.from(event.value).toString();
-  agent.close();
-  await agent.closed;
-  return text.trim();
 }

@@ -1,6 +1,6 @@
 /**
  * The terminals of a sandbox as tabs. They live in the sandbox: the list of tabs is what the sandbox says, so another visit, browser
- * or `instavm pty` finds the same ones.
+ * or `instavm shell` finds the same ones.
  */
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useCallback, useEffect, useState } from 'react';

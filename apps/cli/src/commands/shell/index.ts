@@ -1,10 +1,13 @@
 /** A terminal in a sandbox, on this terminal. */
 import { Command, Option } from 'commander';
 import type { Pty, PtyNotice, Sandbox } from 'instavm';
-import { assignment, escapeCharacter, integer } from '../arguments.ts';
-import { clientOf, sandboxOf } from '../connect.ts';
-import { LocalTerminal } from '../local-terminal.ts';
-import { relay } from '../relay.ts';
+import { assignment, escapeCharacter, integer } from '../../arguments.ts';
+import { clientOf, sandboxOf } from '../../connect.ts';
+import { help } from '../../help.ts';
+import { LocalTerminal } from '../../local-terminal.ts';
+import { relay } from '../../relay.ts';
+import { lsCommand } from './ls.ts';
+import { rmCommand } from './rm.ts';
 
 type Options = {
   attach?: string;
@@ -15,15 +18,21 @@ type Options = {
   cwd?: string;
   shell?: string;
   env?: Record<string, string>;
-  linger?: number;
+  linger: number;
   escape?: string;
 };
 
-export const ptyCommand = new Command('pty')
-  .description('open a terminal in a sandbox; a login shell, or the command that is given')
-  .argument('<id>', 'sandbox or VM')
+const DAY = 86_400;
+
+export const shellCommand = new Command('shell')
+  .summary('open a terminal in a sandbox')
+  .description(
+    'Open a terminal in a sandbox: a login shell, or the command that is given. It outlives its connection and its window.',
+  )
+  .usage('[options] <sandbox> [-- command...] | ls | rm')
+  .argument('<sandbox>', 'id or VM')
   .argument('[command...]', 'program and arguments, after --')
-  .option('--attach <pty>', 'come back to a terminal that is there')
+  .option('--attach <terminal>', 'come back to a terminal that is there')
   .option('--offset <n>', 'with --attach: begin at this byte of its output', integer(0, Number.MAX_SAFE_INTEGER))
   .option('--read-only', 'with --attach: watch without typing')
   .option('--id <name>', 'the id of the new terminal')
@@ -31,7 +40,11 @@ export const ptyCommand = new Command('pty')
   .option('--cwd <path>', 'working directory')
   .option('--shell <path>', 'login shell to run (default: /bin/bash)')
   .option('--env <NAME=value>', 'environment; repeatable', assignment)
-  .option('--linger <seconds>', 'how long it lives without a viewer; 0 is for good (default: 300)', integer(0, 86_400))
+  .addOption(
+    new Option('--linger <seconds>', 'how long it lives when nobody is attached; 0 is for good')
+      .argParser(integer(0, DAY))
+      .default(DAY, 'a day'),
+  )
   .addOption(
     new Option('--escape <char>', 'at the beginning of a line, followed by ".", detaches; "none" for no escape')
       .argParser(escapeCharacter)
@@ -39,7 +52,11 @@ export const ptyCommand = new Command('pty')
   )
   .addHelpText(
     'after',
-    '\nDetach with Enter ~ . and come back with --attach. The exit code is that of the program, 128 + signal when one ended it.',
+    help({
+      notes:
+        'Detach with Enter ~ . or by closing the window, and come back with --attach. The exit code is that of the program, 128 + signal when one ended it; 125 when this command failed.',
+      examples: ['shell 3f2a', 'shell 3f2a -- python3 -i', ['shell 3f2a --attach build', 'come back']],
+    }),
   )
   .action(async (id: string, argv: string[], options: Options, command: Command) => {
     const sandbox = await sandboxOf(clientOf(command), id);
@@ -52,11 +69,15 @@ export const ptyCommand = new Command('pty')
     const readOnly = options.readOnly ?? false;
     const end = await relay(pty, terminal, { readOnly, escapeCharacter: options.escape });
     if (end === 'detached') {
-      console.error(`Detached. Come back with: npx instavm pty ${sandbox.id} --attach ${pty.id}`);
+      console.error(`Detached. Come back with: npx instavm shell ${sandbox.id} --attach ${pty.id}`);
       return;
     }
     process.exitCode = end.exitCode;
-  });
+    // Its exit code is told: nothing is left to come back for. One that another command made is that command's to forget.
+    if (options.attach === undefined) await pty.kill();
+  })
+  .addCommand(lsCommand)
+  .addCommand(rmCommand);
 
 async function open(
   sandbox: Sandbox,
