@@ -11,7 +11,7 @@ import { createInterface } from 'node:readline';
 import { AgentClient } from '@instavm/agent-client';
 import { type Accelerator, DEFAULT_SIZE, type MicroVm, newIncarnationId, type Template, type Vmm } from '@instavm/core';
 import { defaultCacheDirectory, GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { createQemuVmm, probeConfinement, probeKvm, qemuVersion } from '@instavm/vmm/qemu';
+import { createQemuVmm, probeConfinement, probeKvm, qemuVersion, UNLIMITED } from '@instavm/vmm/qemu';
 
 /** Beside the default range of a daemon. */
 const UIDS = { first: 1_900_020_000, count: 100 };
@@ -42,7 +42,7 @@ export class Floor {
     const templatesDirectory = join(cacheDirectory, 'templates');
     const confinement = await probeConfinement({ uids: UIDS, parentCgroup: 'instavm-bench' });
     const version = await qemuVersion();
-    const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement });
+    const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk: UNLIMITED });
     const key = vmm.templateKey(images, DEFAULT_SIZE);
     const template = (await vmm.findTemplate(key)) ?? (await vmm.buildTemplate(images, DEFAULT_SIZE, () => {}));
     return new Floor(vmm, template, runDirectory);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { brokenLinks } from './steps/doc-links.ts';
 import { generateFiles } from './steps/generated-files.ts';
 import { findViolations } from './steps/import-rules.ts';
+import { untestedCells } from './steps/parity-matrix.ts';
 import { AGENT_DIRECTORY, ROOT } from './steps/paths.ts';
 import { makePythonEnvironments, pythonPath } from './steps/python-environments.ts';
 import { Reporter } from './steps/report.ts';
@@ -20,6 +21,7 @@ const CHECKS: readonly Check[] = [
   { name: 'import rules', run: async () => failOn(findViolations(await typescriptSources())) },
   { name: 'generated files', run: checkGeneratedFiles },
   { name: 'links in documents', run: checkDocumentLinks },
+  { name: 'tests of the parity matrix', run: checkParityMatrix },
   program('Rust format', 'cargo', ['fmt', '--check'], { cwd: AGENT_DIRECTORY }),
   program('Rust lint (clippy)', 'cargo', ['clippy', '--locked', '--all-targets', '--', '-D', 'warnings'], {
     cwd: AGENT_DIRECTORY,
@@ -96,4 +98,12 @@ async function checkDocumentLinks(): Promise<void> {
     (await repositoryFiles('*.md')).map(async (path) => ({ path, text: await readFile(join(ROOT, path), 'utf8') })),
   );
   failOn(brokenLinks(documents, (path) => existsSync(join(ROOT, path))));
+}
+
+async function checkParityMatrix(): Promise<void> {
+  const path = 'docs/reference/backends.md';
+  const text = await readFile(join(ROOT, path), 'utf8');
+  const sources = new Map<string, string>();
+  for (const source of await repositoryFiles('*.ts')) sources.set(source, await readFile(join(ROOT, source), 'utf8'));
+  failOn(untestedCells({ path, text }, (source) => sources.get(source)));
 }

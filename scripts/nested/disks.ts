@@ -13,7 +13,7 @@ import type { FirecrackerBinaries } from './binaries.ts';
 const DATA_BYTES = 8 * 1024 ** 3;
 /** Development tools of the repository that no test of the nested machine runs; they are most of node_modules. */
 const UNUSED_MODULES = ['@biomejs', '@bufbuild/buf*', '@typescript', '@openai', 'openai', 'typescript', '@types'];
-const SOURCES = ['packages', 'apps', 'tests', 'spec', 'scripts', 'package.json', 'vitest.config.ts'];
+const SOURCES = ['packages', 'apps', 'tests', 'bench', 'spec', 'scripts', 'package.json', 'vitest.config.ts'];
 
 /** The guest's base image is the user space of the host, too: it is there anyway. */
 export async function dataDisk(

@@ -19,6 +19,7 @@ export const PYTHON_ENVIRONMENTS = {
     'ruff==0.17.6',
     'pyte==0.8.2',
     'schemathesis==4.32.5',
+    'prometheus-client==0.26.0',
     ...TEST_TOOLS,
   ],
   'agents-0.14.1': ['-e', './python[agents]', 'openai-agents==0.14.1', 'openai<2.45', ...TEST_TOOLS],

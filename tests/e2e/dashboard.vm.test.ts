@@ -230,6 +230,39 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     expect((await sandbox.getEgressPolicy()).allowedDomains).toEqual(['never-allowed.example']);
   });
 
+  it('shows what is done as it is done, and all that is known of it', async () => {
+    const { page } = visitor;
+    await openSandbox('events');
+    await page.getByText('live', { exact: true }).waitFor();
+    await sandbox.run('curl -sS --max-time 20 https://denied-again.example; true');
+    const denial = page.getByRole('row', { name: /egress\.denied.*denied-again\.example/ });
+    await denial.first().waitFor({ timeout: 30_000 });
+    await page.getByLabel('About').selectOption('sandbox');
+    await denial.first().waitFor({ state: 'detached' });
+    await page
+      .getByRole('row', { name: /sandbox\.created/ })
+      .getByRole('button')
+      .click();
+    await page.getByRole('dialog').getByText('"memory_mb": 512').waitFor();
+    await page.getByRole('button', { name: 'Close' }).click();
+    await page.getByRole('link', { name: 'Events', exact: true }).first().click();
+    await page.getByRole('heading', { name: 'Events' }).waitFor();
+    const { id } = await client.keys.create({ name: 'made meanwhile' });
+    await page.getByRole('row', { name: /key\.created.*made meanwhile/ }).waitFor();
+    await client.keys.revoke(id);
+  });
+
+  it('shows what the sandbox used before anyone looked', async () => {
+    const { page } = visitor;
+    await openSandbox('metrics');
+    const cpu = page.getByRole('img', { name: /^CPU: \d+ %/ });
+    await cpu.waitFor({ timeout: 60_000 });
+    await page.getByRole('img', { name: /^Outside: .* out, .* in/ }).waitFor();
+    await cpu.focus();
+    await page.keyboard.press('ArrowLeft');
+    await page.locator('.plot time, .plot figcaption .muted').first().waitFor();
+  });
+
   it('makes a key, fills it in where it is needed, and revokes it at once', async () => {
     const { page } = visitor;
     await visitor.signIn();
@@ -314,13 +347,13 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await guest.page.getByRole('heading', { name: 'Sign in' }).waitFor();
     await guest.isAccessible();
     await guest.signIn();
-    const views = ['terminal', 'files', 'ports', 'egress', 'snapshots', 'metrics'];
+    const views = ['terminal', 'files', 'ports', 'egress', 'snapshots', 'metrics', 'events'];
     const paths = [...views.map((view) => `sandboxes/${sandbox.id}/${view}`), 'sandboxes', 'snapshots', 'quickstart'];
-    for (const path of [...paths, 'account', 'keys', 'usage']) {
+    for (const path of [...paths, 'account', 'keys', 'usage', 'events']) {
       await guest.open(path);
       await guest.page.locator('h1').waitFor();
       await guest.page.locator('.loading').waitFor({ state: 'detached' });
-      if (!path.endsWith('egress')) await guest.isAccessible();
+      await guest.isAccessible(path.endsWith('egress') || path.endsWith('events'));
     }
     await guest.leave();
   });

@@ -10,7 +10,7 @@ import { expect } from 'vitest';
 
 /** Two minutes with the processor to itself: the first start makes a template. */
 export const START_MS = 480_000;
-export const POLL = { timeout: 90_000, interval: 200 };
+export const POLL = { timeout: 90_000, interval: 500 };
 
 const { FIRECRACKER_BIN = '', JAILER_BIN = '' } = process.env;
 const CGROUPS = '/sys/fs/cgroup';

@@ -6,6 +6,7 @@ import { Failure, Loading } from './components/notes.tsx';
 import { Shell } from './components/shell.tsx';
 import { AccountPage } from './pages/account.tsx';
 import { CliLoginPage } from './pages/cli-login.tsx';
+import { EventsPage } from './pages/events.tsx';
 import { KeysPage } from './pages/keys.tsx';
 import { QuickstartPage } from './pages/quickstart.tsx';
 import { SandboxesPage } from './pages/sandboxes.tsx';
@@ -40,6 +41,7 @@ export function App() {
                     {({ id, view }) => <SandboxPage key={id} id={id} view={view ?? 'terminal'} />}
                   </Route>
                   <Route path="/snapshots" component={SnapshotsPage} />
+                  <Route path="/events" component={EventsPage} />
                   <Route path="/keys" component={KeysPage} />
                   <Route path="/usage" component={UsagePage} />
                   <Route path="/quickstart" component={QuickstartPage} />

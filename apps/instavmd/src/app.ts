@@ -21,15 +21,15 @@ import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
-import { answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
+import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
+import type { Operations } from './operations.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
 import type { RateLimits } from './rate-limits.ts';
-import type { Readiness } from './readiness.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from './request-id.ts';
 import { accountRoutes } from './routes/account.ts';
 import { auditRoutes } from './routes/audit.ts';
@@ -44,6 +44,7 @@ import { executeRoutes } from './routes/execute.ts';
 import { fileRoutes } from './routes/files.ts';
 import { healthRoutes } from './routes/health.ts';
 import { keyRoutes } from './routes/keys.ts';
+import { measureRequests, metricsRoutes } from './routes/metrics.ts';
 import { notYetRoutes } from './routes/not-yet.ts';
 import { ptyRoutes } from './routes/ptys.ts';
 import { quotaRoutes } from './routes/quotas.ts';
@@ -61,6 +62,8 @@ import type { Attempts } from './sign-in/attempts.ts';
 import { callerOfRequest } from './sign-in/browser.ts';
 import type { Pairings } from './sign-in/pairings.ts';
 import type { SignIns } from './sign-in/sign-ins.ts';
+import { traceRequests } from './tracing.ts';
+import type { UsageSampler } from './usage-samples/sampler.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
 
 /** For browsers and command lines that sign in. */
@@ -71,13 +74,6 @@ export type PeopleServices = {
   readonly pairings: Pairings;
   /** Where browsers reach this server; undefined: at this machine. */
   readonly publicUrl: URL | undefined;
-};
-
-/** For whoever runs this server. */
-export type Operations = {
-  /** What `/healthz` tells. */
-  readonly health: () => Record<string, unknown>;
-  readonly readiness: Pick<Readiness, 'check'>;
 };
 
 export type Services = {
@@ -98,6 +94,7 @@ export type Services = {
   readonly previews: PreviewAddresses | undefined;
   readonly domains: Domains;
   readonly domainHealth: (record: DomainRecord) => Promise<DomainHealth>;
+  readonly sampler: UsageSampler;
   readonly credit: Credit;
   readonly meter: Meter;
   readonly rates: Rates;
@@ -176,6 +173,8 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
       declared.push({ method: each, url, ...config, bodies: { ...bodies, consumes, produces } });
   });
   answerErrors(app);
+  traceRequests(app);
+  measureRequests(app, services.operations);
   const executions = new Executions();
   app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
   app.addHook('onRequest', (request, _, done) => {
@@ -188,6 +187,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
   );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
+    reply.headers(AS_DECLARED);
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
     const caller = await callerOfRequest(services, request);
@@ -200,6 +200,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   });
   await openApi(app);
   await app.register(healthRoutes(services));
+  await app.register(metricsRoutes(services));
   await app.register(documentationRoutes);
   await app.register(sessionRoutes(services));
   await app.register(executeRoutes(services, executions));

@@ -3,13 +3,23 @@ import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import type { GuestImages, Vmm } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
-import { judgeFirecracker } from '@instavm/vmm/choice';
+import { type FirecrackerVerdict, judgeFirecracker } from '@instavm/vmm/choice';
 import { createFirecrackerVmm, reapAllJails } from '@instavm/vmm/firecracker';
-import { type Confinement, createQemuVmm, probeConfinement, probeKvm, qemuVersion, reapQemu } from '@instavm/vmm/qemu';
+import { HostFiles } from '@instavm/vmm/production';
+import {
+  type Confinement,
+  createQemuVmm,
+  type DiskLimits,
+  probeConfinement,
+  probeKvm,
+  qemuVersion,
+  reapQemu,
+} from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
 import type { DataDirectory } from './data-directory.ts';
+import { checkProduction } from './production.ts';
 
 type Chosen = { readonly vmm: Vmm; readonly images: GuestImages };
 type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory'>;
@@ -19,13 +29,21 @@ const HASH_DIGITS = 12;
 /** @throws InstaVMError, MissingGuestImages: what is missing, and what to do */
 export async function chooseVmm(config: Config, directories: Directories, logger: Logger): Promise<Chosen> {
   const { runDirectory } = directories;
+  const locate = (): Promise<GuestImages> =>
+    locateGuestImages({ cacheDirectory: config.INSTAVM_CACHE_DIR, agentPath: GUEST_AGENT_PATH });
+  let verdict: Promise<FirecrackerVerdict> | undefined;
+  const judge = (): Promise<FirecrackerVerdict> => {
+    verdict ??= locate().then((images) => judgeFor(config, images, logger));
+    return verdict;
+  };
+  if (config.INSTAVM_PRODUCTION === 'on') await checkProduction(config, new HostFiles(), judge);
   if (config.INSTAVM_VMM === 'fake') {
     const { createFakeVmm, fakeImages } = await import('@instavm/vmm/fake');
     logger.warn('the fake VMM runs no guest and isolates nothing: for tests only');
     return { vmm: createFakeVmm({ runDirectory, agentPath: GUEST_AGENT_PATH }), images: fakeImages };
   }
-  const images = await locateGuestImages({ cacheDirectory: config.INSTAVM_CACHE_DIR, agentPath: GUEST_AGENT_PATH });
-  const firecracker = await firecrackerVmm(config, directories, images, logger);
+  const images = await locate();
+  const firecracker = await firecrackerVmm(config, directories, judge, logger);
   const vmm = firecracker ?? (await qemuVmm(config, directories, images, logger));
   return { vmm, images };
 }
@@ -35,26 +53,29 @@ export function parentCgroupOf(dataDirectory: string): string {
   return `instavm-${createHash('sha256').update(resolve(dataDirectory)).digest('hex').slice(0, HASH_DIGITS)}`;
 }
 
-/** @returns undefined when it is not to be used. @throws boot_failed when it must be, and cannot */
-async function firecrackerVmm(
-  config: Config,
-  { runDirectory, jailsDirectory }: Directories,
-  images: GuestImages,
-  logger: Logger,
-): Promise<Vmm | undefined> {
-  const { INSTAVM_VMM: wanted, INSTAVM_ACCELERATOR: accelerator } = config;
-  if (wanted === 'qemu') return undefined;
+async function judgeFor(config: Config, images: GuestImages, logger: Logger): Promise<FirecrackerVerdict> {
+  if (config.INSTAVM_ACCELERATOR === 'tcg')
+    return { usable: false, why: 'INSTAVM_ACCELERATOR is tcg', remedy: 'Leave INSTAVM_ACCELERATOR out.' };
   const host = {
     images,
     binaries: { firecracker: config.INSTAVM_FIRECRACKER_BIN, jailer: config.INSTAVM_JAILER_BIN },
     cacheDirectory: config.INSTAVM_CACHE_DIR,
     dataDirectory: config.INSTAVM_DATA_DIR,
-    probe: accelerator === 'auto',
+    probe: config.INSTAVM_ACCELERATOR === 'auto',
   };
-  const verdict =
-    accelerator === 'tcg'
-      ? ({ usable: false, why: 'INSTAVM_ACCELERATOR is tcg', remedy: 'Leave INSTAVM_ACCELERATOR out.' } as const)
-      : await judgeFirecracker(host, (message) => logger.info(message));
+  return judgeFirecracker(host, (message) => logger.info(message));
+}
+
+/** @returns undefined when it is not to be used. @throws boot_failed when it must be, and cannot */
+async function firecrackerVmm(
+  config: Config,
+  { runDirectory, jailsDirectory }: Directories,
+  judge: () => Promise<FirecrackerVerdict>,
+  logger: Logger,
+): Promise<Vmm | undefined> {
+  const wanted = config.INSTAVM_VMM;
+  if (wanted === 'qemu') return undefined;
+  const verdict = await judge();
   if (!verdict.usable) {
     const { why, remedy } = verdict;
     if (wanted === 'firecracker')
@@ -72,10 +93,7 @@ async function firecrackerVmm(
     version,
     uids: config.INSTAVM_VMM_UIDS,
     parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR),
-    disk: {
-      bytesPerSecond: config.INSTAVM_DISK_MB_PER_SECOND * 1e6 || Infinity,
-      operationsPerSecond: config.INSTAVM_DISK_IOPS || Infinity,
-    },
+    disk: diskLimitsOf(config),
   });
 }
 
@@ -94,8 +112,14 @@ async function qemuVmm(
   const confinement = await confinementOf(config);
   for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
   const templatesDirectory = join(cacheDirectory, 'templates');
-  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement });
+  const disk = diskLimitsOf(config);
+  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
 }
+
+const diskLimitsOf = (config: Config): DiskLimits => ({
+  bytesPerSecond: config.INSTAVM_DISK_MB_PER_SECOND * 1e6 || Infinity,
+  operationsPerSecond: config.INSTAVM_DISK_IOPS || Infinity,
+});
 
 const confinementOf = (config: Config): Promise<Confinement> =>
   probeConfinement({ uids: config.INSTAVM_VMM_UIDS, parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR) });

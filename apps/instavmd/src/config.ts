@@ -132,6 +132,8 @@ export const SETTINGS = {
   INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
   INSTAVM_VMM: z.enum(['auto', 'firecracker', 'qemu', 'fake']).default('auto'),
+  /** `on`: the daemon starts only where microVMs are jailed under KVM on a host that is fit for strangers' code. */
+  INSTAVM_PRODUCTION: z.enum(['off', 'on']).default('off'),
   /** Paths, or names on the search path. */
   INSTAVM_FIRECRACKER_BIN: z.string().min(1).default('firecracker'),
   INSTAVM_JAILER_BIN: z.string().min(1).default('jailer'),
@@ -139,6 +141,8 @@ export const SETTINGS = {
   INSTAVM_VMM_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */
   INSTAVM_ACCELERATOR: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+  /** Opens `/metrics` to who sends it. */
+  INSTAVM_METRICS_TOKEN: z.string().min(16, 'must be 16 characters or more').optional(),
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   INSTAVM_LOG_FORMAT: z.enum(['json', 'text']).default('json'),
   /** Sandboxes that may run at once in one account. */
@@ -194,7 +198,7 @@ export const SETTINGS = {
   INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_024).default(1_024),
   /** Of one sandbox, both directions together; 0: no limit. */
   INSTAVM_EGRESS_MBIT: z.coerce.number().min(0).default(0),
-  /** Of each disk of a sandbox under Firecracker, reads and writes together; 0: no limit. */
+  /** Of each disk of a sandbox, reads and writes together; 0: no limit. */
   INSTAVM_DISK_MB_PER_SECOND: Amount.default(1_000),
   INSTAVM_DISK_IOPS: Amount.default(50_000),
   /** For tests of recovery: the daemon kills itself when it reaches this step. */
@@ -202,7 +206,11 @@ export const SETTINGS = {
 } as const;
 
 /** Shown to nobody. `<name>_FILE` may name a file that holds one. */
-export const SECRETS = ['INSTAVM_ACME_EAB_HMAC', 'INSTAVM_EGRESS_PROXY'] as const satisfies (keyof typeof SETTINGS)[];
+export const SECRETS = [
+  'INSTAVM_ACME_EAB_HMAC',
+  'INSTAVM_EGRESS_PROXY',
+  'INSTAVM_METRICS_TOKEN',
+] as const satisfies (keyof typeof SETTINGS)[];
 
 export type Config = z.infer<z.ZodObject<typeof SETTINGS>> & { readonly INSTAVM_CACHE_DIR: string };
 
@@ -225,6 +233,23 @@ export function serviceManagerOf({ NOTIFY_SOCKET, WATCHDOG_USEC }: Environment):
   if (NOTIFY_SOCKET === undefined || NOTIFY_SOCKET === '') return undefined;
   const watchdogMs = Number(WATCHDOG_USEC) / 1_000;
   return { notifySocket: NOTIFY_SOCKET, watchdogMs: watchdogMs > 0 ? watchdogMs : undefined };
+}
+
+/** Of OpenTelemetry's own variables, which mean here what they mean everywhere; the exporter reads those of the endpoint. */
+export type TracingEnvironment = {
+  /** Of requests whose callers do not say. */
+  readonly ratio: number;
+  readonly serviceName: string;
+};
+
+/** @returns undefined where nobody wants traces. @throws ConfigError */
+export function tracingOf(env: Environment): TracingEnvironment | undefined {
+  const { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: ofTraces } = env;
+  if ((!endpoint && !ofTraces) || env.OTEL_SDK_DISABLED === 'true' || env.OTEL_TRACES_EXPORTER === 'none')
+    return undefined;
+  const ratio = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1);
+  if (!(ratio >= 0 && ratio <= 1)) throw new ConfigError('OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1');
+  return { ratio, serviceName: env.OTEL_SERVICE_NAME || 'instavmd' };
 }
 
 export class ConfigError extends Error {

@@ -45,15 +45,20 @@ import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
+import { Metrics } from './metrics.ts';
+import { operationsOf } from './operations.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { QuotaBook } from './quota-book.ts';
 import { RateLimits } from './rate-limits.ts';
-import { Readiness } from './readiness.ts';
 import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
+import { telemetry } from './telemetry.ts';
+import { untraced } from './tracing.ts';
+import { both, guestNumbers } from './usage-samples/asking.ts';
+import { UsageSampler } from './usage-samples/sampler.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
 const LEAST_RESTORED_AT_ONCE = 2;
@@ -87,7 +92,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     if (await createAdministrator(accounts, data.adminKeyPath)) {
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
-    const clock = nobodysTimers(systemClock);
+    const clock = untraced(nobodysTimers(systemClock));
     const keys = new ApiKeys(database, writer);
     const records = sandboxRecords(database, writer);
     const trail = auditTrail(database, writer);
@@ -97,6 +102,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egressLog = audit.watching(egressLogIn(database));
     const egressJournal = new EgressJournal(egressLog, clock, logger);
     cleanup.push(() => egressJournal.stop());
+    const metrics = new Metrics();
     const quotas = new QuotaBook(accounts, quotasIn(config));
     const ledger = ledgerIn(database, writer);
     const rates = ratesOf(config);
@@ -107,17 +113,31 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       isEnforced: config.INSTAVM_CREDIT === 'enforce',
       welcomeMicroDollars: config.INSTAVM_CREDIT_WELCOME,
     });
+    const sampler: UsageSampler = new UsageSampler({
+      clock,
+      log: logger,
+      ask: (record) => guestNumbers(sandboxes, record),
+    });
     const gateway = createGateway(
       config,
       {
-        record: (sandboxId, record) => egressJournal.record(sandboxId, record),
-        sent: (sandboxId, bytes) => meter.sent(sandboxId, bytes),
+        record: (sandboxId, record) => {
+          egressJournal.record(sandboxId, record);
+          metrics.egress(record);
+        },
+        sent: (sandboxId, bytes) => {
+          meter.sent(sandboxId, bytes);
+          metrics.sent(bytes);
+          sampler.count(sandboxId, 'egressSentBytes', bytes);
+        },
+        received: (sandboxId, bytes) => sampler.count(sandboxId, 'egressReceivedBytes', bytes),
       },
       logger,
     );
     const { vmm, images } = await chooseVmm(config, data, logger);
+    const host = hostResources(config.INSTAVM_DATA_DIR);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
-    const sandboxes = new SandboxService({
+    const sandboxes: SandboxService<Guest> = new SandboxService<Guest>({
       vmm,
       templates,
       connector: guestConnector,
@@ -125,7 +145,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       records,
       snapshots: snapshotRecords(database, writer),
       files: snapshotFiles(data.snapshotsDirectory, vmm),
-      host: hostResources(config.INSTAVM_DATA_DIR),
+      host,
       limits: {
         memoryReserveMib: config.INSTAVM_MEMORY_RESERVE_MB,
         diskReserveMib: config.INSTAVM_DISK_RESERVE_MB,
@@ -134,29 +154,34 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       warmPool: { size: DEFAULT_SIZE, depth: config.INSTAVM_WARM_POOL },
       clock,
       log: logger,
-      usage: meter,
+      usage: both(meter, sampler),
       actor: presentActor,
       spending: credit,
       quotas,
       reached: crashingAt(config.INSTAVM_CRASH_AT),
+      telemetry: telemetry(metrics),
     });
     const recovered = await sandboxes.recover(RECORDS_KEPT_MS);
     logger.info(recovered, 'took over from the daemon before');
     await meter.takeOver(records);
+    for (const record of await records.listUnsettled()) if (record.state === 'running') sampler.began(record);
+    sampler.start();
+    cleanup.push(() => sampler.stop());
     // After the last sandbox has ended.
     cleanup.push(() => meter.tick());
     cleanup.push(metering({ meter, credit, sandboxes, audit }, config.INSTAVM_METER_SECONDS * 1000));
     // No request boots a guest of the default size: its template is there before the first request is taken.
     await sandboxes.prepare(DEFAULT_SIZE);
-    const { backend, accelerator } = vmm;
-    const health = (): Record<string, unknown> => ({ backend, accelerator, warm: sandboxes.warm });
-    const readiness = new Readiness({ database, vmm, templates });
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
     const domainsKept = domainRecords(database, writer);
-    const previewParts = { shares, sandboxes, keys, domains: domainsKept };
+    const keyConnections = new KeyConnections();
+    cleanup.push(() => keyConnections.stop());
+    const previewParts = { sampler, keyConnections, shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
+    const observed = { vmm, templates, sandboxes, meter, host, previews, metrics };
+    const operations = operationsOf({ config, database, ...observed });
     const certificates = domainCertificates(previews, config.INSTAVM_PREVIEW_CERT);
     const domains = new Domains({
       domains: domainsKept,
@@ -169,8 +194,6 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     });
     cleanup.push(() => domains.close());
     const domainHealth = domainHealthOf(previews, config.INSTAVM_PREVIEW_LISTEN, certificates);
-    const keyConnections = new KeyConnections();
-    cleanup.push(() => keyConnections.stop());
     const publicUrl = config.INSTAVM_PUBLIC_URL;
     const people = {
       signIns: new SignIns(accounts, { database, secret: signInSecret(data.signInSecretPath), publicUrl }),
@@ -182,7 +205,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const services = {
       ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
-      ...{ operations: { health, readiness }, credit, meter, rates, usage: ledgerReader(database) },
+      ...{ operations, sampler, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);
     app.addHook('preClose', async () => {
@@ -190,12 +213,12 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       news.end();
     });
     // Nothing of the fake outlives its daemon.
-    const fate = backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
+    const fate = vmm.backend === 'fake' ? 'end' : config.INSTAVM_ON_STOP;
     cleanup.push(() => stopServing(app, sandboxes, fate));
     if (config.INSTAVM_SNAPSHOT_UNUSED_DAYS > 0)
       cleanup.push(expireSnapshots(sandboxes, config.INSTAVM_SNAPSHOT_UNUSED_DAYS * DAY_MS, logger));
     const url = await listen(app, config.INSTAVM_LISTEN);
-    cleanup.push(() => readiness.stopping());
+    cleanup.push(() => operations.readiness.stopping());
     sandboxes.warmUp();
     if (previews !== undefined) await domains.resume();
     return { url, adminKeyPath: data.adminKeyPath, stop: () => cleanup.run() };

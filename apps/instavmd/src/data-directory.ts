@@ -8,7 +8,8 @@ import { InstaVMError } from '@instavm/wire';
 /** Of 32 bytes in base64url. */
 const SECRET_LENGTH = 43;
 
-export type DataDirectory = {
+/** Where things are in a data directory. */
+export type DataPaths = {
   readonly databasePath: string;
   readonly runDirectory: string;
   /** Firecracker's; a directory of its own, since backends end what they do not know. */
@@ -18,6 +19,9 @@ export type DataDirectory = {
   readonly previewDirectory: string;
   readonly adminKeyPath: string;
   readonly signInSecretPath: string;
+};
+
+export type DataDirectory = DataPaths & {
   /** Lets the next daemon in. */
   release(): void;
 };
@@ -32,23 +36,27 @@ export function openDataDirectory(path: string): DataDirectory {
       hint: 'Stop it, or set INSTAVM_DATA_DIR to another directory.',
     });
   }
-  const previewDirectory = join(path, 'preview');
-  mkdirSync(previewDirectory, { recursive: true, mode: 0o700 });
+  const paths = dataPaths(path);
+  mkdirSync(paths.previewDirectory, { recursive: true, mode: 0o700 });
   writeFileSync(pidPath, `${process.pid}\n`, { mode: 0o600 });
   return {
-    databasePath: join(path, 'instavm.db'),
-    runDirectory: join(path, 'run'),
-    jailsDirectory: join(path, 'jails'),
-    snapshotsDirectory: join(path, 'snapshots'),
-    previewDirectory,
-    adminKeyPath: join(path, 'admin.key'),
-    signInSecretPath: join(path, 'sign-in.secret'),
+    ...paths,
     release: () => {
       rmSync(pidPath, { force: true });
       unlock();
     },
   };
 }
+
+export const dataPaths = (directory: string): DataPaths => ({
+  databasePath: join(directory, 'instavm.db'),
+  runDirectory: join(directory, 'run'),
+  jailsDirectory: join(directory, 'jails'),
+  snapshotsDirectory: join(directory, 'snapshots'),
+  previewDirectory: join(directory, 'preview'),
+  adminKeyPath: join(directory, 'admin.key'),
+  signInSecretPath: join(directory, 'sign-in.secret'),
+});
 
 /** For people; the lock itself does not rest on it. */
 function pidIn(path: string): string {

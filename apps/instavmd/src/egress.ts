@@ -48,14 +48,14 @@ const DEFAULTS: Readonly<Record<Config['INSTAVM_EGRESS_DEFAULT'], EgressPolicy>>
   open: { ...NOTHING, allowHttp: true, allowHttps: true, allowPublicRepos: true },
 };
 
-/** @param on.record called for every connection and denial of every sandbox, `sent` for the bytes that they send */
+/** @param on.record called for every connection and denial of every sandbox, `sent` and `received` for the bytes that they do */
 export const createGateway = (
   config: Config,
-  on: Pick<GatewayOptions, 'record' | 'sent'>,
+  on: Pick<GatewayOptions, 'record' | 'sent' | 'received'>,
   log: LifecycleLog,
 ): Gateway => new Gateway({ ...gatewayOptions(config), ...on, log });
 
-const gatewayOptions = (config: Config): Omit<GatewayOptions, 'record' | 'sent' | 'log'> => ({
+const gatewayOptions = (config: Config): Omit<GatewayOptions, 'record' | 'sent' | 'received' | 'log'> => ({
   defaultPolicy: DEFAULTS[config.INSTAVM_EGRESS_DEFAULT],
   registries: config.INSTAVM_EGRESS_REGISTRIES ?? PUBLIC_REGISTRIES,
   siteCidrs: config.INSTAVM_EGRESS_SITE_CIDRS,

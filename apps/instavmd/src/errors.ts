@@ -6,6 +6,9 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { guestError } from './guest/errors.ts';
 
+/** Of every answer: a browser must not make a page of what a sandbox or a client wrote. */
+export const AS_DECLARED = { 'x-content-type-options': 'nosniff' };
+
 type Field = { readonly path: string; readonly message: string };
 
 export function answerErrors(app: FastifyInstance): void {
@@ -23,7 +26,7 @@ export function answerErrors(app: FastifyInstance): void {
 export function answerError(
   error: unknown,
   request: Pick<FastifyRequest, 'id' | 'log' | 'raw'>,
-  reply: Pick<FastifyReply, 'sent' | 'code' | 'type' | 'send' | 'header' | 'removeHeader'>,
+  reply: Pick<FastifyReply, 'sent' | 'code' | 'type' | 'send' | 'header' | 'headers' | 'removeHeader'>,
 ): void {
   const failure = asInstaVMError(error);
   if (failure.status >= 500) request.log.error({ err: error, code: failure.code }, failure.message);
@@ -33,7 +36,7 @@ export function answerError(
     reply.removeHeader('connection');
     request.raw.resume();
   }
-  reply.code(failure.status);
+  reply.code(failure.status).headers(AS_DECLARED);
   const retryAfter = retryAfterSeconds(failure);
   if (retryAfter !== undefined) reply.header('retry-after', retryAfter);
   reply.type('application/json');

@@ -1,6 +1,7 @@
 /** Prints the OpenAPI document of the public API: the routes as the daemon registers them, with nothing behind them. */
 import { pino } from 'pino';
 import { buildApp, type Services } from './app.ts';
+import { Metrics } from './metrics.ts';
 import { PtyTokens } from './pty-tokens.ts';
 
 const nothing = (): never => {
@@ -22,13 +23,14 @@ const services: Services = {
   previews: undefined,
   domains: refusing as Services['domains'],
   domainHealth: nothing,
+  sampler: refusing as Services['sampler'],
   credit: refusing as Services['credit'],
   meter: refusing as Services['meter'],
   rates: refusing as Services['rates'],
   usage: refusing as Services['usage'],
   quotas: refusing as Services['quotas'],
   rateLimits: refusing as Services['rateLimits'],
-  operations: refusing as Services['operations'],
+  operations: { metrics: new Metrics() } as Services['operations'],
 };
 
 const app = await buildApp(services, pino({ level: 'silent' }));

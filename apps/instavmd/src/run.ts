@@ -9,8 +9,14 @@ try {
   else if (command.kind === 'config print') process.stdout.write(printConfig(process.env, configPath));
   else {
     const config = parseConfig(process.env, configPath);
+    const say = (sentence: string): void => console.error(`instavmd: ${sentence}`);
     if (command.kind === 'config check') console.log('the configuration is usable');
-    else await (await import('./serve.ts')).serve(config);
+    else if (command.kind === 'backup')
+      await (await import('./backup/backup.ts')).backUp(config, command.destination, command, say);
+    else if (command.kind === 'restore') {
+      const to = { dataDirectory: command.dataDirectory, cacheDirectory: config.INSTAVM_CACHE_DIR };
+      await (await import('./backup/restore.ts')).restore(command.source, to, say);
+    } else await (await import('./serve.ts')).serve(config);
   }
 } catch (error) {
   const isForPeople =

@@ -4,6 +4,7 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
+import { Metrics } from '../src/metrics.ts';
 import { noLimits } from './no-limits.ts';
 
 /** Anyone may ask these, and they are few. */
@@ -26,11 +27,14 @@ const PUBLIC = [
   '/docs/',
   '/docs/*',
   '/healthz',
+  // With a token of its own, which the route asks for itself.
+  '/metrics',
   '/openapi.json',
   '/readyz',
   // The contract has its key in the body; the route asks for it itself.
   '/v1/sessions/session',
   '/v1/templates',
+  '/v1/templates/*',
 ];
 
 let app: Awaited<ReturnType<typeof buildApp>>;
@@ -38,8 +42,16 @@ beforeAll(async () => {
   const account = { id: 'acct_a', email: 'a@b', isAdministrator: true };
   const key = { id: 1, scope: 'full', expiresAt: null, sandboxMetadata: null };
   const keys = { authenticate: async () => ({ account, key }) } as unknown as ApiKeys;
+  const audit = { refused: () => {} };
   app = await buildApp(
-    { keys, keyConnections: new KeyConnections(), people: {}, rateLimits: noLimits() } as Services,
+    {
+      keys,
+      keyConnections: new KeyConnections(),
+      people: {},
+      operations: { metrics: new Metrics() },
+      rateLimits: noLimits(),
+      audit,
+    } as unknown as Services,
     pino({ level: 'silent' }),
   );
   app.get('/undeclared', async () => 'secret');

@@ -16,6 +16,7 @@ import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
+import { auditOf } from './audit-of.ts';
 import { DomainWorld } from './domain-world.ts';
 import { noLimits } from './no-limits.ts';
 
@@ -60,7 +61,7 @@ async function serve(previews: PreviewAddresses | null = addresses(':8443')) {
     keys: new ApiKeys(database),
     keyConnections: new KeyConnections(),
     rateLimits: noLimits(),
-    people: {},
+    ...{ people: {}, audit: auditOf(database) },
   };
   const app = await buildApp({ ...unused, ...own, ...callers } as unknown as Services, pino({ level: 'silent' }));
   open.push(app);
@@ -466,7 +467,14 @@ describe('custom domains as the preview proxy sees them', () => {
   const targets = () => {
     const { shares, database } = world;
     const sandboxes = {} as PreviewParts['sandboxes'];
-    return previewTargets({ shares, sandboxes, keys: new ApiKeys(database), domains: domainRecords(database) });
+    return previewTargets({
+      sampler: { count: () => {} },
+      keyConnections: { hold: () => () => {} },
+      shares,
+      sandboxes,
+      keys: new ApiKeys(database),
+      domains: domainRecords(database),
+    });
   };
 
   it('stand for their share once they are proven, as it is then', async () => {

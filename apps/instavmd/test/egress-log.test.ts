@@ -9,7 +9,9 @@ import { buildApp, type Services } from '../src/app.ts';
 import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
 import { KeyConnections } from '../src/key-connections.ts';
+import { Metrics } from '../src/metrics.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
+import { auditOf } from './audit-of.ts';
 import { noLimits } from './no-limits.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: events are whatever the server sent; the tests look at them.
@@ -37,14 +39,17 @@ describe('the egress log', () => {
     const sandboxes = { get: async () => ({ record }) } as unknown as Services['sandboxes'];
     keyConnections = new KeyConnections();
     const own = {
-      egress: egressRules(createGateway(parseConfig({}), { record: () => {}, sent: () => {} }, logger)),
+      egress: egressRules(
+        createGateway(parseConfig({}), { record: () => {}, sent: () => {}, received: () => {} }, logger),
+      ),
       egressLog: log,
       egressJournal: journal,
-      ...({ audit: {}, people: {} } as Pick<Services, 'audit' | 'people'>),
+      ...{ audit: auditOf(database), people: {} as Services['people'] },
+      operations: { metrics: new Metrics() } as Services['operations'],
       shares: {} as Services['shares'],
       ...{ previews: undefined, domains: {} as Services['domains'] },
       domainHealth: (() => {}) as unknown as Services['domainHealth'],
-      ...({} as Pick<Services, 'operations' | 'credit' | 'meter' | 'rates' | 'usage' | 'quotas'>),
+      ...({} as Pick<Services, 'credit' | 'sampler' | 'meter' | 'rates' | 'usage' | 'quotas'>),
     };
     app = await buildApp(
       {

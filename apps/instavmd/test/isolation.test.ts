@@ -141,6 +141,7 @@ const TABLE: Readonly<Record<string, Attempt>> = {
   'DELETE /v2/sandboxes/{id}': sandbox(),
   'PATCH /v2/sandboxes/{id}': sandbox({ body: { metadata: {} } }),
   'GET /v2/sandboxes/{id}/stats': sandbox(),
+  'GET /v2/sandboxes/{id}/metrics': sandbox(),
   'POST /v2/sandboxes/{id}/suspend': sandbox(),
   'POST /v2/sandboxes/{id}/resume': sandbox(),
   'POST /v2/sandboxes/{id}/snapshots': sandbox(),

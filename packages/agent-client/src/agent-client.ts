@@ -4,16 +4,15 @@
  */
 import { type ClientHttp2Session, connect } from 'node:http2';
 import type { Duplex } from 'node:stream';
-import { type Client, createClient, type Transport } from '@connectrpc/connect';
+import { type Client, createClient, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createGrpcTransport, type GrpcTransportOptions } from '@connectrpc/connect-node';
 import { AgentError } from './errors.ts';
 import { Exec, Files, Lifecycle, Pty } from './gen/agent_pb.js';
 import { synchronize } from './handshake.ts';
 import { withResettingClose } from './http2-quirks.ts';
+import { SharedWindow, WHOLE_WINDOW_BYTES } from './shared-window.ts';
 import { openTunnel, type TunnelOptions } from './tunnel.ts';
 
-/** A stalled stream holds at most this much, and what somebody types comes behind as much of every bulk transfer at worst. */
-const STREAM_WINDOW_BYTES = 256 * 1024;
 /** Bounds what is on its way. Node gives it back as data comes, read or not, so that streams that stall take nothing from the rest. */
 const CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
 const MAX_FRAME_BYTES = 256 * 1024;
@@ -31,11 +30,13 @@ export class AgentClient {
   /** Settles when the stream is lost or closed. Never rejects. */
   readonly closed: Promise<void>;
   readonly #session: ClientHttp2Session;
+  readonly #window: SharedWindow;
   readonly #stream: Duplex;
 
-  private constructor(stream: Duplex, session: ClientHttp2Session) {
+  private constructor(stream: Duplex, session: ClientHttp2Session, interceptors: readonly Interceptor[]) {
     this.#stream = stream;
     this.#session = session;
+    this.#window = new SharedWindow(session);
     this.closed = new Promise((resolve) => {
       session.once('close', () => {
         stream.destroy();
@@ -45,9 +46,10 @@ export class AgentClient {
     const transport = withNamedErrors(
       createGrpcTransport({
         baseUrl: AUTHORITY,
-        sessionManager: onSession(session),
+        sessionManager: onSession(session, this.#window),
         readMaxBytes: READ_MAX_BYTES,
         acceptCompression: [],
+        interceptors: [...interceptors],
       }),
       () => session.destroyed || session.closed,
     );
@@ -59,9 +61,14 @@ export class AgentClient {
 
   /**
    * Takes over `stream`; on failure it is destroyed.
+   * @param interceptors of every call, the outermost first
    * @throws AgentError `deadline`, `channel_lost`
    */
-  static async open(stream: Duplex, deadlineMs: number): Promise<AgentClient> {
+  static async open(
+    stream: Duplex,
+    deadlineMs: number,
+    interceptors: readonly Interceptor[] = [],
+  ): Promise<AgentClient> {
     try {
       await synchronize(stream, deadlineMs);
     } catch (error) {
@@ -70,13 +77,13 @@ export class AgentClient {
     }
     const session = connect(AUTHORITY, {
       createConnection: () => stream,
-      settings: { initialWindowSize: STREAM_WINDOW_BYTES, maxFrameSize: MAX_FRAME_BYTES, enablePush: false },
+      settings: { initialWindowSize: WHOLE_WINDOW_BYTES, maxFrameSize: MAX_FRAME_BYTES, enablePush: false },
       maxSessionMemory: MAX_SESSION_MEMORY,
     });
     // Every call in flight reports the loss on its own stream; without a listener it would end the process.
     session.on('error', () => {});
     session.once('connect', () => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
-    return new AgentClient(stream, session);
+    return new AgentClient(stream, session, interceptors);
   }
 
   /**
@@ -85,7 +92,7 @@ export class AgentClient {
    * @throws AgentError `port_refused`, `deadline`, `too_many_tunnels`, `channel_lost`, `cancelled`
    */
   tunnel(port: number, options: TunnelOptions): Promise<Duplex> {
-    return openTunnel(this.#session, port, options);
+    return openTunnel(this.#session, this.#window, port, options);
   }
 
   /** Ends every call in flight on this side. The guest learns of a lost channel, not of cancelled calls: commands go on. Idempotent. */
@@ -95,13 +102,24 @@ export class AgentClient {
   }
 }
 
-function onSession(session: ClientHttp2Session): NonNullable<GrpcTransportOptions['sessionManager']> {
+/** Calls that may answer with any amount. A terminal's viewer is sent no more than it acknowledges. */
+const BULK: ReadonlySet<string> = new Set(
+  [Exec.method.run, Exec.method.runPython, Files.method.read, Files.method.tarOut].map(
+    ({ parent, name }) => `/${parent.typeName}/${name}`,
+  ),
+);
+
+function onSession(
+  session: ClientHttp2Session,
+  window: SharedWindow,
+): NonNullable<GrpcTransportOptions['sessionManager']> {
   return {
     authority: AUTHORITY,
     async request(method, path, headers, options) {
       if (session.destroyed || session.closed)
         throw new AgentError('channel_lost', 'the channel to the guest is closed');
       const call = session.request({ ...headers, ':method': method, ':path': path }, options);
+      if (BULK.has(path)) window.share(call);
       return withResettingClose(call, () => new AgentError('cancelled', 'the call was given up'));
     },
     notifyResponseByteRead() {},

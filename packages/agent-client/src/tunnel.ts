@@ -3,6 +3,7 @@ import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 
 import type { Duplex } from 'node:stream';
 import { AgentError } from './errors.ts';
 import { withoutEmptyWrites, withoutFalseEnds } from './http2-quirks.ts';
+import type { SharedWindow } from './shared-window.ts';
 
 export type TunnelOptions = {
   /** Gives up the attempt, not the tunnel. */
@@ -26,6 +27,7 @@ const REASONS: Readonly<Record<string, { readonly reason: string; readonly messa
  */
 export function openTunnel(
   session: ClientHttp2Session,
+  window: SharedWindow,
   port: number,
   { signal, deadlineMs }: TunnelOptions,
 ): Promise<Duplex> {
@@ -33,6 +35,7 @@ export function openTunnel(
   if (isLost()) return Promise.reject(new AgentError('channel_lost', 'the channel to the guest is closed'));
   if (signal?.aborted === true) return Promise.reject(new AgentError('cancelled', 'the attempt was given up'));
   const request = session.request({ ':method': 'CONNECT', ':authority': `localhost:${port}` }, { endStream: false });
+  window.share(request);
   const stream = withoutEmptyWrites(withoutFalseEnds(request, () => endOf(session, request)));
   return new Promise((resolve, reject) => {
     const settle = (): void => {

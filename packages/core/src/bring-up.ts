@@ -24,8 +24,13 @@ export async function create<Guest extends GuestLink>(
   const { ports, keeper } = parts;
   const { size, ttlSeconds, epoch } = keeper.record;
   const startedAt = ports.clock.now();
-  await admitted(parts, async () => {
+  await admitted(parts, () => {
     const pooled = source === undefined ? ports.pool.take(size) : undefined;
+    const from = pooled !== undefined ? 'warm' : source === undefined ? 'template' : 'snapshot';
+    return ports.telemetry.timed('sandbox.create', { sandboxId: keeper.record.id, source: from }, () => make(pooled));
+  });
+
+  async function make(pooled: Prepared<Guest> | undefined): Promise<void> {
     const id = pooled?.id ?? newIncarnationId();
     const expiresAt = new Date(startedAt.getTime() + ttlSeconds * 1000);
     const begun = {
@@ -56,7 +61,7 @@ export async function create<Guest extends GuestLink>(
     }
     const ms = ports.clock.now().getTime() - startedAt.getTime();
     ports.log.info({ ...idsOf(keeper.record), isWarm: pooled !== undefined, ms }, 'sandbox running');
-  });
+  }
 }
 
 /**
@@ -72,7 +77,10 @@ export async function resume<Guest extends GuestLink>(
   const { ports, keeper } = parts;
   const { ttlSeconds, leaseLeftMs, stateReason, epoch } = keeper.record;
   const startedAt = ports.clock.now();
-  await admitted(parts, async () => {
+  const facts = { sandboxId: keeper.record.id };
+  await admitted(parts, () => ports.telemetry.timed('sandbox.resume', facts, bringBack));
+
+  async function bringBack(): Promise<void> {
     const id = newIncarnationId();
     await keeper.update({ state: 'resuming', incarnationId: id, epoch: epoch + 1, stateReason: null });
     ports.reached('resume.recorded');
@@ -98,7 +106,7 @@ export async function resume<Guest extends GuestLink>(
     ports.reached('resume.released');
     const ms = ports.clock.now().getTime() - startedAt.getTime();
     ports.log.info({ ...idsOf(keeper.record), ms }, 'sandbox resumed');
-  });
+  }
 }
 
 /** The same incarnation, found running by a new daemon; it is failed when its guest does not answer. */
@@ -145,7 +153,8 @@ function restored<Guest extends GuestLink>(
 ): Promise<Personalized<Guest>> {
   const { ports, keeper } = parts;
   return ports.inTurn(async () => {
-    const from = source ?? (await ports.templates.get(keeper.record.size));
+    const from =
+      source ?? (await ports.telemetry.timed('template.get', {}, () => ports.templates.get(keeper.record.size)));
     const reached = (): void => ports.reached('create.restored');
     return personalize(parts, await prepare(ports, from, id, DEADLINES_MS.creating, reached));
   });
@@ -160,7 +169,9 @@ async function personalize<Guest extends GuestLink>(
   const network = ports.egress.serve(id, egress, () => prepared.vm.connect('egress'));
   prepared.cleanup.push(() => network.close());
   try {
-    const identified = prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS);
+    const identified = ports.telemetry.timed('guest.personalize', { sandboxId: id }, () =>
+      prepared.guest.personalize(identityOf(keeper.record), PERSONALIZE_DEADLINE_MS),
+    );
     // The first command finds a network. Without one the sandbox is of use all the same.
     await Promise.all([identified, network.ready(NETWORK_DEADLINE_MS)]);
     return { ...prepared, network };

@@ -8,6 +8,7 @@ import type { GuestConnector, GuestLink } from './guest.ts';
 import type { IncarnationId } from './ids.ts';
 import type { LifecycleLog } from './log.ts';
 import { DEADLINES_MS } from './states.ts';
+import type { Telemetry } from './telemetry.ts';
 import type { MicroVm, Template, Vmm, VmSnapshot } from './vmm.ts';
 
 /**
@@ -22,6 +23,7 @@ export type ConstructionPorts<Guest extends GuestLink> = {
   readonly egress: EgressGateway;
   readonly clock: Clock;
   readonly log: LifecycleLog;
+  readonly telemetry: Telemetry;
 };
 
 /** Runs, and answers; whose it is the guest does not know yet. */
@@ -48,7 +50,8 @@ export function prepare<Guest extends GuestLink>(
   restored: () => void = () => {},
 ): Promise<Prepared<Guest>> {
   const make = async (): Promise<Prepared<Guest>> => {
-    const vm = await ports.vmm.restore(source, id);
+    const kind = 'storedBytes' in source ? 'snapshot' : 'template';
+    const vm = await ports.telemetry.timed('vmm.restore', { source: kind }, () => ports.vmm.restore(source, id));
     restored();
     return attach(ports, vm);
   };
@@ -58,13 +61,13 @@ export function prepare<Guest extends GuestLink>(
 
 /** @throws guest_unresponsive; the microVM is ended then */
 export async function attach<Guest extends GuestLink>(
-  { connector, log }: ConstructionPorts<Guest>,
+  { connector, log, telemetry }: ConstructionPorts<Guest>,
   vm: MicroVm,
 ): Promise<Prepared<Guest>> {
   const cleanup = new CleanupStack();
   cleanup.push(() => vm.kill());
   try {
-    const guest = await connectGuest(connector, vm);
+    const guest = await telemetry.timed('guest.attach', {}, () => connectGuest(connector, vm));
     cleanup.push(() => guest.close());
     return { id: vm.incarnationId, vm, guest, cleanup };
   } catch (error) {

@@ -26,6 +26,7 @@ import { Running } from './running.ts';
 import type { SandboxRecord } from './sandbox.ts';
 import { SerialQueue } from './serial-queue.ts';
 import { decide, type EndCause, type SandboxRequest } from './states.ts';
+import type { TimedStep } from './telemetry.ts';
 import type { MicroVm, VmSnapshot } from './vmm.ts';
 
 /** When an expired sandbox cannot be suspended: how soon, and how often, it is tried again before it is ended. */
@@ -101,7 +102,7 @@ export class SandboxOwner<Guest extends GuestLink> {
   /** Saves memory, devices and disk, and gives the memory back. @throws invalid_state, snapshot_failed, capacity_unavailable */
   suspend(reason: string): Promise<void> {
     return this.#queue.run(async () => {
-      if (this.#request('suspend')) await suspend(this.#parts, reason);
+      if (this.#request('suspend')) await this.#timed('sandbox.suspend', () => suspend(this.#parts, reason));
     });
   }
 
@@ -117,7 +118,8 @@ export class SandboxOwner<Guest extends GuestLink> {
       const { savedIn } = this.record;
       if (!this.isAlive && savedIn !== null)
         return this.#deps.states.use(savedIn, (state) => keep({ filesId: savedIn, state }, this.record));
-      await keep({ filesId: files, state: await save(this.#parts, files, 'continue') }, this.record);
+      const state = await this.#timed('sandbox.snapshot', () => save(this.#parts, files, 'continue'));
+      await keep({ filesId: files, state }, this.record);
     });
   }
 
@@ -131,7 +133,7 @@ export class SandboxOwner<Guest extends GuestLink> {
     return this.#queue.run(async () => {
       // A lease that ran out while others asked for an end and a start is not that of what runs now.
       if (cause === 'expiry' && !this.#isExpired) return;
-      if (this.#request('end')) await end(this.#parts, reason, cause);
+      if (this.#request('end')) await this.#timed('sandbox.end', () => end(this.#parts, reason, cause));
     });
   }
 
@@ -240,7 +242,7 @@ export class SandboxOwner<Guest extends GuestLink> {
         return this.end('its lifetime ran out', 'expiry');
       }
       await this.#queue.run(async () => {
-        if (this.#isExpired) await suspend(this.#parts, 'its lifetime ran out');
+        if (this.#isExpired) await this.#timed('sandbox.suspend', () => suspend(this.#parts, 'its lifetime ran out'));
       });
     };
     expire().catch((error: unknown) => {
@@ -253,7 +255,8 @@ export class SandboxOwner<Guest extends GuestLink> {
     const { running } = this.#parts;
     this.#queue
       .run(async () => {
-        if (this.record.state === 'running' && !running.isUsed) await suspend(this.#parts, 'nobody used it');
+        if (this.record.state === 'running' && !running.isUsed)
+          await this.#timed('sandbox.suspend', () => suspend(this.#parts, 'nobody used it'));
       })
       .catch(this.#warning('suspending an idle sandbox'));
   }
@@ -269,6 +272,10 @@ export class SandboxOwner<Guest extends GuestLink> {
         await incarnation.release().finally(() => keeper.settle(failure(reason, ports.clock.now())));
       })
       .catch(this.#warning('cleaning up a lost sandbox'));
+  }
+
+  #timed<T>(step: TimedStep, work: () => Promise<T>): Promise<T> {
+    return this.#deps.telemetry.timed(step, { sandboxId: this.record.id }, work);
   }
 
   #warning(message: string): (error: unknown) => void {

@@ -7,6 +7,7 @@ import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
+import type { Quotas } from './quotas.ts';
 import type { SandboxPage } from './records.ts';
 import { type LifecyclePolicy, type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
 import { SavedStates } from './saved-states.ts';
@@ -14,6 +15,7 @@ import type { SnapshotFiles, SnapshotRecord, SnapshotRecords } from './snapshot.
 import { Snapshots } from './snapshots.ts';
 import { HOLDING_STATES } from './states.ts';
 import type { StepObserver } from './steps.ts';
+import { noTelemetry, type Telemetry } from './telemetry.ts';
 import type { MachineSize } from './vmm.ts';
 import { WarmPool } from './warm-pool.ts';
 
@@ -34,7 +36,7 @@ const POOL_HEADROOM_MIB = 512;
 
 export type ServiceDependencies<Guest extends GuestLink> = Omit<
   OwnerDependencies<Guest>,
-  'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
+  'telemetry' | 'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
 > & {
   readonly snapshots: SnapshotRecords;
   readonly files: SnapshotFiles;
@@ -44,6 +46,7 @@ export type ServiceDependencies<Guest extends GuestLink> = Omit<
   readonly restoredAtOnce: number;
   readonly warmPool: { readonly size: MachineSize; readonly depth: number };
   readonly reached?: StepObserver;
+  readonly telemetry?: Telemetry;
 };
 
 export type Recovered = { readonly unsettled: number; readonly reaped: number; readonly swept: number };
@@ -57,7 +60,8 @@ export class SandboxService<Guest extends GuestLink> {
   readonly #owners = new Map<SandboxId, { readonly owner: SandboxOwner<Guest>; usedAt: number }>();
 
   constructor(deps: ServiceDependencies<Guest>) {
-    const { snapshots, files, host, limits, restoredAtOnce, warmPool, reached = () => {}, ...ports } = deps;
+    const { snapshots, files, host, limits, restoredAtOnce, warmPool, reached = () => {}, ...given } = deps;
+    const ports = { ...given, telemetry: given.telemetry ?? noTelemetry };
     const states = new SavedStates(ports.vmm, files, snapshots);
     this.#admission = new Admission(host, limits, (accountId) => this.#aliveOf(accountId));
     const hasRoom = (): boolean => this.#admission.hasMemoryFor(POOL_HEADROOM_MIB);
@@ -80,6 +84,12 @@ export class SandboxService<Guest extends GuestLink> {
   /** MicroVMs that wait for someone to ask for one. */
   get warm(): number {
     return this.#pool.depth;
+  }
+
+  /** MicroVMs that are being restored, and that wait for their turn. */
+  get restores(): { readonly active: number; readonly waiting: number } {
+    const { activeCount: active, pendingCount: waiting } = this.#deps.inTurn;
+    return { active, waiting };
   }
 
   /** Records a sandbox and starts it. @throws shutting_down, quota_exceeded, boot_failed, capacity_unavailable */
@@ -235,6 +245,12 @@ export class SandboxService<Guest extends GuestLink> {
       throw error;
     }
     return owner;
+  }
+
+  /** What counts against its quotas now. */
+  async usedBy(accountId: AccountId): Promise<Quotas> {
+    const kept = await this.snapshots.keptBy(accountId);
+    return { ...this.#aliveOf(accountId), ...kept };
   }
 
   #aliveOf(accountId: AccountId): Alive {

@@ -7,7 +7,7 @@ it('reads the rules of a policy once, for its sandboxes and however often somebo
   const gateway = new Gateway({
     ...{ resolver: new Resolver([]), registries: [], siteCidrs: [], forbiddenCidrs: [], proxy: undefined },
     ...{ maxConnections: 1, bytesPerSecond: Number.POSITIVE_INFINITY, defaultPolicy: policyOf() },
-    ...{ record: () => {}, sent: () => {}, log: { info: () => {}, warn: () => {} } },
+    ...{ record: () => {}, sent: () => {}, received: () => {}, log: { info: () => {}, warn: () => {} } },
   });
   let reads = 0;
   const policy = {

@@ -54,16 +54,20 @@ const endOfOnly = async ({ ends }: Rig) => {
   return ends()[0];
 };
 
-describe('what leaves', () => {
-  it('is told as it leaves, and only that', async () => {
+describe('what leaves and comes', () => {
+  it('is told as it does, and only that', async () => {
     const sent: [string, number][] = [];
+    let received = 0;
     const total = (): number => sent.reduce((sum, [, bytes]) => sum + bytes, 0);
     const rig = await open((socket) => void socket.on('data', () => socket.write('answer')), {
       sent: (sandboxId, bytes) => sent.push([sandboxId, bytes]),
+      received: (_, bytes) => {
+        received += bytes;
+      },
     });
     rig.stream.on('data', () => {});
     rig.stream.write('question');
-    await until(() => total() === 8);
+    await until(() => total() === 8 && received === 6);
     rig.stream.write(Buffer.alloc(2 * MEGABYTE));
     await until(() => total() === 8 + 2 * MEGABYTE);
     expect(new Set(sent.map(([id]) => id))).toEqual(new Set(['sbx_test']));

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { AgentClient } from '@instavm/agent-client';
 import { type MicroVm, newIncarnationId } from '@instavm/core';
 import { defaultCacheDirectory, ensureGuestImages, GUEST_AGENT_PATH } from '@instavm/images';
-import { createQemuVmm, PRIVILEGES_ONLY, qemuVersion } from '@instavm/vmm/qemu';
+import { createQemuVmm, PRIVILEGES_ONLY, qemuVersion, UNLIMITED } from '@instavm/vmm/qemu';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 const DEADLINE_MS = 60_000;
@@ -23,6 +23,7 @@ beforeAll(async () => {
     accelerator: 'tcg',
     version: await qemuVersion(),
     confinement: PRIVILEGES_ONLY,
+    disk: UNLIMITED,
   });
   const template = await vmm.buildTemplate(images, { memoryMib: 512, vcpus: 1 }, () => {});
   vm = await vmm.restore(template, newIncarnationId());

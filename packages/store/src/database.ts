@@ -50,7 +50,7 @@ export async function schemaOf(database: Database): Promise<string> {
 }
 
 /** Migrations go forward only, so what a newer version has made of the tables is not undone here. @throws data_incompatible */
-function refuseNewer(sqlite: DatabaseSync, known: readonly string[], path: string): void {
+export function refuseNewer(sqlite: DatabaseSync, known: readonly string[], path: string): void {
   const hasAny = sqlite.prepare("select 1 from sqlite_master where name = 'kysely_migration'").get() !== undefined;
   const applied = hasAny ? sqlite.prepare('select name from kysely_migration order by name').all() : [];
   const unknown = applied.map(({ name }) => String(name)).filter((name) => !known.includes(name));

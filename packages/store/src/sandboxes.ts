@@ -15,8 +15,9 @@ import {
   type SandboxRecords,
   type SandboxState,
   type SnapshotId,
+  TRANSITIONS,
 } from '@instavm/core';
-import type { Insertable, Selectable, Transaction, Updateable } from 'kysely';
+import { type Insertable, type Selectable, sql, type Transaction, type Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
 import { hasEntries } from './metadata-filter.ts';
@@ -85,6 +86,15 @@ export function sandboxRecords(database: Database, audit = new AuditWriter()): S
       return rows.flatMap((row) => toRecord(row) ?? []);
     },
   };
+}
+
+/** Of all accounts; every state is there. */
+export async function countByState(database: Database): Promise<Record<SandboxState, number>> {
+  const count = sql<number>`count(*)`.as('count');
+  const rows = await database.selectFrom('sandboxes').select(['state', count]).groupBy('state').execute();
+  const counted = new Map(rows.map((row) => [row.state, row.count]));
+  const states = Object.keys(TRANSITIONS) as SandboxState[];
+  return Object.fromEntries(states.map((state) => [state, counted.get(state) ?? 0])) as Record<SandboxState, number>;
 }
 
 /** Earlier incarnations stay known: clients keep the id that they were given first. */

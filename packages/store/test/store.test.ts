@@ -1,12 +1,10 @@
 /** Accounts, keys, sandbox records and the lock, in a real database. */
-import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import type { AccountId, IncarnationId, SandboxRecord, SnapshotRecord, TemplateKey } from '@instavm/core';
+import type { AccountId, SandboxRecord, SnapshotRecord, TemplateKey } from '@instavm/core';
 import { DEFAULT_LIFECYCLE, newFilesId, newIncarnationId, newSandboxId, newSnapshotId } from '@instavm/core';
-import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   Accounts,
@@ -17,7 +15,6 @@ import {
   snapshotRecords,
   takeExclusiveLock,
 } from '../src/index.ts';
-import { MIGRATIONS } from '../src/migrations.ts';
 
 describe('the store', () => {
   let directory: string;
@@ -217,42 +214,6 @@ describe('the store', () => {
     other.exec('ROLLBACK');
     other.close();
     await sandboxRecords(database).insert(record());
-  });
-
-  it('brings a database of before along, with its sandboxes and their VMs', async () => {
-    const path = join(directory, 'old.db');
-    const before = Object.fromEntries(Object.entries(MIGRATIONS).filter(([name]) => name < '0003'));
-    const old = await openDatabase(path, before);
-    await sql`insert into accounts (id, email, name, created_at) values ('acct_a', 'x@y', 'X', '2026-01-01')`.execute(
-      old,
-    );
-    await sql`insert into sandboxes (id, account_id, state, incarnation_id, epoch, memory_mib, vcpus, ttl_seconds, created_at, metadata, env)
-      values ('s', 'acct_a', 'running', 'vm_x', 1, 512, 2, 300, '2026-01-01T00:00:00Z', '{}', '{}')`.execute(old);
-    await old.destroy();
-    const present = await openDatabase(path);
-    const found = await sandboxRecords(present).findByIncarnation('vm_x' as IncarnationId);
-    expect(found).toMatchObject({ id: 's', lifecycle: DEFAULT_LIFECYCLE, savedIn: null, leaseLeftMs: null });
-    await present.destroy();
-  });
-
-  it('brings keys of before along, which could do everything', async () => {
-    const path = join(directory, 'old.db');
-    const old = await openDatabase(
-      path,
-      Object.fromEntries(Object.entries(MIGRATIONS).filter(([name]) => name < '0006')),
-    );
-    const hex = createHash('sha256').update('instavm_sk_old').digest('hex');
-    await sql`insert into accounts (id, email, name, created_at) values ('acct_a', 'x@y', 'X', '2026-01-01')`.execute(
-      old,
-    );
-    await sql`insert into api_keys (account_id, name, prefix, sha256_hex, created_at)
-      values ('acct_a', 'first start', 'instavm_sk_old', ${hex}, '2026-01-01T00:00:00Z')`.execute(old);
-    await old.destroy();
-    const present = await openDatabase(path);
-    const found = await new ApiKeys(present).authenticate('instavm_sk_old');
-    expect(found?.key).toMatchObject({ scope: 'full', sandboxMetadata: null, expiresAt: null, description: null });
-    expect(found?.account).toMatchObject({ email: 'x@y', isAdministrator: true });
-    await present.destroy();
   });
 
   it('keeps no secret of a key, and takes the secret before a rotation no longer than its grace', async () => {

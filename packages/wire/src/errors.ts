@@ -160,6 +160,7 @@ const CATALOG = {
   exec_timeout: { status: 504, retryable: 'unknown', hint: 'Give the command more time.' },
   python_unavailable: { status: 502, retryable: 'yes', hint: 'The Python kernel does not start; see detail.' },
   // host
+  production_refused: { status: 500, retryable: 'no', hint: 'Run: npm run doctor' },
   boot_failed: { status: 500, retryable: 'yes', hint: 'Run: npm run doctor' },
   snapshot_failed: {
     status: 500,
@@ -183,6 +184,7 @@ const CATALOG = {
     retryable: 'no',
     hint: 'Start the version that wrote it, or restore a backup of before (docs/guides/operations.md).',
   },
+  backup_damaged: { status: 422, retryable: 'no', hint: 'Restore another backup; this one was changed or cut short.' },
   shutting_down: { status: 503, retryable: 'yes', hint: 'The daemon is stopping; try again when it is back.' },
   internal: { status: 500, retryable: 'unknown', hint: 'The log has the request id.' },
 } as const satisfies Record<string, Entry>;

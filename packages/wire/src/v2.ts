@@ -158,6 +158,28 @@ export const SandboxStats = z.object({
   cpu_time_ms: z.number(),
 });
 
+/** What a sandbox used, over the time since the sample before. */
+const MetricsSample = z.object({
+  at: z.string(),
+  seconds: z.number().describe('Since the sample before: 10 as a rule while somebody looks, else 60.'),
+  cpu: z.number().min(0).max(1).describe('Part of all its processors together.'),
+  memory_used_bytes: z.number(),
+  disk_used_bytes: z.number(),
+  processes: z.number(),
+  egress_sent_bytes: z.number(),
+  egress_received_bytes: z.number(),
+  preview_sent_bytes: z.number().describe('To visitors of its previews.'),
+  preview_received_bytes: z.number(),
+});
+
+/** Kept in memory: a restart of the server begins anew. */
+export const SandboxMetrics = z.object({
+  vcpu_count: z.number(),
+  memory_total_bytes: z.number().describe('0 until the sandbox was asked for the first time.'),
+  disk_total_bytes: z.number(),
+  samples: z.array(MetricsSample).describe('Oldest first, 360 at most.'),
+});
+
 const octalMode = z
   .string()
   .regex(/^[0-7]{3,4}$/, 'must be octal, like 0644')

@@ -51,9 +51,10 @@ export class Visitor {
     await this.page.goto(`${this.daemon.baseUrl}/dashboard/${path}`);
   }
 
-  /** Of the page as it is now: no accessibility finding, and nothing wider than the window. */
-  async isAccessible(): Promise<void> {
-    await this.page.waitForLoadState('networkidle');
+  /** Of the page as it is now: no accessibility finding, and nothing wider than the window. @param isLive it follows something, and so never rests */
+  async isAccessible(isLive = false): Promise<void> {
+    if (isLive) await this.page.getByText('live', { exact: true }).waitFor();
+    else await this.page.waitForLoadState('networkidle');
     // In a world of its own the policy of the page does not hold.
     const client = await this.context.newCDPSession(this.page);
     const { frameTree } = await client.send('Page.getFrameTree');

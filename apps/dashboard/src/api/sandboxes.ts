@@ -1,7 +1,7 @@
 /** Sandboxes: the list, one of them, and what can be done to it. */
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { request } from './http.ts';
-import type { CreateSandbox, Sandbox, SandboxState, Stats } from './types.ts';
+import type { CreateSandbox, Metrics, Sandbox, SandboxState, Stats } from './types.ts';
 
 /** The API has no events of sandboxes; asking again is what keeps the list live. */
 const REFRESH_MS = 3_000;
@@ -28,6 +28,14 @@ export const useStats = (id: string, isRunning: boolean) =>
     queryFn: () => request<Stats>('GET', sandboxPath(id, '/stats')),
     refetchInterval: 2_000,
     enabled: isRunning,
+  });
+
+/** Asking is what makes the server look more often. */
+export const useMetrics = (id: string, isRunning: boolean) =>
+  useQuery({
+    queryKey: ['metrics', id],
+    queryFn: () => request<Metrics>('GET', sandboxPath(id, '/metrics')),
+    refetchInterval: isRunning ? 10_000 : false,
   });
 
 export function useCreateSandbox() {

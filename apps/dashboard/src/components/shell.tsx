@@ -8,6 +8,7 @@ import { ThemeSwitch } from './theme.tsx';
 const PLACES = [
   ['/sandboxes', 'Sandboxes'],
   ['/snapshots', 'Snapshots'],
+  ['/events', 'Events'],
   ['/keys', 'API keys'],
   ['/usage', 'Usage'],
   ['/quickstart', 'Quickstart'],

@@ -1,10 +1,10 @@
 /** Sandboxes under our own words (`/v2`). */
-import { CreateSandboxRequest, ListSandboxesQuery, Sandbox, SandboxStats } from '@instavm/wire';
+import { CreateSandboxRequest, ListSandboxesQuery, Sandbox, SandboxMetrics, SandboxStats } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { READ, RUN } from '../auth.ts';
-import { askGuest } from '../guest/errors.ts';
+import type { Sample } from '../usage-samples/ring.ts';
 import { createSandbox, egressWanted } from './create.ts';
 import { ownerOf, recordsFor, sandboxView } from './views.ts';
 
@@ -39,7 +39,7 @@ export const sandboxRoutes =
     const stats = { params: Params, response: { 200: SandboxStats } };
     app.get('/v2/sandboxes/:id/stats', { ...READ, schema: stats }, async ({ caller, params }) => {
       const guest = await (await ownerOf(services, caller, params.id)).guest();
-      const numbers = await askGuest(() => guest.agent.lifecycle.stats({}, { timeoutMs: STATS_DEADLINE_MS }));
+      const numbers = await guest.stats(STATS_DEADLINE_MS);
       return {
         agent_rss_bytes: Number(numbers.agentRssBytes),
         memory_total_bytes: Number(numbers.memoryTotalBytes),
@@ -51,4 +51,33 @@ export const sandboxRoutes =
         cpu_time_ms: Number(numbers.cpuTimeMs),
       };
     });
+
+    const metrics = {
+      summary: 'What it used over the last hour or more, asked for every ten seconds while somebody looks',
+      params: Params,
+      response: { 200: SandboxMetrics },
+    };
+    app.get('/v2/sandboxes/:id/metrics', { ...READ, schema: metrics }, async ({ caller, params }) => {
+      const { id, size } = (await ownerOf(services, caller, params.id)).record;
+      const { memoryTotalBytes, diskTotalBytes, samples } = services.sampler.historyOf(id);
+      return {
+        vcpu_count: size.vcpus,
+        memory_total_bytes: memoryTotalBytes,
+        disk_total_bytes: diskTotalBytes,
+        samples: samples.map(sampleView),
+      };
+    });
   };
+
+const sampleView = (sample: Sample) => ({
+  at: sample.at.toISOString(),
+  seconds: sample.seconds,
+  cpu: sample.cpu,
+  memory_used_bytes: sample.memoryUsedBytes,
+  disk_used_bytes: sample.diskUsedBytes,
+  processes: sample.processes,
+  egress_sent_bytes: sample.egressSentBytes,
+  egress_received_bytes: sample.egressReceivedBytes,
+  preview_sent_bytes: sample.previewSentBytes,
+  preview_received_bytes: sample.previewReceivedBytes,
+});

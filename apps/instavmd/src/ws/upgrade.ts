@@ -15,6 +15,7 @@ import type { Guest } from '../guest/guest.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
+import { served } from '../tracing.ts';
 import { relayExec } from './exec.ts';
 import { closeCode, PtyRelay } from './pty.ts';
 
@@ -34,9 +35,12 @@ type Upgrade = {
   /** Ends it when the right of the caller ends. */
   cutWith(caller: Caller): void;
 };
+/** What a WebSocket carries. */
+type Kind = 'exec' | 'pty';
 type Handler = (upgrade: Upgrade, ...ids: string[]) => Promise<void>;
 
 export function serveWebSockets(app: FastifyInstance, services: Services): void {
+  const { metrics } = services.operations;
   const server = new WebSocketServer({ noServer: true, maxPayload: MAX_FRAME_BYTES, perMessageDeflate: false });
 
   const exec: Handler = async ({ request, accept, cutWith }, id = '') => {
@@ -71,16 +75,24 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     await accept((socket) => relay.serve(socket));
   };
 
-  const routes: readonly (readonly [RegExp, Handler])[] = [
-    [/^\/v2\/sandboxes\/([^/]+)\/exec$/, exec],
-    [/^\/v1\/(sessions|vms)\/([^/]+)\/pty\/([^/]+)\/connect$/, pty],
+  const routes: readonly (readonly [RegExp, Kind, Handler])[] = [
+    [/^\/v2\/sandboxes\/([^/]+)\/exec$/, 'exec', exec],
+    [/^\/v1\/(sessions|vms)\/([^/]+)\/pty\/([^/]+)\/connect$/, 'pty', pty],
   ];
 
-  const dispatch = async (request: IncomingMessage, upgrade: Pick<Upgrade, 'accept' | 'cutWith'>): Promise<void> => {
+  const dispatch = async (
+    request: IncomingMessage,
+    id: string,
+    upgradeTo: (kind: Kind) => Pick<Upgrade, 'accept' | 'cutWith'>,
+  ): Promise<void> => {
     const url = urlOf(request);
-    for (const [route, handler] of routes) {
+    for (const [route, kind, handler] of routes) {
       const ids = route.exec(url.pathname)?.slice(1);
-      if (ids !== undefined) return handler({ request, url, ...upgrade }, ...ids.map(decodeSegment));
+      if (ids === undefined) continue;
+      const attributes = { 'instavm.request_id': id };
+      return served(request.headers, `WebSocket ${kind}`, attributes, () =>
+        handler({ request, url, ...upgradeTo(kind) }, ...ids.map(decodeSegment)),
+      );
     }
     throw new InstaVMError('route_not_found', `there is no WebSocket at ${url.pathname}`);
   };
@@ -89,16 +101,20 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     socket.on('error', () => socket.destroy());
     if (socket instanceof Socket) socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
     let webSocket: WebSocket | undefined;
-    const accept: Upgrade['accept'] = (serve) =>
-      new Promise((resolve, reject) => {
-        server.handleUpgrade(request, socket, head, (accepted) => {
-          webSocket = accepted;
-          serve(accepted).then(resolve, reject);
+    const acceptAs =
+      (kind: Kind): Upgrade['accept'] =>
+      (serve) =>
+        new Promise((resolve, reject) => {
+          server.handleUpgrade(request, socket, head, (accepted) => {
+            webSocket = accepted;
+            metrics.webSockets.inc({ kind });
+            accepted.once('close', () => metrics.webSockets.dec({ kind }));
+            serve(accepted).then(resolve, reject);
+          });
         });
-      });
     const cut = (): void => {
       if (webSocket === undefined) return void socket.destroy();
-      webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key is no longer valid');
+      webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key or the sign-in is no longer valid');
       setTimeout(() => socket.destroy(), CLOSING_MS).unref();
     };
     const cutWith: Upgrade['cutWith'] = (caller) => {
@@ -108,13 +124,16 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     };
     const requestId = requestIdOf(request);
     const acting = stranger(requestId, addressOf(request));
-    actingFor(acting, () => dispatch(request, { accept, cutWith })).catch((error: unknown) => {
-      const failure = asInstaVMError(error);
-      actingFor(acting, () => services.audit.refused(failure, 'WebSocket'));
-      if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
-      if (webSocket === undefined) refuse(socket, failure, requestId);
-      else webSocket.terminate();
-    });
+    actingFor(acting, () => dispatch(request, requestId, (kind) => ({ accept: acceptAs(kind), cutWith }))).catch(
+      (error: unknown) => {
+        const failure = asInstaVMError(error);
+        metrics.errors.inc({ code: failure.code });
+        actingFor(acting, () => services.audit.refused(failure, 'WebSocket'));
+        if (failure.status >= 500) app.log.error({ err: error, reqId: requestId }, failure.message);
+        if (webSocket === undefined) refuse(socket, failure, requestId);
+        else webSocket.terminate();
+      },
+    );
   });
   app.addHook('preClose', async () => {
     for (const client of server.clients) client.close(1001, 'the daemon is stopping');

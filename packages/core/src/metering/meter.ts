@@ -102,6 +102,11 @@ export class Meter implements UsageObserver {
     this.#changed.add(run);
   }
 
+  /** Up to when the ledger knows what ran; null: it never did. */
+  get watchedUntil(): Date | null {
+    return this.#watchedUntil;
+  }
+
   /** Those with something running. */
   accounts(): Set<AccountId> {
     return new Set([...this.#runs.values()].map(({ accountId }) => accountId));

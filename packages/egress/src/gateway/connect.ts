@@ -49,6 +49,7 @@ export type ConnectContext = {
   readonly others: number;
   readonly record: (record: EgressRecord) => void;
   readonly sent: (bytes: number) => void;
+  readonly received: (bytes: number) => void;
 };
 
 /** Serves one CONNECT to its end. Never rejects. */
@@ -128,7 +129,8 @@ export async function serveConnect(
   const isChecked = !destination.isAddress && network.policy.mustAgree(host, port, still.verdict);
   const check = isChecked ? (port === 443 ? tlsCheck(host) : httpCheck(host, port)) : undefined;
   stream.respond({ ':status': 200 });
-  const flow = new Flow({ stream, intake, socket, check, bandwidth: network.bandwidth, sent: context.sent });
+  const { sent, received } = context;
+  const flow = new Flow({ stream, intake, socket, check, bandwidth: network.bandwidth, sent, received });
   const open: OpenFlow = { destination, address, flow, isChecked };
   flows.add(open);
   context.record({

@@ -32,6 +32,8 @@ export type FlowOptions = {
   readonly bandwidth: Bandwidth;
   /** Told of bytes that have left. */
   readonly sent?: (bytes: number) => void;
+  /** Told of bytes that have come. */
+  readonly received?: (bytes: number) => void;
   readonly idleMs?: number;
 };
 
@@ -44,18 +46,20 @@ export class Flow {
   readonly #end: (end: FlowEnd) => void;
   readonly #outward: Lane;
   readonly #inward: Lane;
+  readonly #told: (bytes: number) => void;
   #received = 0;
   #isOver = false;
   /** Whether everything that each of them sent before its end has been handed on. */
   #isGuestDone = false;
   #isServerDone = false;
 
-  constructor({ stream, intake, socket, check, bandwidth, sent, idleMs = IDLE_MS }: FlowOptions) {
+  constructor({ stream, intake, socket, check, bandwidth, sent, received = () => {}, idleMs = IDLE_MS }: FlowOptions) {
     this.#stream = stream;
     this.#socket = socket;
     this.#check = check;
     this.#bandwidth = bandwidth;
     this.#outward = new Lane(stream, socket, sent);
+    this.#told = received;
     this.#inward = new Lane(socket, stream);
     const { promise, resolve } = Promise.withResolvers<FlowEnd>();
     this.ended = promise;
@@ -109,6 +113,7 @@ export class Flow {
   #fromServer(chunk: Buffer): void {
     if (this.#isOver) return;
     this.#received += chunk.length;
+    this.#told(chunk.length);
     if (this.#check !== undefined && !this.#sendAgreed(this.#check.answered(chunk))) return;
     this.#inward.write(chunk);
     this.#pace(this.#inward, chunk.length);

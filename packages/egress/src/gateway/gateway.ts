@@ -12,6 +12,8 @@ export type GatewayOptions = NetworkOptions & {
   readonly record: (sandboxId: SandboxId, record: EgressRecord) => void;
   /** Called for bytes of a guest that have left, as they do. Must not throw. */
   readonly sent: (sandboxId: SandboxId, bytes: number) => void;
+  /** Called for bytes that have come for a guest, as they do. Must not throw. */
+  readonly received: (sandboxId: SandboxId, bytes: number) => void;
   readonly log: LifecycleLog;
 };
 
@@ -34,12 +36,13 @@ export class Gateway implements EgressGateway {
   }
 
   serve(sandboxId: SandboxId, policy: EgressPolicy | null, connect: () => Promise<Duplex>): EgressLink {
-    const { record, sent, log } = this.#options;
+    const { record, sent, received, log } = this.#options;
     const network = new Network(this.#options, this.#policies, policy ?? this.defaultPolicy);
     const link = new GatewayLink({
       ...{ sandboxId, network, connect, log },
       record: (each) => record(sandboxId, each),
       sent: (bytes) => sent(sandboxId, bytes),
+      received: (bytes) => received(sandboxId, bytes),
     });
     return {
       ready: (deadlineMs) => link.ready(deadlineMs),

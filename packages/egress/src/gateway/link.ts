@@ -46,6 +46,7 @@ export type LinkOptions = {
   readonly connect: () => Promise<Duplex>;
   readonly record: (record: EgressRecord) => void;
   readonly sent: (bytes: number) => void;
+  readonly received: (bytes: number) => void;
   readonly log: LifecycleLog;
 };
 
@@ -161,10 +162,10 @@ export class GatewayLink implements EgressLink {
   }
 
   async #connect(stream: ServerHttp2Stream, authority: string): Promise<void> {
-    const { network, record, sent } = this.#options;
+    const { network, record, sent, received } = this.#options;
     const others = this.#connects++;
     try {
-      await serveConnect({ network, flows: this.#flows, others, record, sent }, stream, authority);
+      await serveConnect({ network, flows: this.#flows, others, record, sent, received }, stream, authority);
     } finally {
       // One that the guest gave up counts until its look-up is over, or it could have any number of them.
       this.#connects--;

@@ -48,6 +48,7 @@ export async function startRig({ policy, guest: given, ...options }: RigOptions 
     defaultPolicy: policyOf(),
     record: (_sandboxId, record) => records.push(record),
     sent: () => {},
+    received: () => {},
     log: { info: () => {}, warn: (fields, message) => warnings.push({ ...fields, message }) },
     ...options,
   });

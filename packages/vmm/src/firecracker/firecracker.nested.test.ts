@@ -154,6 +154,18 @@ describe('what a daemon that died leaves', () => {
     expect(await backend.leftovers()).toEqual([]);
   });
 
+  it('a microVM whose Firecracker answers no call any more is ended by the snapshot that it does not take', async () => {
+    const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
+    process.kill(vm.pid ?? 0, 'SIGSTOP');
+    await expect(vm.snapshot(join(backend.scratch, 'never'), 'continue')).rejects.toMatchObject({
+      code: 'snapshot_failed',
+      message: expect.stringContaining('PATCH /vm: no answer within'),
+    });
+    expect((await vm.exited).requested).toBe(false);
+    await vm.kill();
+    expect([await backend.leftovers(), await readdir(backend.scratch)]).toEqual([[], []]);
+  });
+
   it('a jail of which nothing but its cgroup is left is ended by the next daemon', async () => {
     const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
     await rm(join(backend.runDirectory, 'firecracker'), { recursive: true });

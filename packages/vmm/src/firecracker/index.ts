@@ -33,7 +33,7 @@ import { buildTemplate, findTemplate } from './template.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 export type { UidRange } from '../host/uids.ts';
-export type { DiskLimits } from './machine.ts';
+export { type DiskLimits, UNLIMITED } from './machine.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
 
 /** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
@@ -178,6 +178,10 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
   };
 }
 
+/** Nothing is lost: what made it restores it. */
+const ANOTHER_RELEASE =
+  'Start the daemon with what made it: INSTAVM_FIRECRACKER_BIN and INSTAVM_JAILER_BIN name another release. Or delete it.';
+
 /** @throws boot_failed, snapshot_incompatible */
 async function templateOf(
   source: Template | VmSnapshot,
@@ -198,6 +202,7 @@ async function templateOf(
       : `the snapshot was made by ${maker}, and this daemon runs ${madeBy}`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
+    hint: isOurs ? ANOTHER_RELEASE : 'Start the daemon with the backend that made it (INSTAVM_VMM), or delete it.',
   });
 }
 

@@ -1,5 +1,8 @@
 /** What a microVM looks like to Firecracker. Pure. */
 import type { Channel, MachineSize } from '@instavm/core';
+import type { DiskLimits } from '../host/disk-limits.ts';
+
+export { type DiskLimits, ioMaxOf, UNLIMITED } from '../host/disk-limits.ts';
 
 /** Changes whenever a template made by older code could not be restored by this one. */
 export const TEMPLATE_FORMAT = 1;
@@ -51,9 +54,6 @@ export type Limits = {
   readonly openFiles: number;
 };
 
-/** Of each disk of a microVM; Infinity: no limit. */
-export type DiskLimits = { readonly bytesPerSecond: number; readonly operationsPerSecond: number };
-
 /** Firecracker's token bucket (its docs/api_requests/patch-block.md): `size` tokens, as many again in `refill_time` ms. Without either there is none. */
 export type TokenBucket = { readonly size: number; readonly refill_time: number };
 export type RateLimiter = { readonly bandwidth: TokenBucket; readonly ops: TokenBucket };
@@ -68,19 +68,6 @@ export const rateLimiterOf = ({ bytesPerSecond, operationsPerSecond }: DiskLimit
 
 const bucketOf = (perSecond: number): TokenBucket =>
   Number.isFinite(perSecond) ? { size: Math.ceil(perSecond), refill_time: REFILL_MS } : { size: 0, refill_time: 0 };
-
-/** Base and overlay. */
-const DISKS = 2;
-
-/** The same for a cgroup's `io.max`, all disks of the microVM together: for a Firecracker that would not keep to its own. */
-export function ioMaxOf({ bytesPerSecond, operationsPerSecond }: DiskLimits): string {
-  const ofAll = (perSecond: number): string =>
-    Number.isFinite(perSecond) ? String(Math.ceil(perSecond * DISKS)) : 'max';
-  const [bytes, operations] = [ofAll(bytesPerSecond), ofAll(operationsPerSecond)];
-  return `rbps=${bytes} wbps=${bytes} riops=${operations} wiops=${operations}`;
-}
-
-export const UNLIMITED: DiskLimits = { bytesPerSecond: Infinity, operationsPerSecond: Infinity };
 
 const MIB = 1024 * 1024;
 /** Firecracker's own memory, and page cache of the guest's disks, which the kernel takes back when it must. */

@@ -39,8 +39,8 @@ export function removeIfEmpty(parent: string): void {
     rmdirSync(join(MOUNT, parent));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // Where the mount cannot be written to, there is none of ours.
-    if (code !== 'ENOENT' && code !== 'EBUSY' && code !== 'EROFS') throw error;
+    // Where this user cannot write, there is none of ours.
+    if (!['ENOENT', 'EBUSY', 'EROFS', 'EACCES'].includes(code ?? '')) throw error;
   }
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { newIncarnationId, type Vmm } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createFirecrackerVmm } from '../firecracker/index.ts';
-import { createQemuVmm, PRIVILEGES_ONLY } from '../qemu/index.ts';
+import { createQemuVmm, PRIVILEGES_ONLY, UNLIMITED } from '../qemu/index.ts';
 
 const COMMON = { templateKey: 'k', memoryMib: 512, vcpus: 2, stateSha256Hex: '00', overlayBytes: 0 };
 const MANIFESTS = {
@@ -18,7 +18,13 @@ beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'instavm-foreign-'));
   const site = { templatesDirectory: join(directory, 'templates'), runDirectory: join(directory, 'run') };
   backends = {
-    qemu: createQemuVmm({ ...site, accelerator: 'tcg', version: 'QEMU 7', confinement: PRIVILEGES_ONLY }),
+    qemu: createQemuVmm({
+      ...site,
+      accelerator: 'tcg',
+      version: 'QEMU 7',
+      confinement: PRIVILEGES_ONLY,
+      disk: UNLIMITED,
+    }),
     firecracker: createFirecrackerVmm({
       ...site,
       binaries: { firecracker: '/nonexistent/firecracker', jailer: '/nonexistent/jailer' },

@@ -1,5 +1,6 @@
 /** QEMU's command lines for the `microvm` machine: one to make a template, one to clone it. Pure. */
 import type { Accelerator, MachineSize } from '@instavm/core';
+import { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
 
 export const QEMU_BINARY = 'qemu-system-x86_64';
 
@@ -51,12 +52,21 @@ type Machine = {
   readonly name: string;
   readonly size: MachineSize;
   readonly accelerator: Accelerator;
+  readonly disk: DiskLimits;
   /** True while a template is made: its memory is the file. Clones map it privately. */
   readonly memoryShared: boolean;
 };
 
+/** QEMU's own limits of a drive, which it knows no word for to leave out. */
+const throttling = ({ bytesPerSecond, operationsPerSecond }: DiskLimits): string =>
+  Object.entries({ 'bps-total': bytesPerSecond, 'iops-total': operationsPerSecond })
+    .filter(([, perSecond]) => Number.isFinite(perSecond))
+    .map(([name, perSecond]) => `throttling.${name}=${Math.ceil(perSecond)},`)
+    .join('');
+
 function machineArguments(machine: Machine): string[] {
   const { size, accelerator, memoryShared } = machine;
+  const limits = throttling(machine.disk);
   const accel = accelerator === 'kvm' ? 'kvm' : `tcg,thread=multi,tb-size=${TCG_CACHE_MIB}`;
   const memoryPath = memoryShared ? FILES.memory : handedOver('memory');
   const memory = `memory-backend-file,id=ram,size=${size.memoryMib}M,mem-path=${memoryPath}`;
@@ -69,9 +79,9 @@ function machineArguments(machine: Machine): string[] {
     ...['-cpu', cpuModel(accelerator), '-smp', String(size.vcpus), '-m', `${size.memoryMib}M`],
     ...['-object', `${memory},share=${memoryShared ? 'on' : 'off'}`],
     ...['-kernel', handedOver('kernel'), '-initrd', handedOver('initramfs'), '-append', KERNEL_COMMAND_LINE],
-    ...['-drive', `id=base,if=none,format=raw,readonly=on,file.locking=off,file=${handedOver('base')}`],
+    ...['-drive', `id=base,if=none,format=raw,readonly=on,file.locking=off,${limits}file=${handedOver('base')}`],
     ...['-device', 'virtio-blk-device,drive=base,serial=base'],
-    ...['-drive', `id=overlay,if=none,format=raw,cache=unsafe,discard=unmap,file=${FILES.overlay}`],
+    ...['-drive', `id=overlay,if=none,format=raw,cache=unsafe,discard=unmap,${limits}file=${FILES.overlay}`],
     ...['-device', 'virtio-blk-device,drive=overlay,serial=overlay'],
     ...sockets.flatMap((socket) => ['-chardev', socket]),
     ...['-chardev', `ringbuf,id=console,size=${CONSOLE_RING_BYTES}`, '-serial', 'chardev:console'],
@@ -90,8 +100,8 @@ function machineArguments(machine: Machine): string[] {
 }
 
 /** Boots from the images. A guest that ends is kept stopped, so that its console can still be read. */
-export function templateArguments(machine: Omit<Machine, 'memoryShared'>): string[] {
-  return [...machineArguments({ ...machine, memoryShared: true }), '-no-shutdown'];
+export function templateArguments(machine: Omit<Machine, 'memoryShared' | 'disk'>): string[] {
+  return [...machineArguments({ ...machine, disk: UNLIMITED, memoryShared: true }), '-no-shutdown'];
 }
 
 /** Starts from a template's memory and the device state, both handed over. */

@@ -20,6 +20,7 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import type { DiskLimits } from '../host/disk-limits.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
@@ -31,14 +32,18 @@ import { QmpClient } from './qmp.ts';
 import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
+export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
 export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
 export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
 
 /** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
-export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> => {
-  const jails = new QemuJails(confinement);
-  return reapDirectory(runDirectory, new Set(), (name) => jails.reap(name));
-};
+export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> =>
+  reap(runDirectory, new QemuJails(confinement), new Set());
+
+async function reap(runDirectory: string, jails: QemuJails, owned: ReadonlySet<string>): Promise<number> {
+  const found = await reapDirectory(runDirectory, owned, (name) => jails.reap(name));
+  return found + (await jails.reapOthers(owned));
+}
 
 const CHANNEL_DEADLINE_MS = 20_000;
 /** For the memory of the largest machine, on a busy host. */
@@ -53,6 +58,8 @@ export type QemuOptions = {
   readonly accelerator: Exclude<Accelerator, 'none'>;
   /** Output of `qemuVersion`: part of a template's key. */
   readonly version: string;
+  /** Of each disk of every microVM. */
+  readonly disk: DiskLimits;
   /** What `probeConfinement` found. */
   readonly confinement: Confinement;
   readonly binary?: string;
@@ -113,8 +120,8 @@ export function createQemuVmm(options: QemuOptions): Vmm {
       const template = await templateOf(source, templatesDirectory, accelerator, madeBy);
       // What is in a template's own directory is its clone's beginning; a snapshot brings another state and disk.
       const jail = jails.make(incarnationId);
-      const restoring = { binary, runDirectory, template, stateDirectory: source.directory, incarnationId, jail };
-      return own(await restore(restoring));
+      const from = { template, stateDirectory: source.directory };
+      return own(await restore({ binary, runDirectory, ...from, incarnationId, jail, disk: options.disk }));
     },
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
@@ -126,7 +133,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapDirectory(runDirectory, owned, (name) => jails.reap(name)),
+    reapLeftovers: () => reap(runDirectory, jails, owned),
   };
 }
 
@@ -162,10 +169,11 @@ type Restoring = {
   readonly stateDirectory: string;
   readonly incarnationId: IncarnationId;
   readonly jail: QemuJail;
+  readonly disk: DiskLimits;
 };
 
 async function restore(restoring: Restoring): Promise<MicroVm> {
-  const { binary, runDirectory, template, stateDirectory, incarnationId, jail } = restoring;
+  const { binary, runDirectory, template, stateDirectory, incarnationId, jail, disk } = restoring;
   const directory = join(runDirectory, incarnationId);
   const { size, accelerator, images } = template;
   let vmm: QemuProcess | undefined;
@@ -177,10 +185,10 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     await jail.prepare(directory, size, memory);
     const { kernelPath: kernel, initramfsPath: initramfs, basePath: base } = images;
     const files = { deviceState: join(stateDirectory, FILES.deviceState), kernel, initramfs, base, memory };
-    const args = cloneArguments({ name: incarnationId, size, accelerator });
+    const args = cloneArguments({ name: incarnationId, size, accelerator, disk });
     vmm = QemuProcess.spawn(binary, args, directory, { files, jail });
     // Its limits hold before the guest runs.
-    if (vmm.pid !== undefined) await jail.enter(vmm.pid);
+    if (vmm.pid !== undefined) await jail.enter(vmm.pid, directory, disk);
     await load(vmm, stateDirectory !== template.directory, async (pid) => {
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);

@@ -7,8 +7,9 @@ import { execFile } from 'node:child_process';
 import { chmod, chown, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { MachineSize } from '@instavm/core';
-import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
+import { type MachineSize, parseIncarnationId } from '@instavm/core';
+import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
+import { type DiskLimits, ioMaxOf } from '../host/disk-limits.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FILES } from './arguments.ts';
 
@@ -18,8 +19,8 @@ const run = promisify(execFile);
 export type Confinement = {
   /** Network, IPC and host name of its own; `user`: in a user namespace, which an ordinary user needs for that. */
   readonly namespaces: 'root' | 'user' | 'none';
-  /** Whether the daemon can take privileges away that it has. */
-  readonly isRoot: boolean;
+  /** Whether capabilities, which root has, can be taken away for good; one that has a user of its own has none anyway. */
+  readonly dropsCapabilities: boolean;
   readonly uids: UidRange | undefined;
   /** Relative to the mount of cgroup v2; one daemon's own. */
   readonly parentCgroup: string | undefined;
@@ -27,10 +28,10 @@ export type Confinement = {
   readonly missing: readonly string[];
 };
 
-/** For guests that run nothing but ours, and only until they are frozen. */
+/** What is to be had everywhere. For guests that run nothing but ours, and only until they are frozen. */
 export const PRIVILEGES_ONLY: Confinement = {
   namespaces: 'none',
-  isRoot: process.getuid?.() === 0,
+  dropsCapabilities: false,
   uids: undefined,
   parentCgroup: undefined,
   missing: [],
@@ -50,26 +51,27 @@ export async function probeConfinement(site: {
   readonly parentCgroup: string;
 }): Promise<Confinement> {
   const isRoot = process.getuid?.() === 0;
-  const missing: string[] = [];
   const kind = isRoot ? 'root' : 'user';
-  const separate = await fault('unshare', [...unshareOptions(kind), '--', 'true']);
-  if (separate !== undefined) missing.push(`network, IPC and host name of its own (${separate})`);
-  if (!isRoot)
-    missing.push(
-      'a user for every microVM, and limits of memory, processes and processor time (the daemon is not root)',
-    );
+  const [separate, bounded] = await Promise.all([
+    fault('unshare', [...unshareOptions(kind), '--', 'true']),
+    isRoot ? fault('setpriv', [...setprivOptions(true, undefined, []), '--', 'true']) : 'not root',
+  ]);
+  const dropsCapabilities = bounded === undefined;
   const owned = isRoot
-    ? await fault('setpriv', [...setprivOptions(true, site.uids.first, []), '--', 'true'])
-    : 'not root';
-  if (isRoot && owned !== undefined) missing.push(`a user for every microVM (${owned})`);
-  const limited = isRoot ? await cgroupFault(site.parentCgroup) : 'not root';
-  if (isRoot && limited !== undefined) missing.push(`limits of memory, processes and processor time (${limited})`);
+    ? await fault('setpriv', [...setprivOptions(dropsCapabilities, site.uids.first, []), '--', 'true'])
+    : 'the daemon is not root';
+  const limited = isRoot ? await cgroupFault(site.parentCgroup) : 'the daemon is not root';
+  const parts = [
+    ['network, IPC and host name of its own', separate],
+    ['a user for every microVM', owned],
+    ['limits of memory, processes and processor time', limited],
+  ] as const;
   return {
     namespaces: separate === undefined ? kind : 'none',
-    isRoot,
+    dropsCapabilities,
     uids: owned === undefined ? site.uids : undefined,
     parentCgroup: limited === undefined ? site.parentCgroup : undefined,
-    missing,
+    missing: parts.flatMap(([part, why]) => (why === undefined ? [] : [`${part} (${why})`])),
   };
 }
 
@@ -86,6 +88,8 @@ async function cgroupFault(parent: string): Promise<string | undefined> {
   if (controllers === undefined) return '/sys/fs/cgroup is not cgroup v2';
   const trial = new Cgroup(parent, 'trial');
   try {
+    // Of a daemon that was killed here.
+    await trial.end();
     await trial.create(limitsOf({ memoryMib: 1, vcpus: 1 }));
     return undefined;
   } catch (error) {
@@ -109,9 +113,9 @@ const unshareOptions = (kind: 'root' | 'user'): string[] =>
   kind === 'user' ? ['--user', '--map-current-user', ...NAMESPACES] : NAMESPACES;
 
 /** @param uid and gid; undefined leaves them. @param groups beside it */
-const setprivOptions = (isRoot: boolean, uid: number | undefined, groups: readonly number[]): string[] => [
+const setprivOptions = (dropsCapabilities: boolean, uid: number | undefined, groups: readonly number[]): string[] => [
   ...['--no-new-privs', '--inh-caps=-all'],
-  ...(isRoot ? ['--bounding-set=-all'] : []),
+  ...(dropsCapabilities ? ['--bounding-set=-all'] : []),
   ...(uid === undefined
     ? []
     : [`--reuid=${uid}`, `--regid=${uid}`, groups.length > 0 ? `--groups=${groups.join(',')}` : '--clear-groups']),
@@ -151,6 +155,15 @@ export class QemuJails {
     if (parentCgroup === undefined) return;
     await new Cgroup(parentCgroup, name).end();
     if (this.#open.size === 0) removeIfEmpty(parentCgroup);
+  }
+
+  /** The same for cgroups that are all that is left of a microVM. @param owned names. @returns how many */
+  async reapOthers(owned: ReadonlySet<string>): Promise<number> {
+    const { parentCgroup } = this.#confinement;
+    const names = parentCgroup === undefined ? [] : await cgroupsIn(parentCgroup);
+    const others = names.filter((name) => parseIncarnationId(name) !== undefined && !owned.has(name));
+    for (const name of others) await this.reap(name);
+    return others.length;
   }
 
   #jail(name: string, uid: number | undefined): QemuJail {
@@ -200,19 +213,20 @@ export class QemuJail {
 
   /** The program that becomes `binary`, and its arguments. */
   command(binary: string, args: readonly string[]): [string, string[]] {
-    const { namespaces, isRoot } = this.#confinement;
+    const { namespaces, dropsCapabilities } = this.#confinement;
     const limits = ['--core=0', `--nofile=${OPEN_FILES}`];
     if (this.#fileBytes !== undefined) limits.push(`--fsize=${this.#fileBytes}`);
     const [program = '', ...rest] = [
       ...(namespaces === 'none' ? [] : ['unshare', ...unshareOptions(namespaces), '--']),
       ...['prlimit', ...limits, '--'],
-      ...['setpriv', ...setprivOptions(isRoot, this.uid, this.#groups), '--', binary, ...args],
+      ...['setpriv', ...setprivOptions(dropsCapabilities, this.uid, this.#groups), '--', binary, ...args],
     ];
     return [program, rest];
   }
 
-  /** Puts the process under its limits; before its guest runs. */
-  async enter(pid: number): Promise<void> {
+  /** Puts the process under its limits; before its guest runs. @param directory that its disks are on */
+  async enter(pid: number, directory: string, disk: DiskLimits): Promise<void> {
+    await this.#cgroup?.limitDisk(directory, ioMaxOf(disk));
     await this.#cgroup?.add(pid);
   }
 

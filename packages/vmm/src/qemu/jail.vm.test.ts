@@ -34,7 +34,7 @@ describe('a running QEMU', () => {
     expect(threads.length).toBeGreaterThan(2);
     for (const thread of threads) {
       const status = await statusOf(vm.pid, Number(thread));
-      for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) expect(status[set]).toMatch(/^0+$/);
+      for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) expect(status[set]).toMatch(/^0+$/);
       expect(status).toMatchObject({ NoNewPrivs: '1', Seccomp: '2' });
     }
   });
@@ -132,5 +132,17 @@ it('A guest that uses up processor, memory, processes and disk hurts nobody else
     expect(blocks * 512).toBeLessThanOrEqual(size);
   } finally {
     await noisy.kill();
+  }
+});
+
+it('Traffic with the disk is limited', async () => {
+  const slow = backend.again({ bytesPerSecond: 4e6, operationsPerSecond: Infinity });
+  const limited = await slow.restore(await backend.template(), newIncarnationId());
+  try {
+    const startedAt = performance.now();
+    await shell(limited, 'dd if=/dev/zero of=/root/file bs=1M count=16 oflag=direct 2>/dev/null');
+    expect(performance.now() - startedAt).toBeGreaterThan(3_000);
+  } finally {
+    await limited.kill();
   }
 });

@@ -7,6 +7,7 @@ import { Failure, Loading } from '../../components/notes.tsx';
 import { Ago, StateBadge, shortId, span } from '../../components/text.tsx';
 import { SandboxActions } from './actions.tsx';
 import { EgressView } from './egress.tsx';
+import { EventsView } from './events.tsx';
 import { FilesView } from './files.tsx';
 import { MetricsView } from './metrics.tsx';
 import { PortsView } from './ports.tsx';
@@ -24,6 +25,7 @@ const VIEWS: readonly (readonly [string, string, ComponentType<ViewProps>])[] = 
   ['egress', 'Egress', EgressView],
   ['snapshots', 'Snapshots', SnapshotsView],
   ['metrics', 'Metrics', MetricsView],
+  ['events', 'Events', EventsView],
 ];
 
 export default function SandboxPage({ id, view }: { id: string; view: string }) {

@@ -1,60 +1,97 @@
-/** What the sandbox uses now. The server keeps no history: the plots begin when the page is opened. */
-import { useEffect, useState } from 'react';
-import { useStats } from '../../api/sandboxes.ts';
-import type { Stats } from '../../api/types.ts';
+/** What the sandbox used over the last hour or more, as the server has seen it, and what it uses now. */
+import { useMetrics, useStats } from '../../api/sandboxes.ts';
+import type { Metrics, Stats } from '../../api/types.ts';
 import { Empty, Failure, Loading } from '../../components/notes.tsx';
 import { Plot } from '../../components/plot.tsx';
 import { bytes, span } from '../../components/text.tsx';
 import type { ViewProps } from './index.tsx';
 
-const KEPT = 150;
-
 export function MetricsView({ sandbox }: ViewProps) {
   const isRunning = sandbox.state === 'running';
+  const metrics = useMetrics(sandbox.id, isRunning);
   const stats = useStats(sandbox.id, isRunning);
-  const [history, setHistory] = useState<readonly Stats[]>([]);
-  const { data } = stats;
-  useEffect(() => {
-    if (data !== undefined) setHistory((before) => [...before, data].slice(-KEPT));
-  }, [data]);
-  if (!isRunning)
-    return (
-      <Empty title="Nothing to measure">
-        <p>It does not run.</p>
-      </Empty>
-    );
-  if (stats.isError) return <Failure error={stats.error} />;
-  if (data === undefined) return <Loading />;
-  const cpu = history.slice(1).map((now, index) => cpuShare(history[index] ?? now, now, sandbox.vcpu_count));
-  const memory = history.map((each) => each.memory_total_bytes - each.memory_available_bytes);
-  const disk = history.map((each) => each.disk_total_bytes - each.disk_free_bytes);
+  if (metrics.isError) return <Failure error={metrics.error} />;
+  if (metrics.data === undefined) return <Loading />;
   return (
     <section aria-label="Metrics">
-      <div className="plots">
-        <Plot title="CPU" values={cpu} most={1} newest={`${Math.round((cpu.at(-1) ?? 0) * 100)} %`} />
-        <Plot
-          title="Memory"
-          values={memory}
-          most={data.memory_total_bytes}
-          newest={`${bytes(memory.at(-1) ?? 0)} of ${bytes(data.memory_total_bytes)}`}
-        />
-        <Plot
-          title="Disk"
-          values={disk}
-          most={data.disk_total_bytes}
-          newest={`${bytes(disk.at(-1) ?? 0)} of ${bytes(data.disk_total_bytes)}`}
-        />
-      </div>
+      {metrics.data.samples.length > 1 ? (
+        <Plots metrics={metrics.data} />
+      ) : (
+        <Empty title="Nothing measured yet">
+          <p>{isRunning ? 'The first numbers come within a minute.' : 'It does not run.'}</p>
+        </Empty>
+      )}
+      {isRunning && stats.isError && <Failure error={stats.error} />}
+      {isRunning && stats.data && <Now stats={stats.data} />}
       <p className="muted">
-        {data.processes} processes; up for {span(data.uptime_ms / 1000)}; {span(data.cpu_time_ms / 1000)} of CPU time so
-        far. The plots begin when this page is opened. What went over the network is in the log under Egress.
+        While this page is open the server looks every ten seconds, otherwise every minute. It keeps the newest 360
+        looks, and forgets them when it is restarted.
       </p>
     </section>
   );
 }
 
-/** Of all its processors together. */
-function cpuShare(before: Stats, now: Stats, vcpus: number): number {
-  const elapsedMs = now.uptime_ms - before.uptime_ms;
-  return elapsedMs <= 0 ? 0 : Math.max(0, (now.cpu_time_ms - before.cpu_time_ms) / (elapsedMs * vcpus));
+function Plots({ metrics }: { metrics: Metrics }) {
+  const { samples, memory_total_bytes: memory, disk_total_bytes: disk } = metrics;
+  const at = samples.map((sample) => new Date(sample.at));
+  const newest = samples.at(-1);
+  const rate = (name: 'egress' | 'preview', way: 'sent' | 'received') => ({
+    name: way,
+    values: samples.map((sample) => sample[`${name}_${way}_bytes`] / Math.max(1, sample.seconds)),
+  });
+  const total = (name: 'egress' | 'preview', way: 'sent' | 'received'): string =>
+    bytes(samples.reduce((sum, sample) => sum + sample[`${name}_${way}_bytes`], 0));
+  const both = (name: 'egress' | 'preview'): string => `${total(name, 'sent')} out, ${total(name, 'received')} in`;
+  return (
+    <div className="plots">
+      <Plot
+        title="CPU"
+        at={at}
+        lines={[{ name: '', values: samples.map(({ cpu }) => cpu) }]}
+        most={1}
+        show={percent}
+        newest={percent(newest?.cpu ?? 0)}
+      />
+      <Plot
+        title="Memory"
+        at={at}
+        lines={[{ name: '', values: samples.map((sample) => sample.memory_used_bytes) }]}
+        most={Math.max(1, memory)}
+        show={bytes}
+        newest={`${bytes(newest?.memory_used_bytes ?? 0)} of ${bytes(memory)}`}
+      />
+      <Plot
+        title="Disk"
+        at={at}
+        lines={[{ name: '', values: samples.map((sample) => sample.disk_used_bytes) }]}
+        most={Math.max(1, disk)}
+        show={bytes}
+        newest={`${bytes(newest?.disk_used_bytes ?? 0)} of ${bytes(disk)}`}
+      />
+      <Plot
+        title="Outside"
+        at={at}
+        lines={[rate('egress', 'sent'), rate('egress', 'received')]}
+        show={perSecond}
+        newest={both('egress')}
+      />
+      <Plot
+        title="Previews"
+        at={at}
+        lines={[rate('preview', 'sent'), rate('preview', 'received')]}
+        show={perSecond}
+        newest={both('preview')}
+      />
+    </div>
+  );
 }
+
+const Now = ({ stats }: { stats: Stats }) => (
+  <p>
+    Now: {stats.processes} processes; up for {span(stats.uptime_ms / 1000)}; {span(stats.cpu_time_ms / 1000)} of CPU
+    time so far.
+  </p>
+);
+
+const percent = (part: number): string => `${Math.round(part * 100)} %`;
+const perSecond = (count: number): string => `${bytes(count)}/s`;

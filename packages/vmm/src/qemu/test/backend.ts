@@ -3,7 +3,15 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { GuestImages, Template, Vmm } from '@instavm/core';
-import { type Confinement, createQemuVmm, probeConfinement, probeKvm, qemuVersion } from '../index.ts';
+import {
+  type Confinement,
+  createQemuVmm,
+  type DiskLimits,
+  probeConfinement,
+  probeKvm,
+  qemuVersion,
+  UNLIMITED,
+} from '../index.ts';
 
 export { shell } from '../../test/shell.ts';
 
@@ -18,8 +26,8 @@ export type Backend = {
   readonly runDirectory: string;
   /** For snapshots. */
   readonly scratch: string;
-  /** The same daemon's directories, seen by its next start. */
-  again(): Vmm;
+  /** The same daemon's directories, seen by its next start, perhaps with other limits. */
+  again(disk?: DiskLimits): Vmm;
   template(): Promise<Template>;
   /** Run directories and cgroups that are still there. */
   leftovers(): Promise<string[]>;
@@ -39,7 +47,8 @@ export async function makeBackend(size = SIZE): Promise<Backend> {
   );
   const templatesDirectory = join(cacheDirectory, 'templates');
   const version = await qemuVersion();
-  const again = (): Vmm => createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement });
+  const again = (disk = UNLIMITED): Vmm =>
+    createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
   const vmm = again();
   return {
     ...{ vmm, images, confinement, runDirectory, scratch, again },

@@ -1,0 +1,125 @@
+/**
+ * A backup of a data directory, taken beside a daemon that works in it. The database is copied in one transaction; what its records refer to
+ * is then held by hard links, which is sound because a saved state is never written again, and if one of them was deleted in between, both
+ * are done anew. What a running sandbox has in memory and on its disk is in no saved state, and so in no backup.
+ */
+import { cp, link, mkdir, mkdtemp, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { FilesId } from '@instavm/core';
+import { copyDatabase } from '@instavm/store';
+import { locateTemplates } from '@instavm/vmm/template-files';
+import { InstaVMError } from '@instavm/wire';
+import type { Config } from '../config.ts';
+import { dataPaths } from '../data-directory.ts';
+import { type Archive, DESCRIPTION, type Description, type Progress, pack } from './archive.ts';
+
+const ATTEMPTS = 5;
+const STAGING = '.backup-';
+
+export type BackupOptions = {
+  /** False: the templates stay where they are, and the backup is for a host that has them. */
+  readonly withTemplates: boolean;
+};
+
+/** @throws conflict when the destination exists; nothing of it is there after any failure */
+export async function backUp(
+  config: Config,
+  destination: string,
+  { withTemplates }: BackupOptions,
+  say: Progress,
+): Promise<void> {
+  const target = resolve(destination);
+  if ((await stat(target).catch(() => undefined)) !== undefined)
+    throw new InstaVMError('conflict', `${target} exists`, { hint: 'Name a directory that is not there yet.' });
+  const data = dataPaths(config.INSTAVM_DATA_DIR);
+  if ((await stat(data.databasePath).catch(() => undefined)) === undefined)
+    throw new InstaVMError('conflict', `${config.INSTAVM_DATA_DIR} is no data directory of a daemon`, {
+      hint: 'Set INSTAVM_DATA_DIR, or name the configuration file of the daemon with --config.',
+    });
+  // Links need the file system of what they lead to; what an earlier backup left there is of no use.
+  for (const name of await readdir(config.INSTAVM_DATA_DIR))
+    if (name.startsWith(STAGING)) await rm(join(config.INSTAVM_DATA_DIR, name), { recursive: true, force: true });
+  const staging = await mkdtemp(join(config.INSTAVM_DATA_DIR, STAGING));
+  const partial = `${target}.partial`;
+  try {
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial, { recursive: true, mode: 0o700 });
+    const { schema, savedStates } = await stage(data, staging, say);
+    say('packing the data directory');
+    const archives: { 'data.tar': Archive; 'cache.tar'?: Archive } = {
+      'data.tar': await pack(join(partial, 'data.tar'), staging, await readdir(staging), say),
+    };
+    const cache = withTemplates
+      ? await locateTemplates(
+          config.INSTAVM_CACHE_DIR,
+          await Promise.all(savedStates.map((id) => join(staging, 'snapshots', id))),
+        )
+      : [];
+    if (cache.length > 0) {
+      say('packing the templates that the saved states rest on');
+      archives['cache.tar'] = await pack(join(partial, 'cache.tar'), config.INSTAVM_CACHE_DIR, cache, say);
+    }
+    const description: Description = {
+      ...{ format: 1, schema, createdAt: new Date().toISOString(), savedStates: savedStates.length },
+      ...{ cacheDirectory: resolve(config.INSTAVM_CACHE_DIR), archives },
+    };
+    const text = `${JSON.stringify(description, null, 2)}\n`;
+    await writeFile(join(partial, DESCRIPTION), text, { mode: 0o600, flush: true });
+    await rename(partial, target);
+    await flush(dirname(target));
+    say(`${savedStates.length} saved states and the database of schema ${schema} are in ${target}`);
+  } finally {
+    await rm(partial, { recursive: true, force: true });
+    await rm(staging, { recursive: true, force: true });
+  }
+}
+
+type Staged = { readonly schema: string; readonly savedStates: readonly FilesId[] };
+
+async function stage(data: ReturnType<typeof dataPaths>, staging: string, say: Progress): Promise<Staged> {
+  const snapshots = join(staging, 'snapshots');
+  const database = join(staging, basename(data.databasePath));
+  for (let attempt = 1; ; attempt++) {
+    say('copying the database');
+    const { schema, files } = await copyDatabase(data.databasePath, database);
+    await mkdir(snapshots, { mode: 0o700 });
+    const gone: FilesId[] = [];
+    for (const id of files) if (!(await hold(join(data.snapshotsDirectory, id), join(snapshots, id)))) gone.push(id);
+    if (gone.length === 0 || attempt === ATTEMPTS) {
+      // Not one that was just deleted: its record refers to nothing here either.
+      for (const id of gone) say(`the saved state ${id} is not on the disk; its record is kept`);
+      for (const path of [data.adminKeyPath, data.signInSecretPath, data.previewDirectory])
+        if ((await stat(path).catch(() => undefined)) !== undefined)
+          await cp(path, join(staging, basename(path)), { recursive: true, preserveTimestamps: true });
+      return { schema, savedStates: files.filter((id) => !gone.includes(id)) };
+    }
+    await rm(snapshots, { recursive: true });
+    await rm(database);
+  }
+}
+
+/** @returns false when it is not there, or went meanwhile */
+async function hold(from: string, to: string): Promise<boolean> {
+  try {
+    await mkdir(to, { recursive: true, mode: 0o700 });
+    for (const entry of await readdir(from, { withFileTypes: true, recursive: true })) {
+      const path = join(entry.parentPath, entry.name);
+      const held = join(to, path.slice(from.length));
+      if (entry.isDirectory()) await mkdir(held, { recursive: true, mode: 0o700 });
+      else {
+        await mkdir(dirname(held), { recursive: true, mode: 0o700 });
+        await link(path, held);
+      }
+    }
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    await rm(to, { recursive: true, force: true });
+    return false;
+  }
+}
+
+async function flush(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  await handle.sync().finally(() => handle.close());
+}

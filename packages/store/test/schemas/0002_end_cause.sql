@@ -1,0 +1,15 @@
+CREATE TABLE "kysely_migration" ("name" varchar(255) not null primary key, "timestamp" varchar(255) not null);
+CREATE TABLE "kysely_migration_lock" ("id" varchar(255) not null primary key, "is_locked" integer default 0 not null);
+CREATE TABLE "accounts" ("id" text primary key, "email" text not null unique, "name" text not null, "created_at" text not null);
+CREATE TABLE "api_keys" ("id" integer primary key autoincrement, "account_id" text not null references "accounts" ("id"), "name" text not null, "prefix" text not null, "sha256_hex" text not null unique, "created_at" text not null, "last_used_at" text, "revoked_at" text);
+CREATE TABLE "sandboxes" ("id" text primary key, "account_id" text not null references "accounts" ("id"), "state" text not null, "state_reason" text, "incarnation_id" text, "epoch" integer not null, "memory_mib" integer not null, "vcpus" integer not null, "ttl_seconds" integer not null, "created_at" text not null, "expires_at" text, "started_at" text, "ended_at" text, "metadata" text not null, "env" text not null, "egress" text, "end_cause" text);
+insert into "kysely_migration" values ('0001_accounts_and_sandboxes', '2026-11-26T05:12:06.413Z');
+insert into "kysely_migration" values ('0002_end_cause', '2026-11-26T05:12:08.055Z');
+insert into "kysely_migration_lock" values ('migration_lock', 0);
+insert into "accounts" values ('acct_first', 'admin@localhost', 'Administrator', '2026-01-01T00:00:00.000Z');
+insert into "api_keys" values (1, 'acct_first', 'first start', 'instavm_sk_of_', 'dafcce65e11dce29b76c7df4da96f8ecc9357ec33ec647e712ac49525c563578', '2026-01-01T00:00:00.000Z', NULL, NULL);
+insert into "sandboxes" values ('10000000-0000-4000-8000-000000000001', 'acct_first', 'running', NULL, 'vm_first', 1, 512, 2, 300, '2026-01-01T00:00:01.000Z', '2026-01-01T00:05:01.000Z', '2026-01-01T00:00:01.000Z', NULL, '{"team":"a"}', '{"NAME":"it''s \"quoted\""}', '{"allowHttp":false,"allowHttps":true,"allowPublicRepos":true,"allowedDomains":["example.com"],"allowedCidrs":[]}', NULL);
+insert into "sandboxes" values ('10000000-0000-4000-8000-000000000002', 'acct_first', 'stopped', 'asked for', NULL, 3, 1024, 4, 60, '2026-01-01T00:00:02.000Z', NULL, NULL, '2026-01-01T00:01:02.000Z', '{}', '{}', NULL, NULL);
+insert into "sandboxes" values ('20000000-0000-4000-8000-000000000001', 'acct_first', 'stopped', 'its lifetime ran out', NULL, 1, 512, 2, 60, '2026-01-02T00:00:00.000Z', NULL, NULL, '2026-01-02T00:01:00.000Z', '{}', '{}', NULL, 'expiry');
+CREATE INDEX "sandboxes_by_account" on "sandboxes" ("account_id", "created_at");
+CREATE INDEX "sandboxes_by_incarnation" on "sandboxes" ("incarnation_id");

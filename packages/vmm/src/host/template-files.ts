@@ -1,0 +1,65 @@
+/**
+ * Templates as files, for whoever carries them to another host: which ones saved states rest on, with the images that they name. The rest of
+ * their manifests is the business of the backend that made them.
+ */
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { dirname, join, relative, resolve, sep } from 'node:path';
+import { InstaVMError } from '@instavm/wire';
+import { z } from 'zod';
+import { parseManifest } from './manifest.ts';
+
+const TEMPLATES = 'templates';
+const MANIFEST = 'template.json';
+/** Keys are hexadecimal: no manifest of a saved state leads out of the directory of templates. */
+const Snapshot = z.object({ templateKey: z.string().regex(/^[0-9a-f]{16,64}$/) });
+const Template = z.looseObject({ stateSha256Hex: z.string(), images: z.record(z.string(), z.string()).optional() });
+
+/**
+ * @param savedStates directories of them
+ * @returns directories below the cache directory, relative to it, that they cannot be restored without
+ */
+export async function locateTemplates(cacheDirectory: string, savedStates: readonly string[]): Promise<string[]> {
+  const root = resolve(cacheDirectory);
+  const found = new Set<string>();
+  for (const directory of savedStates) {
+    const key = parseManifest(Snapshot, await textOf(join(directory, 'snapshot.json')))?.templateKey;
+    const template = key === undefined ? undefined : await manifestOf(join(root, TEMPLATES, key));
+    if (key === undefined || template === undefined) continue;
+    found.add(join(TEMPLATES, key));
+    for (const path of Object.values(template.images ?? {})) {
+      const image = relative(root, dirname(path));
+      if (!image.startsWith('..') && (await stat(path).catch(() => undefined)) !== undefined) found.add(image);
+    }
+  }
+  return [...found];
+}
+
+/**
+ * Makes templates that were unpacked below `directory` those of another cache directory.
+ * @throws conflict when that has another template of the same key: memory that was saved beside one means nothing beside the other
+ */
+export async function relocateTemplates(
+  directory: string,
+  { from, to }: { readonly from: string; readonly to: string },
+): Promise<void> {
+  for (const key of await readdir(join(directory, TEMPLATES)).catch(() => [])) {
+    const own = join(directory, TEMPLATES, key);
+    const template = await manifestOf(own);
+    if (template === undefined) continue;
+    const present = await manifestOf(join(to, TEMPLATES, key));
+    if (present !== undefined && present.stateSha256Hex !== template.stateSha256Hex)
+      throw new InstaVMError('conflict', `${to} has another template ${key} than the one that saved states rest on`, {
+        hint: 'Restore with INSTAVM_CACHE_DIR set to a directory that is not there yet.',
+      });
+    if (template.images === undefined || from === to) continue;
+    const images = Object.entries(template.images).map(([name, path]) => {
+      const inside = relative(from, path);
+      return [name, inside.startsWith(`..${sep}`) ? path : join(to, inside)];
+    });
+    const moved = { ...template, images: Object.fromEntries(images) };
+    await writeFile(join(own, MANIFEST), `${JSON.stringify(moved, null, 2)}\n`, { flush: true });
+  }
+}
+
+const manifestOf = async (template: string) => parseManifest(Template, await textOf(join(template, MANIFEST)));
+const textOf = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');

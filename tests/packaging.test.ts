@@ -1,0 +1,42 @@
+/** The systemd unit: systemd itself reads it, and rates what it leaves open. */
+import { spawnSync } from 'node:child_process';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+const ROOT = join(import.meta.dirname, '..');
+const UNITS = join(ROOT, 'packaging/systemd');
+
+describe.skipIf(spawnSync('systemd-analyze', ['--version']).status !== 0)('the systemd unit', () => {
+  let directory: string;
+  const unit = (): string => join(directory, 'instavmd.service');
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'instavm-unit-test-'));
+    const text = await readFile(join(UNITS, 'instavmd.service'), 'utf8');
+    await writeFile(unit(), text.replaceAll('/opt/instavm', ROOT));
+  });
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+
+  const analyze = (...args: readonly string[]) => {
+    const { status, stdout, stderr } = spawnSync('systemd-analyze', [...args, unit()], { encoding: 'utf8' });
+    return { status, said: `${stdout}${stderr}` };
+  };
+  /** Tenths. */
+  const exposed = (atMost: number) => analyze('security', '--offline=yes', '--no-pager', `--threshold=${atMost}`);
+
+  it('is one that systemd understands, as root and with the drop-in for QEMU', async () => {
+    expect(analyze('verify', '--man=no')).toEqual({ status: 0, said: '' });
+    expect(exposed(50).status).toBe(0);
+    await cp(join(UNITS, 'instavmd.service.d'), `${unit()}.d`, { recursive: true });
+    expect(analyze('verify', '--man=no')).toEqual({ status: 0, said: '' });
+    expect(exposed(20).status).toBe(0);
+    // The measure can fail.
+    expect(exposed(5).status).not.toBe(0);
+  });
+
+  it('lets microVMs outlive the daemon, and one of them die alone', async () => {
+    const text = await readFile(join(UNITS, 'instavmd.service'), 'utf8');
+    for (const line of ['KillMode=process', 'OOMPolicy=continue', 'Type=notify']) expect(text).toContain(`\n${line}\n`);
+  });
+});
