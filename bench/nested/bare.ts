@@ -2,9 +2,9 @@
  * The floor of a restore under Firecracker: what a script of a few lines would do, and nothing more. A jail with links and a copy, the jailer,
  * one call that loads and resumes, the guest's vsock, the agent's first answer. No journal, no limits beyond the jailer's, no checks.
  */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, link, mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { chmod, chown, link, mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { basename, join } from 'node:path';
@@ -39,14 +39,15 @@ export class Bare {
     const name = `bare-${this.#made++}`;
     const directory = join(this.#base, basename(this.#binaries.firecracker), name);
     const root = join(directory, 'root');
-    const started = performance.now();
+    const begun = performance.now();
     await mkdir(root, { recursive: true });
     for (const file of ['base.erofs', 'memory', 'state'])
       await link(join(this.#template.directory, file), join(root, file));
     const overlay = join(root, 'overlay.ext4');
     await run('cp', ['--sparse=always', '--reflink=auto', join(this.#template.directory, 'overlay.ext4'), overlay]);
     await chown(overlay, UID, UID);
-    await run(this.#binaries.jailer, [
+    await chmod(overlay, 0o600);
+    await started(this.#binaries.jailer, [
       ...['--id', name, '--exec-file', this.#binaries.firecracker, '--uid', String(UID), '--gid', String(UID)],
       ...['--chroot-base-dir', this.#base, '--new-pid-ns', '--cgroup-version', '2', '--parent-cgroup', CGROUP],
       ...['--cgroup', 'pids.max=64', '--', '--api-sock', 'api.sock'],
@@ -55,7 +56,7 @@ export class Bare {
     await load(api);
     const agent = await AgentClient.open(await firstAnswer(join(root, 'vsock.sock')), ANSWER_MS);
     await agent.lifecycle.ping({}, { timeoutMs: ANSWER_MS });
-    const ms = performance.now() - started;
+    const ms = performance.now() - begun;
     agent.close();
     await this.#end(name, directory);
     return ms;
@@ -72,6 +73,12 @@ export class Bare {
   close(): Promise<void> {
     return rmdir(join('/sys/fs/cgroup', CGROUP));
   }
+}
+
+/** Firecracker keeps the streams of the jailer, so the end of those is not waited for. */
+async function started(program: string, args: readonly string[]): Promise<void> {
+  const [code] = await once(spawn(program, args, { stdio: 'ignore' }), 'exit');
+  if (code !== 0) throw new Error(`${program} ended with ${code}`);
 }
 
 /** As soon as somebody listens, unless it is given up. */
@@ -99,9 +106,9 @@ export async function load(socket: Socket): Promise<void> {
   const asked = request({ createConnection: () => socket, method: 'PUT', path: '/snapshot/load', headers });
   asked.end(JSON.stringify(body));
   const [answer] = await once(asked, 'response');
-  answer.resume();
-  await once(answer, 'end');
-  if (answer.statusCode !== 204) throw new Error(`the bare restore failed with status ${answer.statusCode}`);
+  let text = '';
+  for await (const piece of answer) text += piece;
+  if (answer.statusCode !== 204) throw new Error(`the bare restore failed: ${text}`);
 }
 
 /** The guest resets its connections of before; one that is too early is never answered, and the next is. */

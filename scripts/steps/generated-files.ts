@@ -9,7 +9,11 @@ import { run } from './run.ts';
 export type GeneratedFiles = ReadonlyMap<string, string>;
 
 export async function generateFiles(): Promise<GeneratedFiles> {
-  return new Map([...(await agentClient()), ['spec/openapi.json', await openApi()]]);
+  return new Map([
+    ...(await agentClient()),
+    ['spec/openapi.json', await openApi()],
+    ['docs/reference/cli.md', await printedBy('apps/cli/src/reference.ts')],
+  ]);
 }
 
 /** TypeScript messages and services from `spec/agent.proto`, as `packages/agent-client/buf.gen.yaml` says. */
@@ -35,7 +39,10 @@ async function agentClient(): Promise<[string, string][]> {
 
 /** The daemon's own description of its routes, from the schemas that validate its requests. */
 async function openApi(): Promise<string> {
+  return `${JSON.stringify(JSON.parse(await printedBy('apps/instavmd/src/openapi.ts')), null, 2)}\n`;
+}
+
+function printedBy(script: string): Promise<string> {
   const flags = ['--conditions=instavm-source', '--disable-warning=ExperimentalWarning'];
-  const text = await run(process.execPath, [...flags, join(ROOT, 'apps/instavmd/src/openapi.ts')], { cwd: ROOT });
-  return `${JSON.stringify(JSON.parse(text), null, 2)}\n`;
+  return run(process.execPath, [...flags, join(ROOT, script)], { cwd: ROOT });
 }

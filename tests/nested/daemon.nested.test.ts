@@ -1,4 +1,4 @@
-/** The daemon over the real Firecracker and jailer, once through all that a sandbox offers, and what is left of it. Runs in the machine that scripts/nested makes. */
+/** The daemon over the real Firecracker and jailer, once through what a sandbox offers, and what is left of it. Runs in the machine that scripts/nested makes. */
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { assertNothingLeft, type TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Outside, SITE_CIDRS } from '../e2e/egress/outside.ts';
-import { cgroups, firecrackers, follow, POLL, START_MS, say, startNested, traces, visit } from './support.ts';
+import { cgroups, follow, POLL, START_MS, say, startNested, traces, visit } from './support.ts';
 
 let dataDirectory: string;
 let outside: Outside;
@@ -14,16 +14,11 @@ let daemon: TestDaemon;
 let client: InstaVM;
 let sandbox: Sandbox;
 
-const start = (env: Record<string, string> = {}): Promise<TestDaemon> =>
-  startNested(dataDirectory, {
-    ...{ INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS },
-    ...env,
-  });
-
 beforeAll(async () => {
   dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
   outside = await Outside.open();
-  daemon = await start();
+  const network = { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS };
+  daemon = await startNested(dataDirectory, network);
   client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
   sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
 }, START_MS + 60_000);
@@ -95,29 +90,5 @@ describe('a snapshot of it', () => {
     await clone.delete();
     await client.snapshots.delete(snapshot.id);
     expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
-  });
-
-  it('is what a suspended sandbox is: it wakes with its memory, as often as it sleeps', async () => {
-    for (let cycle = 0; cycle < 2; cycle++) {
-      await sandbox.suspend();
-      expect(await firecrackers()).toEqual([]);
-      expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
-    }
-  });
-});
-
-describe('a daemon that is killed', () => {
-  it('is followed by one that goes on with the same microVMs; what ends, ends whole', async () => {
-    const [before, running] = [await sandbox.info(), await firecrackers()];
-    await daemon.crash();
-    expect(await firecrackers()).toEqual(running);
-    // Nobody names a backend to this one.
-    daemon = await start({ INSTAVM_LISTEN: new URL(daemon.baseUrl).host, INSTAVM_VMM: 'auto' });
-    expect(await (await fetch(`${daemon.baseUrl}/healthz`)).json()).toMatchObject({ backend: 'firecracker' });
-    expect(await firecrackers()).toEqual(running);
-    expect(await sandbox.info()).toMatchObject({ state: 'running', incarnationId: before.incarnationId });
-    expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
-    await sandbox.delete();
-    expect(await firecrackers()).toEqual([]);
   });
 });

@@ -158,7 +158,9 @@ describe('a daemon that is stopped and told to keep what runs', () => {
     expect(await jails(dataDirectory)).toHaveLength(1);
     client.close();
 
-    await begin();
+    // Nobody names a backend to this one.
+    await begin({ INSTAVM_VMM: 'auto' });
+    expect(await (await fetch(`${daemon.baseUrl}/healthz`)).json()).toMatchObject({ backend: 'firecracker' });
     const found = await client.sandboxes.get(awake.id);
     expect(await found.info()).toMatchObject({ state: 'running', incarnationId });
     const counted = await count(found);

@@ -12,7 +12,7 @@ export const EXIT = {
 } as const;
 
 /** Of these, the exit code is that of a program in the sandbox, so failures of our own have codes that programs leave alone (as env(1) has it). */
-const PASSING_ON = new Set(['exec', 'shell']);
+const PASSING_ON = new Set(['exec', 'shell', 'logs']);
 
 const NETWORK = new Set(['connection_failed', 'connection_lost']);
 const USAGE = new Set(['invalid_argument', 'invalid_path', 'malformed_request']);

@@ -1,5 +1,5 @@
 /** What the help of a command says after its options: how it is used, and what it prints with --json. */
-import { Help } from 'commander';
+import { type Command, Help } from 'commander';
 
 export type HelpTexts = {
   /** Command lines without the program's name; a second element says what it is for. */
@@ -12,12 +12,14 @@ export type HelpTexts = {
 /** For `addHelpText('after', …)`. */
 export const help =
   ({ notes, json, examples = [] }: HelpTexts) =>
-  ({ error }: { error: boolean }): string => {
-    const width = widthOf(error ? process.stderr : process.stdout);
+  ({ error, command }: { error: boolean; command: Command }): string => {
+    const { getErrHelpWidth, getOutHelpWidth } = command.configureOutput();
+    // As wide as the rest of the help is.
+    const width = (error ? getErrHelpWidth?.() : getOutHelpWidth?.()) ?? DEFAULT_WIDTH;
     const wrapped = (text: string): string => new Help().boxWrap(text, width);
     const lines = examples.flatMap((example) => {
-      const [command, purpose] = typeof example === 'string' ? [example, undefined] : example;
-      return [...(purpose === undefined ? [] : [`  # ${purpose}`]), `  instavm ${command}`];
+      const [line, purpose] = typeof example === 'string' ? [example, undefined] : example;
+      return [...(purpose === undefined ? [] : [`  # ${purpose}`]), `  instavm ${line}`];
     });
     return [
       ...(notes === undefined ? [] : ['', wrapped(notes)]),
@@ -26,5 +28,4 @@ export const help =
     ].join('\n');
   };
 
-/** Where there is no terminal, as wide as the rest of the help is then. */
-const widthOf = (stream: NodeJS.WriteStream): number => (stream.isTTY && stream.columns ? stream.columns : 80);
+const DEFAULT_WIDTH = 80;

@@ -3,9 +3,11 @@ import { styleText } from 'node:util';
 import { Command } from 'commander';
 import { caCommand } from './commands/ca/index.ts';
 import { cloneCommand } from './commands/clone.ts';
+import { completeCommand, completionCommand } from './commands/completion.ts';
 import { cpCommand } from './commands/cp.ts';
 import { creditCommand } from './commands/credit/index.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
+import { doctorCommand } from './commands/doctor.ts';
 import { domainCommand } from './commands/domain/index.ts';
 import { egressCommand } from './commands/egress/index.ts';
 import { eventsCommand } from './commands/events.ts';
@@ -13,10 +15,13 @@ import { execCommand } from './commands/exec.ts';
 import { inviteCommand } from './commands/invite.ts';
 import { keysCommand } from './commands/keys/index.ts';
 import { loginCommand } from './commands/login.ts';
+import { logsCommand } from './commands/logs.ts';
 import { lsCommand } from './commands/ls.ts';
 import { newCommand } from './commands/new.ts';
+import { quotaCommand } from './commands/quota/index.ts';
 import { resumeCommand } from './commands/resume.ts';
 import { rmCommand } from './commands/rm.ts';
+import { serveCommand } from './commands/serve.ts';
 import { shareCommand } from './commands/share/index.ts';
 import { shellCommand } from './commands/shell/index.ts';
 import { snapshotCommand } from './commands/snapshot/index.ts';
@@ -26,9 +31,19 @@ import { help } from './help.ts';
 
 const GROUPS: Readonly<Record<string, readonly Command[]>> = {
   'Sandboxes:': [newCommand, lsCommand, rmCommand, cloneCommand, suspendCommand, resumeCommand, snapshotCommand],
-  'In a sandbox:': [execCommand, shellCommand, cpCommand],
+  'In a sandbox:': [execCommand, shellCommand, logsCommand, cpCommand],
   'To and from a sandbox:': [egressCommand, shareCommand, domainCommand, caCommand],
-  'Account:': [loginCommand, whoamiCommand, dashboardCommand, keysCommand, creditCommand, inviteCommand, eventsCommand],
+  'Account:': [
+    loginCommand,
+    whoamiCommand,
+    dashboardCommand,
+    keysCommand,
+    creditCommand,
+    quotaCommand,
+    inviteCommand,
+    eventsCommand,
+  ],
+  'This machine:': [serveCommand, doctorCommand, completionCommand],
 };
 
 export const program = new Command('instavm')
@@ -54,6 +69,8 @@ for (const [heading, commands] of Object.entries(GROUPS)) {
   program.commandsGroup(heading);
   for (const command of commands) program.addCommand(command);
 }
+program.addCommand(completeCommand, { hidden: true });
+program.addHelpCommand(new Command('help').description('the help of a command').argument('[command]'));
 inherit(program);
 
 /** Commander gives a command what its parent has only when the parent makes it. */

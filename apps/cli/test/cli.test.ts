@@ -3,7 +3,7 @@ import { spawn as spawnPiped } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { SandboxId } from '@instavm/core';
 import { egressLog, openDatabase } from '@instavm/store';
@@ -11,6 +11,9 @@ import { egressEntry, startTestDaemon, type TestDaemon } from '@instavm/testing'
 import { type IPty, spawn } from '@lydell/node-pty';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { candidates } from '../src/completion/candidates.ts';
+import { knownTo } from '../src/completion/known.ts';
+import { program } from '../src/program.ts';
 
 const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
 
@@ -444,5 +447,96 @@ describe('instavm credit', () => {
     });
     expect((await run(['credit', 'usage'])).stdout).toMatch(/^DAY +COST[\s\S]*\nall +\$/);
     expect((await run(['credit', 'rates'])).stdout).toContain('$0.05 an hour');
+  });
+});
+
+describe('instavm quota', () => {
+  it('shows what an account may have and has, and changes it for the administrator', async () => {
+    const own = await run(['quota']);
+    expect(own.stdout).toMatch(/^QUOTA +USED +LIMIT +OF WHAT\nsandboxes +\d+ +100 +that run at once\n/);
+    const set = await run(['quota', 'set', 'admin@localhost', 'sandboxes=90', 'requests=5000', '--json']);
+    expect(JSON.parse(set.stdout).limits).toMatchObject({ sandboxes: 90, requestsPerMinute: 5_000 });
+    const back = await run(['quota', 'set', 'admin@localhost', 'sandboxes=default', 'requests=default', '--json']);
+    expect(JSON.parse(back.stdout).limits).toMatchObject({ sandboxes: 100, requestsPerMinute: 120_000 });
+    expect(await run(['quota', 'set', 'x', 'elephants=1'])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('sandboxes, vcpus'),
+    });
+  });
+});
+
+describe('instavm logs', () => {
+  it('shows what ran in the background, goes on with it, and ends as it does', async () => {
+    const { id } = await client.sandboxes.create();
+    const script = 'echo begun; read line; echo "$line"; exit 3';
+    const begun = await run(['exec', '--detach', id, 'sh', '-c', script]);
+    const terminal = begun.stdout.trim();
+    expect(begun.stderr).toContain(`logs ${id} ${terminal} --follow`);
+    await expect.poll(async () => (await run(['logs', id])).stdout, { timeout: 15_000 }).toBe('begun\n');
+    const following = run(['logs', id, terminal, '--follow', '--json']);
+    const attached = await client.sandboxes.attach(id).pty.attach(terminal);
+    await attached.write('typed\r');
+    const lines = (await following).stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines.at(-1)).toEqual({ exitCode: 3, signal: null });
+    expect(lines.map(({ text = '' }) => text).join('')).toMatch(/^begun\r\ntyped\r\ntyped\r\n$/);
+    expect((await following).code).toBe(3);
+    expect((await run(['logs', id])).stdout).toBe('begun\ntyped\ntyped\n');
+  });
+});
+
+describe('instavm completion', () => {
+  const completed = async (words: string[]) => {
+    const known = (kind: string, before: readonly string[]) => knownTo(client, kind, before);
+    return (await candidates(program, words, known)).values.map(([value]) => value);
+  };
+
+  it('knows commands, options, their values, and what the server has', async () => {
+    const { id } = await client.sandboxes.create();
+    await client.sandboxes.attach(id).pty.create({ id: 'build', argv: ['sleep', '60'] });
+    const cases: [string[], string[]][] = [
+      [['sh'], ['shell', 'share']],
+      [
+        ['share', 'l'],
+        ['ls', 'link'],
+      ],
+      [['keys', 'create', '--sc'], ['--scope']],
+      [
+        ['keys', 'create', '--scope', 'r'],
+        ['read', 'run'],
+      ],
+      [['keys', 'create', '--scope=f'], ['--scope=full']],
+      [['exec', id.slice(0, 9)], [id]],
+      [['--base-url', daemon.baseUrl, 'exec', '--cwd', '/tmp', id.slice(0, 9)], [id]],
+      [['exec', id, '--', 'l'], []],
+      [['shell', id, '--attach', 'b'], ['build']],
+      [['shell', 'rm', id, 'b'], ['build']],
+      [['cp', './', id.slice(0, 9)], [`${id}:/`]],
+    ];
+    for (const [words, values] of cases) expect(await completed(words), words.join(' ')).toEqual(values);
+    expect((await run(['complete', '--', 'cp', './no'])).stdout).toBe(':0\n');
+    expect((await run(['complete', '--', 'ls', 'x'])).stdout).toBe(':4\n');
+    expect((await run(['complete', '--', 'cp', id.slice(0, 9)])).stdout).toMatch(
+      new RegExp(`^${id}:/\trunning, .*\n:2\n$`),
+    );
+  });
+
+  it('completes in bash by the script that it prints', async () => {
+    const script = (await run(['completion', 'bash'])).stdout;
+    // What bash-completion, which is not everywhere, would say of the line.
+    const words = 'instavm keys create --scope r';
+    const line = `_get_comp_words_by_ref() { cur=r; prev=--scope; words=(${words}); cword=4; }; PATH="$2:$PATH"
+      compopt() { :; }; eval "$1"; complete -p instavm; COMP_LINE="${words}"; COMP_POINT=\${#COMP_LINE}; COMP_WORDS=(${words}); COMP_CWORD=4; COMP_TYPE=9
+      "$(complete -p instavm | sed 's/.*-F \\([^ ]*\\) .*/\\1/')"; printf '%s\\n' "\${COMPREPLY[@]}"`;
+    const shell = spawnPiped('bash', ['-c', line, 'bash', script, dirname(INSTAVM)], { env });
+    let said = '';
+    shell.stdout.on('data', (chunk) => {
+      said += chunk;
+    });
+    await once(shell, 'close');
+    expect(said).toMatch(/read/);
+    expect(said).toMatch(/run/);
   });
 });

@@ -106,8 +106,18 @@ describe('routes of the contract that this version does not offer', () => {
     expect([answer.status, answer.body]).toEqual([200, body]);
   });
 
-  it('shows templates to callers without a key', async () => {
+  it('shows templates to callers without a key, and refuses them one in words', async () => {
     expect((await fetch(`${daemon.baseUrl}/v1/templates`)).status).toBe(200);
+    const one = await fetch(`${daemon.baseUrl}/v1/templates/web`);
+    expect([one.status, await one.json()]).toMatchObject([403, { detail: 'not available on this server' }]);
+  });
+
+  it('refuses a file that is sent in words, too', async () => {
+    const body = new FormData();
+    body.append('file', new Blob(['x'.repeat(100_000)]), 'notes.txt');
+    const headers = { 'x-api-key': daemon.apiKey };
+    const sent = await fetch(`${daemon.baseUrl}/v1/volumes/v/files/upload`, { method: 'POST', headers, body });
+    expect([sent.status, await sent.json()]).toMatchObject([403, { detail: 'not available on this server' }]);
   });
 
   it('names a route that is in no contract as unknown', async () => {

@@ -34,6 +34,7 @@ const PUBLIC = [
   // The contract has its key in the body; the route asks for it itself.
   '/v1/sessions/session',
   '/v1/templates',
+  '/v1/templates/*',
 ];
 
 let app: Awaited<ReturnType<typeof buildApp>>;

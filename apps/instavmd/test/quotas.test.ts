@@ -99,8 +99,15 @@ describe('a quota', () => {
     const defaults = (await admin.request('GET', '/v2/quotas')).body.quotas;
     expect(defaults).toMatchObject({ sandboxes: 100, snapshots: 10_000 });
     const api = await accountWith({ sandboxes: 1 });
-    const { account_id, quotas } = (await api.request('GET', '/v2/quotas')).body;
+    const { account_id, quotas, used } = (await api.request('GET', '/v2/quotas')).body;
     expect(quotas).toEqual({ ...defaults, sandboxes: 1 });
+    expect(used).toEqual({ sandboxes: 0, vcpus: 0, memory_mib: 0, snapshots: 0, stored_mib: 0 });
+    const made = await api.json('POST', '/v2/sandboxes', { memory_mb: 512, vcpu_count: 2 });
+    await api.json('POST', `/v2/sandboxes/${made.body.id}/snapshots`, {});
+    expect((await api.request('GET', '/v2/quotas')).body.used).toMatchObject({
+      ...{ sandboxes: 1, vcpus: 2, memory_mib: 512, snapshots: 1 },
+    });
+    await api.request('DELETE', `/v2/sandboxes/${made.body.id}`);
     const path = `/v2/accounts/${account_id}/quotas`;
     expect((await api.json('PATCH', path, { sandboxes: 9 })).body.code).toBe('permission_denied');
     expect((await admin.json('PATCH', path, { sandboxes: null })).body.quotas).toEqual(defaults);

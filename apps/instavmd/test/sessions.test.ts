@@ -146,6 +146,10 @@ describe('sessions', () => {
 
     it('refuse what this server has not', async () => {
       expect((await api.json('POST', '/v1/vms', { image_variant: 'computer-use' })).status).toBe(403);
+      const asked = { volumes: [{ volume_id: 'v', mount_path: '/data' }], vault_ids: ['v'] };
+      expect((await api.json('POST', '/v1/vms', asked)).body).toMatchObject({
+        ...{ code: 'not_available', detail: 'volumes and vaults are not available on this server' },
+      });
     });
   });
 

@@ -7,6 +7,7 @@ import type { GuestLink } from './guest.ts';
 import { type AccountId, type IncarnationId, newSandboxId, type SandboxId } from './ids.ts';
 import { mapLimited } from './map-limited.ts';
 import { type OwnerDependencies, SandboxOwner } from './owner.ts';
+import type { Quotas } from './quotas.ts';
 import type { SandboxPage } from './records.ts';
 import { type LifecyclePolicy, type SandboxRecord, type SandboxSpec, specOf } from './sandbox.ts';
 import { SavedStates } from './saved-states.ts';
@@ -244,6 +245,12 @@ export class SandboxService<Guest extends GuestLink> {
       throw error;
     }
     return owner;
+  }
+
+  /** What counts against its quotas now. */
+  async usedBy(accountId: AccountId): Promise<Quotas> {
+    const kept = await this.snapshots.keptBy(accountId);
+    return { ...this.#aliveOf(accountId), ...kept };
   }
 
   #aliveOf(accountId: AccountId): Alive {

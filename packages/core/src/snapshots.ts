@@ -8,7 +8,7 @@ import type { GuestLink } from './guest.ts';
 import { type AccountId, newFilesId, newSnapshotId, type SnapshotId } from './ids.ts';
 import type { LifecycleLog } from './log.ts';
 import type { SandboxOwner } from './owner.ts';
-import { type QuotaSource, requireQuota } from './quotas.ts';
+import { type QuotaSource, type Quotas, requireQuota } from './quotas.ts';
 import type { Entries } from './records.ts';
 import { specOf } from './sandbox.ts';
 import type { SavedStates } from './saved-states.ts';
@@ -135,13 +135,18 @@ export class Snapshots<Guest extends GuestLink> {
     await Promise.allSettled(this.#building.values());
   }
 
+  /** What counts against the quotas of the account. */
+  async keptBy(accountId: AccountId): Promise<Pick<Quotas, 'snapshots' | 'storedMib'>> {
+    const { snapshots, storedBytes } = await this.#ports.snapshots.keptBy(accountId);
+    return { snapshots, storedMib: storedBytes / MIB };
+  }
+
   /** @throws quota_exceeded */
   async #requireRoom(accountId: AccountId): Promise<void> {
-    const { snapshots, quotas } = this.#ports;
-    const [limits, kept] = await Promise.all([quotas.of(accountId), snapshots.keptBy(accountId)]);
+    const [limits, kept] = await Promise.all([this.#ports.quotas.of(accountId), this.keptBy(accountId)]);
     requireQuota(limits, 'snapshots', kept.snapshots, 1);
     // How large it will be is not known before it is there.
-    requireQuota(limits, 'storedMib', kept.storedBytes / MIB, 0);
+    requireQuota(limits, 'storedMib', kept.storedMib, 0);
   }
 
   async #build(owner: SandboxOwner<Guest>, record: SnapshotRecord): Promise<SnapshotRecord> {

@@ -6,6 +6,7 @@ import { type EgressPolicy, wirePolicy } from './egress.ts';
 import { InstaVMError } from './errors.ts';
 import { HttpClient } from './http.ts';
 import { ApiKeys } from './keys.ts';
+import { Quotas } from './quotas.ts';
 import { Sandbox, type SandboxInfo, sandboxInfo } from './sandbox.ts';
 import { Shares } from './shares.ts';
 import { Snapshots } from './snapshots.ts';
@@ -53,6 +54,7 @@ export class InstaVM {
   readonly credit: Credit;
   /** What was done in the account. */
   readonly audit: Audit;
+  readonly quotas: Quotas;
   readonly baseUrl: string;
   readonly #http: HttpClient;
 
@@ -73,6 +75,7 @@ export class InstaVM {
     this.keys = new ApiKeys(this.#http);
     this.credit = new Credit(this.#http);
     this.audit = new Audit(this.#http);
+    this.quotas = new Quotas(this.#http);
   }
 
   /** Closes idle connections. */

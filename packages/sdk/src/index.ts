@@ -8,6 +8,8 @@ export type { Command, Exec, ExecOptions, ExecResult } from './exec.ts';
 export type { Access, ChangeEvent, Contents, FileInfo, FileKind, Files, Ownership, WriteOptions } from './files.ts';
 export type { ApiKeyInfo, ApiKeys, CreateKeyOptions, KeyScope, NewApiKey } from './keys.ts';
 export type { AttachOptions, Pty, PtyExit, PtyInfo, PtyNotice, PtyOptions, Ptys } from './pty.ts';
+
+export type { AccountQuotas, QuotaChanges, QuotaLimits, Quotas, QuotaUse } from './quotas.ts';
 export {
   type RunResult,
   Sandbox,

@@ -18,4 +18,12 @@ export const SetQuotasRequest = z
   .partialRecord(z.enum(QUOTA_NAMES), z.number().int().min(0).max(MAX_QUOTA).nullable())
   .refine((changes) => Object.keys(changes).length > 0, 'names no quota')
   .describe("null: the server's default again.");
-export const AccountQuotas = z.object({ account_id: z.string(), quotas: QuotaValues });
+/** What counts against those that are not by the minute. */
+export const QuotaUse = z.object({
+  sandboxes: z.number(),
+  vcpus: z.number(),
+  memory_mib: z.number(),
+  snapshots: z.number(),
+  stored_mib: z.number(),
+});
+export const AccountQuotas = z.object({ account_id: z.string(), quotas: QuotaValues, used: QuotaUse });

@@ -18,12 +18,14 @@ from ._keys import ApiKey, AsyncApiKeys, KeyScope, NewApiKey
 from ._pty import AsyncPtys, PtyInfo
 from ._pty_connection import PtyExit, PtyNotice
 from ._pty_viewer import AsyncPty
+from ._quotas import AccountQuotas, AsyncQuotas, QuotaLimits, QuotaUse
 from ._shares import AsyncShares, PreviewAuthority, Share, ShareLink
-from ._sync import ApiKeys, Audit, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Sandbox, Shares
+from ._sync import ApiKeys, Audit, Credit, Domains, Exec, Files, InstaVM, Pty, Ptys, Quotas, Sandbox, Shares
 from .errors import InstaVMError
 
 __all__ = [
     "DEFAULT_BASE_URL",
+    "AccountQuotas",
     "ApiKey",
     "ApiKeys",
     "AsyncApiKeys",
@@ -35,6 +37,7 @@ __all__ = [
     "AsyncInstaVM",
     "AsyncPty",
     "AsyncPtys",
+    "AsyncQuotas",
     "AsyncSandbox",
     "AsyncShares",
     "Audit",
@@ -70,6 +73,9 @@ __all__ = [
     "PtyInfo",
     "PtyNotice",
     "Ptys",
+    "QuotaLimits",
+    "QuotaUse",
+    "Quotas",
     "Rates",
     "RunResult",
     "Sandbox",

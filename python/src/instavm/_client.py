@@ -17,6 +17,7 @@ from ._files import AsyncFiles
 from ._http import AsyncHttp, instant, path_segment
 from ._keys import AsyncApiKeys
 from ._pty import AsyncPtys
+from ._quotas import AsyncQuotas
 from ._shares import AsyncShares, Share, open_share
 from .errors import InstaVMError
 
@@ -298,6 +299,7 @@ class AsyncInstaVM:
         self.credit = AsyncCredit(self._http)
         #: What was done in the account.
         self.audit = AsyncAudit(self._http)
+        self.quotas = AsyncQuotas(self._http)
 
     async def aclose(self) -> None:
         await self._http.aclose()

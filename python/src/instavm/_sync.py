@@ -19,6 +19,7 @@ from ._keys import ApiKey, NewApiKey
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
+from ._quotas import AccountQuotas
 from ._shares import MOST_OPEN, PreviewAuthority, Share, ShareLink
 from .errors import InstaVMError
 
@@ -498,6 +499,20 @@ class Audit:
         return self._loop.iterate(self._inner.follow(**options))
 
 
+class Quotas:
+    """As `AsyncQuotas`."""
+
+    def __init__(self, loop: _Loop, client: AsyncInstaVM) -> None:
+        self._loop = loop
+        self._inner = client.quotas
+
+    def get(self) -> AccountQuotas:
+        return self._loop.run(self._inner.get())
+
+    def set(self, account: str, **changes: int | None) -> AccountQuotas:
+        return self._loop.run(self._inner.set(account, **changes))
+
+
 class InstaVM:
     """One server, one key. Close it, or use it as a context manager."""
 
@@ -512,6 +527,7 @@ class InstaVM:
         self.keys = ApiKeys(self._loop, self._inner)
         self.credit = Credit(self._loop, self._inner)
         self.audit = Audit(self._loop, self._inner)
+        self.quotas = Quotas(self._loop, self._inner)
 
     def close(self) -> None:
         """Idempotent. Sandboxes go on until they are deleted or their lifetime is over."""

@@ -18,10 +18,10 @@ const LIMIT_BYTES = 16 * 1024 ** 3;
 export const cpCommand = new Command('cp')
   .summary('copy files and directories to and from a sandbox')
   .description('Copy files, and directories with all that is in them, to or from a sandbox.')
-  .argument('<source...>', 'path, SANDBOX:/path, or - for standard input')
+  .usage('[options] <source...> <destination>')
   .argument(
-    '<destination>',
-    'SANDBOX:/path, path, or - for standard output; in a directory that is there, by the same name',
+    '<place...>',
+    'sources, and last the destination: paths, SANDBOX:/path, or - for standard input or output; into a directory that is there it goes by the same name',
   )
   .option('--user <name>', 'as whom in the sandbox (default: root)')
   .addOption(
@@ -46,9 +46,11 @@ export const cpCommand = new Command('cp')
       ],
     }),
   )
-  .action(async (sources: string[], destinationText: string, { user, limit, json }: Options, command: Command) => {
-    const places = sources.map(placeOf);
-    const destination = placeOf(destinationText);
+  .action(async (texts: string[], { user, limit, json }: Options, command: Command) => {
+    const places = texts.map(placeOf);
+    const destination = places.pop();
+    if (destination === undefined || places.length === 0)
+      command.error("error: missing required argument 'destination'");
     const options = { user, limitBytes: limit, asDirectory: places.length > 1 };
     const client = clientOf(command);
     const copied: Copied[] = [];

@@ -7,7 +7,14 @@ import { clientOf, sandboxOf } from '../connect.ts';
 import { help } from '../help.ts';
 import { printJson } from '../output.ts';
 
-type Options = { cwd?: string; user?: string; env?: Record<string, string>; timeout?: number; json?: boolean };
+type Options = {
+  cwd?: string;
+  user?: string;
+  env?: Record<string, string>;
+  timeout?: number;
+  json?: boolean;
+  detach?: boolean;
+};
 
 const DAY = 86_400;
 
@@ -20,13 +27,14 @@ export const execCommand = new Command('exec')
   .option('--user <name>', 'user name or number (default: root)')
   .option('--env <NAME=value>', 'environment; repeatable', assignment)
   .option('--timeout <time>', 'end it after this long (90s, 15m), with exit code 124', duration(DAY))
+  .option('-d, --detach', 'run it in the background, on a terminal whose name is printed: see logs, and shell --attach')
   .option('--json', 'output and exit code as JSON, at the end')
   .addHelpText(
     'after',
     help({
       notes:
         'The exit code is that of the program, 128 + signal when one ended it; 127 when there is no such program, 125 when this command failed.',
-      json: '{ stdout, stderr, exitCode, signal, timedOut, wallTimeMs, cpuTimeMs }',
+      json: '{ stdout, stderr, exitCode, signal, timedOut, wallTimeMs, cpuTimeMs }, or { terminal } with --detach',
       examples: [
         'exec 3f2a uname -a',
         "exec --cwd /srv 3f2a sh -c 'make && ./run'",
@@ -42,6 +50,16 @@ export const execCommand = new Command('exec')
     if (argv.length === 0) command.error("error: missing required argument 'command'");
     const { cwd, user, env, timeout, json } = options;
     const sandbox = await sandboxOf(clientOf(command), id);
+    if (options.detach) {
+      if (timeout !== undefined) command.error('error: --timeout is not for --detach');
+      const pty = await sandbox.pty.create({ argv, cwd, user, env, lingerSeconds: 0 });
+      pty.detach();
+      if (json) return printJson({ terminal: pty.id });
+      console.log(pty.id);
+      // Beside the name, which alone goes into a pipe.
+      console.error(`What it writes: npx instavm logs ${sandbox.id} ${pty.id} --follow`);
+      return;
+    }
     const timeoutMs = timeout === undefined ? undefined : timeout * 1000;
     const stdin = !process.stdin.isTTY;
     const exec = await sandbox.exec(argv, { cwd, user, env, timeoutMs, stdin });

@@ -22,6 +22,8 @@ const EMPTY_LISTS: Readonly<Record<string, unknown>> = {
 
 /** Read by clients that have no key yet (contract §2). */
 const PUBLIC_LISTS = new Set(['/v1/templates']);
+/** To be refused a key would send them to log in, which helps nobody. */
+const PUBLIC_REFUSALS = new Set(['/v1/templates/*']);
 
 const UNAVAILABLE: readonly string[] = [
   '/v1/browser/*',
@@ -40,6 +42,9 @@ const UNAVAILABLE: readonly string[] = [
 const METHODS = ['DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH', 'POST', 'PUT'] as const;
 
 export const notYetRoutes: FastifyPluginAsync = async (app) => {
+  // Whatever is sent, forms and files included, the answer is the same, and at once: Node reads the rest away.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', (_request, _payload, done) => done(null, undefined));
   const refuse = async (): Promise<never> => {
     throw new InstaVMError('not_available', 'not available on this server');
   };
@@ -59,7 +64,7 @@ export const notYetRoutes: FastifyPluginAsync = async (app) => {
       method: [...METHODS],
       url,
       schema: hide,
-      ...READ,
+      ...(PUBLIC_REFUSALS.has(url) ? PUBLIC : READ),
       handler: refuse,
     });
   }

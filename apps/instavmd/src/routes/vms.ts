@@ -30,8 +30,15 @@ export const vmRoutes =
   async (app) => {
     const created = { body: CreateVmRequest.nullish(), querystring: WaitQuery, response: { 200: Vm } };
     app.post('/v1/vms', { ...RUN, schema: created }, async ({ caller, body }) => {
-      const { vm_lifetime_seconds, egress_policy, session_id, image_variant, ...wanted } = body ?? {};
-      if (image_variant) throw new InstaVMError('not_available', 'image variants are not available on this server');
+      const { vm_lifetime_seconds, egress_policy, session_id, image_variant, volumes, vault_ids, ...wanted } =
+        body ?? {};
+      const unavailable = Object.entries({
+        'image variants': Boolean(image_variant),
+        volumes: (volumes?.length ?? 0) > 0,
+        vaults: (vault_ids?.length ?? 0) > 0,
+      }).flatMap(([name, isAsked]) => (isAsked ? [name] : []));
+      if (unavailable.length > 0)
+        throw new InstaVMError('not_available', `${unavailable.join(' and ')} are not available on this server`);
       if (session_id !== undefined) {
         const owner = await ownerOf(services, caller, session_id);
         await owner.start();
