@@ -175,7 +175,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
     const domainsKept = domainRecords(database, writer);
-    const previewParts = { sampler, shares, sandboxes, keys, domains: domainsKept };
+    const keyConnections = new KeyConnections();
+    cleanup.push(() => keyConnections.stop());
+    const previewParts = { sampler, keyConnections, shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
     const observed = { vmm, templates, sandboxes, meter, host, previews, metrics };
@@ -192,8 +194,6 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     });
     cleanup.push(() => domains.close());
     const domainHealth = domainHealthOf(previews, config.INSTAVM_PREVIEW_LISTEN, certificates);
-    const keyConnections = new KeyConnections();
-    cleanup.push(() => keyConnections.stop());
     const publicUrl = config.INSTAVM_PUBLIC_URL;
     const people = {
       signIns: new SignIns(accounts, { database, secret: signInSecret(data.signInSecretPath), publicUrl }),

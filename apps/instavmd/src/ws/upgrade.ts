@@ -114,7 +114,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
         });
     const cut = (): void => {
       if (webSocket === undefined) return void socket.destroy();
-      webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key is no longer valid');
+      webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key or the sign-in is no longer valid');
       setTimeout(() => socket.destroy(), CLOSING_MS).unref();
     };
     const cutWith: Upgrade['cutWith'] = (caller) => {
