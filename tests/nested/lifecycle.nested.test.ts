@@ -4,9 +4,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { assertNothingLeft, type TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { apiOf } from '../../apps/instavmd/test/api.ts';
-import { firecrackers, follow, jails, logged, POLL, START_MS, say, startNested, traces, visit } from './support.ts';
+import {
+  firecrackers,
+  follow,
+  jails,
+  logged,
+  POLL,
+  START_MS,
+  say,
+  startNested,
+  tellOnFailure,
+  traces,
+  visit,
+} from './support.ts';
 
 const SUSPENSIONS = 10;
 /** Written over in place, so that a reader never finds it empty; seldom, for all guests here share one emulated processor. */
@@ -25,6 +37,7 @@ beforeAll(async () => {
   dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
   await begin();
 }, START_MS);
+beforeEach(tellOnFailure(() => daemon));
 afterAll(async () => {
   client?.close();
   await daemon?.stop();

@@ -45,7 +45,8 @@ class AsyncQuotas:
 
     async def set(self, account: str, **changes: int | None) -> AccountQuotas:
         """For the administrator. By the names of `QuotaLimits`: a number, or None for the server's default; what is
-        left out stays. `account` is an e-mail address or an id. Holds from the next request; what runs goes on."""
+        left out stays. `account` is an e-mail address or an id. It holds from the next request on; what runs already
+        goes on."""
         path = f"/v2/accounts/{path_segment(account)}/quotas"
         return _quotas(await self._http.json("PATCH", path, json=changes))
 
