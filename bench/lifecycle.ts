@@ -2,42 +2,43 @@
  * Sandboxes coming, sleeping and going: creates one after another, staggered and at once, from the warm pool and without; suspend and
  * resume; what many idle ones cost. The floor of a suspend is writing as many bytes to the same disk.
  */
-import { mkdtemp, open, readdir, readFile, readlink, rm, stat } from 'node:fs/promises';
+import { mkdtemp, open, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import type { TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
-import { median, percentile, type Row, rssMib, timed } from './report.ts';
+import { median, percentile, pssMib, type Row, rssMib, timed } from './report.ts';
+import type { Subject } from './subject.ts';
 
-const POOL_ROUNDS = 10;
 /** Longer than the pool waits for quiet, plus a restore and its rehearsal. */
 const POOL_REFILL_MS = 4_000;
-const SUSPEND_ROUNDS = 5;
 const TOUCHED = '100M';
-const BURST = 20;
 const STAGGER_MS = 250;
-const FLEET = 100;
-const FEW = 20;
 /** USER_HZ of every Linux that Node runs on. */
 const MS_PER_TICK = 10;
 
 /** @param createMs median of create → first exec without pool, by the same run */
-export async function lifecycleRows(client: InstaVM, daemon: TestDaemon, createMs: number): Promise<Row[]> {
+export async function lifecycleRows(
+  client: InstaVM,
+  daemon: TestDaemon,
+  createMs: number,
+  subject: Subject,
+): Promise<Row[]> {
   return [
-    ...(await idleFleet(client, daemon)),
-    await warmPool(),
-    ...(await creates(client, daemon)),
-    ...(await suspension(client, daemon, createMs)),
+    ...(await idleFleet(client, daemon, subject)),
+    await warmPool(subject),
+    ...(await creates(client, daemon, subject)),
+    ...(await suspension(client, daemon, createMs, subject)),
   ];
 }
 
-async function warmPool(): Promise<Row> {
-  const daemon = await startTestDaemon({ vmm: 'qemu', env: { INSTAVM_WARM_POOL: '1' } });
+async function warmPool(subject: Subject): Promise<Row> {
+  const daemon = await subject.start({ INSTAVM_WARM_POOL: '1' });
   const client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
   const [firsts, execs]: [number[], number[]] = [[], []];
   try {
-    for (let round = 0; round < POOL_ROUNDS; round++) {
+    for (let round = 0; round < subject.counts.pool; round++) {
       await sleep(POOL_REFILL_MS);
       const { sandbox, ms } = await create(client);
       firsts.push(ms);
@@ -48,17 +49,17 @@ async function warmPool(): Promise<Row> {
     client.close();
     await daemon.stop();
   }
-  return against('create → first exec, from the warm pool', median(firsts), median(execs), '≤ 2 × one exec');
+  return against('create → first exec, from the warm pool', median(firsts), median(execs), subject.poolTarget);
 }
 
-async function suspension(client: InstaVM, daemon: TestDaemon, createMs: number): Promise<Row[]> {
+async function suspension(client: InstaVM, daemon: TestDaemon, createMs: number, subject: Subject): Promise<Row[]> {
   const sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
   await sandbox.run(`head -c ${TOUCHED} /dev/urandom > /dev/shm/touched`);
   const [suspends, resumes, writes, sizes]: [number[], number[], number[], number[]] = [[], [], [], []];
   let held = 0;
-  for (let round = 0; round < SUSPEND_ROUNDS; round++) {
+  for (let round = 0; round < subject.counts.suspensions; round++) {
     suspends.push(await timed(() => sandbox.suspend()));
-    held = Math.max(held, (await vmmsOf(daemon)).length);
+    held = Math.max(held, (await subject.vmmsOf(daemon)).length);
     const bytes = await storedBytes(join(daemon.dataDirectory, 'snapshots'));
     sizes.push(bytes);
     writes.push(await timed(() => writeToDisk(daemon.dataDirectory, bytes)));
@@ -73,19 +74,20 @@ async function suspension(client: InstaVM, daemon: TestDaemon, createMs: number)
   ];
 }
 
-async function creates(client: InstaVM, daemon: TestDaemon): Promise<Row[]> {
+async function creates(client: InstaVM, daemon: TestDaemon, subject: Subject): Promise<Row[]> {
+  const { burst: atOnce } = subject.counts;
   const [sequential, cpu]: [number[], number[]] = [[], []];
-  for (let round = 0; round < BURST; round++) {
+  for (let round = 0; round < atOnce; round++) {
     const before = await cpuMs(daemon.pid);
     const { sandbox, ms } = await create(client);
     sequential.push(ms);
-    const vmms = await Promise.all((await vmmsOf(daemon)).map(cpuMs));
+    const vmms = await Promise.all((await subject.vmmsOf(daemon)).map(cpuMs));
     cpu.push((await cpuMs(daemon.pid)) - before + vmms.reduce((sum, each) => sum + each, 0));
     await sandbox.delete();
   }
   const many = async (delayMs: number): Promise<number[]> => {
     const made = await Promise.all(
-      Array.from({ length: BURST }, async (_, index) => {
+      Array.from({ length: atOnce }, async (_, index) => {
         await sleep(index * delayMs);
         return create(client);
       }),
@@ -96,40 +98,41 @@ async function creates(client: InstaVM, daemon: TestDaemon): Promise<Row[]> {
   const staggered = await many(STAGGER_MS);
   const burst = await many(0);
   const cores = cpus().length;
-  const limit = (BURST * median(cpu) * 1.3) / cores;
+  const limit = (atOnce * median(cpu) * 1.3) / cores;
   const row = (name: string, times: readonly number[]): Row =>
     plain(name, `median ${median(times).toFixed(0)}, p95 ${percentile(times, 95).toFixed(0)} ms`, 'all succeed');
   return [
     plain('CPU time of a create → first exec', `${median(cpu).toFixed(0)} ms`, ''),
-    row(`${BURST} creates, one after another`, sequential),
-    row(`${BURST} creates, one every ${STAGGER_MS} ms`, staggered),
+    row(`${atOnce} creates, one after another`, sequential),
+    row(`${atOnce} creates, one every ${STAGGER_MS} ms`, staggered),
     {
-      ...row(`${BURST} creates at once`, burst),
+      ...row(`${atOnce} creates at once`, burst),
       floor: `${limit.toFixed(0)} ms`,
       ratio: (percentile(burst, 95) / limit).toFixed(2),
-      target: `p95 ≤ ${BURST} × CPU ÷ ${cores} × 1.3`,
+      target: `p95 ≤ ${atOnce} × CPU ÷ ${cores} × 1.3`,
     },
   ];
 }
 
-async function idleFleet(client: InstaVM, daemon: TestDaemon): Promise<Row[]> {
+async function idleFleet(client: InstaVM, daemon: TestDaemon, subject: Subject): Promise<Row[]> {
+  const { fleet, few } = subject.counts;
   const before = await rssMib(daemon.pid);
   const sandboxes: Sandbox[] = [];
   let withFew = 0;
-  for (let n = 1; n <= FLEET; n++) {
+  for (let n = 1; n <= fleet; n++) {
     sandboxes.push(await client.sandboxes.create({ ttlSeconds: 3600 }));
-    if (n === FEW) withFew = await rssMib(daemon.pid);
+    if (n === few) withFew = await rssMib(daemon.pid);
   }
   let right = 0;
   for (const sandbox of sandboxes) if ((await sandbox.run('true')).exitCode === 0) right++;
-  const memory = await Promise.all((await vmmsOf(daemon)).map(pssMib));
+  const memory = await Promise.all((await subject.vmmsOf(daemon)).map(pssMib));
   const grown = (await rssMib(daemon.pid)) - before;
   await Promise.all(sandboxes.map((sandbox) => sandbox.delete()));
   return [
-    plain(`${FLEET} idle sandboxes of 512 MB, each asked once`, `${right} of ${FLEET} answered`, 'all'),
+    plain(`${fleet} idle sandboxes of 512 MB, each asked once`, `${right} of ${fleet} answered`, 'all'),
     plain('PSS of an idle sandbox, median', `${median(memory).toFixed(0)} MiB`, ''),
-    plain(`daemon RSS with ${FEW} sandboxes`, `${withFew.toFixed(0)} MiB`, '≤ 150 MiB'),
-    plain('daemon memory per sandbox', `${(grown / FLEET).toFixed(2)} MiB`, '≤ 1.5 MB'),
+    plain(`daemon RSS with ${few} sandboxes`, `${withFew.toFixed(0)} MiB`, '≤ 150 MiB'),
+    plain('daemon memory per sandbox', `${(grown / fleet).toFixed(2)} MiB`, '≤ 1.5 MB'),
   ];
 }
 
@@ -140,26 +143,9 @@ async function create(client: InstaVM): Promise<{ sandbox: Sandbox; ms: number }
   return { sandbox, ms: performance.now() - started };
 }
 
-/** Pids: a VMM works in the run directory of its microVM. */
-async function vmmsOf(daemon: TestDaemon): Promise<number[]> {
-  const run = join(daemon.dataDirectory, 'run');
-  const found: number[] = [];
-  for (const pid of await readdir('/proc')) {
-    if (!/^\d+$/.test(pid)) continue;
-    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '');
-    if (cwd.startsWith(run)) found.push(Number(pid));
-  }
-  return found;
-}
-
 async function cpuMs(pid: number): Promise<number> {
   const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]?.split(' ') ?? [];
   return (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK;
-}
-
-async function pssMib(pid: number): Promise<number> {
-  const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8');
-  return Number(/^Pss:\s+(\d+)/m.exec(rollup)?.[1]) / 1024;
 }
 
 /** What the files occupy, holes left out. */

@@ -27,10 +27,24 @@ export async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - started;
 }
 
+export const ratio = (name: string, ours: number, floor: number, target: number): Row => ({
+  name,
+  measured: `${ours.toFixed(1)} ms`,
+  floor: `${floor.toFixed(1)} ms`,
+  ratio: (ours / floor).toFixed(2),
+  target: `≤ ${target} × floor`,
+});
+
 /** Resident memory of a process. */
 export async function rssMib(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024;
+}
+
+/** Its share of the memory that it maps. */
+export async function pssMib(pid: number): Promise<number> {
+  const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8');
+  return Number(/^Pss:\s+(\d+)/m.exec(rollup)?.[1]) / 1024;
 }
 
 /** Markdown, so that it can be pasted into SPECIFICATION.md. */

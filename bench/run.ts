@@ -3,16 +3,16 @@ import { cpus, totalmem } from 'node:os';
 import { startTestDaemon } from '@instavm/testing';
 import { InstaVM } from 'instavm';
 import { egressRows } from './egress.ts';
+import { createToFirstExec, execRoundTrip, manyExecs } from './exec.ts';
 import { Floor } from './floor.ts';
 import { lifecycleRows } from './lifecycle.ts';
 import { listRows } from './lists.ts';
 import { meteringRows } from './metering.ts';
 import { previewRows } from './previews.ts';
 import { ptyRows } from './pty.ts';
-import { median, type Row, rssMib, table, timed } from './report.ts';
+import { median, type Row, ratio, rssMib, table, timed } from './report.ts';
+import { FULL, QEMU } from './subject.ts';
 
-const CREATE_ROUNDS = 15;
-const EXEC_ROUNDS = 60;
 const BULK_ROUNDS = 3;
 const BULK_BYTES = 100 * 1024 * 1024;
 const CHUNK = Buffer.alloc(256 * 1024);
@@ -25,12 +25,12 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
   try {
     const rows: Row[] = [];
     progress('create to first exec');
-    const created = await createToFirstExec(client, floor);
-    rows.push(created.row);
+    const created = await createToFirstExec(client, floor, FULL.creates);
+    rows.push(ratio('create → first exec, without pool', created.ms, created.floorMs, 1.3));
     progress('exec round trip');
-    rows.push(await execRoundTrip(client, floor));
+    rows.push(await execRoundTrip(client, floor, FULL.execs));
     progress('creates, suspensions, many idle sandboxes');
-    rows.push(...(await lifecycleRows(client, daemon, created.ms)));
+    rows.push(...(await lifecycleRows(client, daemon, created.ms, QEMU)));
     progress('terminals');
     rows.push(...(await ptyRows(client, floor, daemon)));
     progress('the network of a sandbox');
@@ -44,7 +44,7 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     progress('upload and download');
     rows.push(...(await bulk(client, floor, daemon.pid)));
     progress('many execs in one sandbox');
-    rows.push(...(await manyExecs(client)));
+    rows.push(...(await manyExecs(client, FULL)));
     const host = {
       cpus: cpus().length,
       cpu: cpus()[0]?.model ?? '',
@@ -61,33 +61,6 @@ export async function runBench({ json }: { readonly json: boolean }): Promise<vo
     client.close();
     await daemon.stop();
   }
-}
-
-async function createToFirstExec(client: InstaVM, floor: Floor): Promise<{ readonly ms: number; readonly row: Row }> {
-  const [ours, theirs]: [number[], number[]] = [[], []];
-  for (let round = 0; round < CREATE_ROUNDS; round++) {
-    theirs.push(await floor.restoreToFirstExec());
-    const started = performance.now();
-    const sandbox = await client.sandboxes.create();
-    await sandbox.run('true');
-    ours.push(performance.now() - started);
-    await sandbox.delete();
-  }
-  const ms = median(ours);
-  return { ms, row: ratio('create → first exec, without pool', ms, median(theirs), 'ms', 1.3) };
-}
-
-async function execRoundTrip(client: InstaVM, floor: Floor): Promise<Row> {
-  const sandbox = await client.sandboxes.create();
-  const direct = await floor.clone();
-  const [ours, theirs]: [number[], number[]] = [[], []];
-  for (let round = 0; round < EXEC_ROUNDS; round++) {
-    theirs.push(await timed(() => direct.run('true')));
-    ours.push(await timed(() => sandbox.run('true')));
-  }
-  await direct.end();
-  await sandbox.delete();
-  return ratio('exec round trip of true', median(ours), median(theirs), 'ms', 1.5);
 }
 
 async function bulk(client: InstaVM, floor: Floor, daemonPid: number): Promise<Row[]> {
@@ -130,31 +103,6 @@ async function bulk(client: InstaVM, floor: Floor, daemonPid: number): Promise<R
     },
   ];
 }
-
-async function manyExecs(client: InstaVM): Promise<Row[]> {
-  const sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
-  const ask = async (n: number): Promise<boolean> => (await sandbox.run(['echo', String(n)])).stdoutText === `${n}\n`;
-  let sequential = 0;
-  for (let n = 0; n < 200; n++) if (await ask(n)) sequential++;
-  const parallel = (await Promise.all(Array.from({ length: 50 }, (_, n) => ask(n)))).filter(Boolean).length;
-  await sandbox.delete();
-  const row = (name: string, right: number, of: number): Row => ({
-    name,
-    measured: `${right} of ${of} right`,
-    floor: '',
-    ratio: '',
-    target: 'all',
-  });
-  return [row('200 sequential execs', sequential, 200), row('50 parallel execs', parallel, 50)];
-}
-
-const ratio = (name: string, ours: number, floor: number, unit: string, target: number): Row => ({
-  name,
-  measured: `${ours.toFixed(1)} ${unit}`,
-  floor: `${floor.toFixed(1)} ${unit}`,
-  ratio: (ours / floor).toFixed(2),
-  target: `≤ ${target} × floor`,
-});
 
 const share = (name: string, ours: number, raw: number): Row => ({
   name,

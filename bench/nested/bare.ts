@@ -81,9 +81,10 @@ async function started(program: string, args: readonly string[]): Promise<void> 
   if (code !== 0) throw new Error(`${program} ended with ${code}`);
 }
 
-/** As soon as somebody listens. */
-async function dial(path: string): Promise<Socket> {
+/** As soon as somebody listens, unless it is given up. */
+export async function dial(path: string, signal?: AbortSignal): Promise<Socket> {
   for (;;) {
+    signal?.throwIfAborted();
     const socket = connect(path);
     const isOpen = await once(socket, 'connect').then(
       () => true,
@@ -94,7 +95,8 @@ async function dial(path: string): Promise<Socket> {
   }
 }
 
-async function load(socket: Socket): Promise<void> {
+/** Has Firecracker load the template in its directory, and resume. @param socket of its API */
+export async function load(socket: Socket): Promise<void> {
   const body = {
     snapshot_path: 'state',
     mem_backend: { backend_type: 'File', backend_path: 'memory' },

@@ -31,3 +31,13 @@ def test_the_administrator_grants_credit_once_for_each_id(daemon: Daemon) -> Non
         with pytest.raises(InstaVMError) as unknown:
             client.credit.grant(1, account="nobody")
         assert unknown.value.code == "account_not_found"
+
+
+def test_quotas_are_shown_with_what_is_used_and_set_by_the_administrator(daemon: Daemon) -> None:
+    with InstaVM(daemon.api_key, daemon.base_url) as client:
+        own = client.quotas.get()
+        assert own.limits.requests_per_minute > 0
+        assert own.used.sandboxes <= own.limits.sandboxes
+        changed = client.quotas.set(own.account_id, snapshots=77)
+        assert (changed.limits.snapshots, changed.limits.sandboxes) == (77, own.limits.sandboxes)
+        assert client.quotas.set(own.account_id, snapshots=None).limits == own.limits

@@ -76,6 +76,24 @@ function padded(text: string, width: number): string {
   return padded(`${kept}…`, width);
 }
 
+/** Of rows that come one at a time: their columns have a width of their own, and longer cells move the rest of the row. */
+export type Columns = readonly (readonly [title: string, width: number])[];
+
+export const rowOf = (columns: Columns, cells: readonly string[]): string =>
+  cells
+    .map((cell, column) => cell.padEnd(columns[column]?.[1] ?? 0))
+    .join('  ')
+    .trimEnd();
+
+export const headerOf = (columns: Columns): string =>
+  styleText(
+    'bold',
+    rowOf(
+      columns,
+      columns.map(([title]) => title),
+    ),
+  );
+
 export const printJson = (value: unknown): void => console.log(JSON.stringify(value));
 
 /** Names and other text from a sandbox can neither move the cursor of the terminal they are listed on nor turn the direction of writing. */

@@ -56,7 +56,12 @@ export const program = new Command('instavm')
   .enablePositionalOptions()
   .exitOverride()
   .showHelpAfterError('Add --help for what the command takes.')
-  .configureHelp({ subcommandTerm: (command) => command.name(), styleTitle: (title) => styleText('bold', title) })
+  .configureHelp({
+    subcommandTerm: (command) => command.name(),
+    styleTitle: (title) => styleText('bold', title),
+    // On narrow terminals too.
+    minWidthToWrap: 16,
+  })
   .addHelpText(
     'after',
     help({
@@ -76,7 +81,7 @@ inherit(program);
 /** Commander gives a command what its parent has only when the parent makes it. */
 function inherit(parent: Command): void {
   for (const command of parent.commands) {
-    command.copyInheritedSettings(parent);
+    command.copyInheritedSettings(parent).helpCommand(false);
     inherit(command);
   }
 }

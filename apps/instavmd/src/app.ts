@@ -62,6 +62,7 @@ import type { Attempts } from './sign-in/attempts.ts';
 import { callerOfRequest } from './sign-in/browser.ts';
 import type { Pairings } from './sign-in/pairings.ts';
 import type { SignIns } from './sign-in/sign-ins.ts';
+import { traceRequests } from './tracing.ts';
 import type { UsageSampler } from './usage-samples/sampler.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
 
@@ -172,6 +173,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
       declared.push({ method: each, url, ...config, bodies: { ...bodies, consumes, produces } });
   });
   answerErrors(app);
+  traceRequests(app);
   measureRequests(app, services.operations);
   const executions = new Executions();
   app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));

@@ -235,6 +235,23 @@ export function serviceManagerOf({ NOTIFY_SOCKET, WATCHDOG_USEC }: Environment):
   return { notifySocket: NOTIFY_SOCKET, watchdogMs: watchdogMs > 0 ? watchdogMs : undefined };
 }
 
+/** Of OpenTelemetry's own variables, which mean here what they mean everywhere; the exporter reads those of the endpoint. */
+export type TracingEnvironment = {
+  /** Of requests whose callers do not say. */
+  readonly ratio: number;
+  readonly serviceName: string;
+};
+
+/** @returns undefined where nobody wants traces. @throws ConfigError */
+export function tracingOf(env: Environment): TracingEnvironment | undefined {
+  const { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: ofTraces } = env;
+  if ((!endpoint && !ofTraces) || env.OTEL_SDK_DISABLED === 'true' || env.OTEL_TRACES_EXPORTER === 'none')
+    return undefined;
+  const ratio = Number(env.OTEL_TRACES_SAMPLER_ARG ?? 1);
+  if (!(ratio >= 0 && ratio <= 1)) throw new ConfigError('OTEL_TRACES_SAMPLER_ARG: must be a number from 0 to 1');
+  return { ratio, serviceName: env.OTEL_SERVICE_NAME || 'instavmd' };
+}
+
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }

@@ -56,6 +56,7 @@ import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
 import { telemetry } from './telemetry.ts';
+import { untraced } from './tracing.ts';
 import { both, guestNumbers } from './usage-samples/asking.ts';
 import { UsageSampler } from './usage-samples/sampler.ts';
 
@@ -91,7 +92,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     if (await createAdministrator(accounts, data.adminKeyPath)) {
       logger.info({ path: data.adminKeyPath }, 'first start: wrote the administrator API key');
     }
-    const clock = nobodysTimers(systemClock);
+    const clock = untraced(nobodysTimers(systemClock));
     const keys = new ApiKeys(database, writer);
     const records = sandboxRecords(database, writer);
     const trail = auditTrail(database, writer);
@@ -174,7 +175,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const egress = { egress: egressRules(gateway), egressLog, egressJournal };
     const shares = new Shares({ shares: shareRecords(database, writer), sandboxes: records, clock });
     const domainsKept = domainRecords(database, writer);
-    const previewParts = { sampler, shares, sandboxes, keys, domains: domainsKept };
+    const keyConnections = new KeyConnections();
+    cleanup.push(() => keyConnections.stop());
+    const previewParts = { sampler, keyConnections, shares, sandboxes, keys, domains: domainsKept };
     const previews = await listenForPreviews(config, data.previewDirectory, previewParts, logger);
     cleanup.push(() => previews?.close());
     const observed = { vmm, templates, sandboxes, meter, host, previews, metrics };
@@ -191,8 +194,6 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     });
     cleanup.push(() => domains.close());
     const domainHealth = domainHealthOf(previews, config.INSTAVM_PREVIEW_LISTEN, certificates);
-    const keyConnections = new KeyConnections();
-    cleanup.push(() => keyConnections.stop());
     const publicUrl = config.INSTAVM_PUBLIC_URL;
     const people = {
       signIns: new SignIns(accounts, { database, secret: signInSecret(data.signInSecretPath), publicUrl }),

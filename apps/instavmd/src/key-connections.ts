@@ -1,71 +1,89 @@
 /**
- * What is open by each API key: requests that are not answered yet, streams, WebSockets. They end when the right does: at once when the key is
- * revoked or replaced, within a second when it expires.
+ * What is open by each API key and each signed-in browser: requests that are not answered yet, streams, WebSockets, previews. They end when the
+ * right does: at once when the key is revoked or replaced and when the browser is signed out, within a second when the key expires.
  */
 import type { Caller } from './auth.ts';
 
 const LOOK_INTERVAL_MS = 1_000;
+/** From the look at a key or a cookie to the start of what it opens. */
+const OPENING_MS = 60_000;
+
+declare const brand: unique symbol;
+/** What somebody is here by. */
+export type Right = string & { readonly [brand]: 'Right' };
+export const keyRight = (keyId: number): Right => `key ${keyId}` as Right;
+export const signInRight = (signInId: string): Right => `sign-in ${signInId}` as Right;
+
+export type Holder = Pick<Caller, 'keyId' | 'signInId' | 'expiresAt'>;
+
+/** @returns undefined for who is here by nothing that can end */
+export function rightOf({ keyId, signInId }: Pick<Holder, 'keyId' | 'signInId'>): Right | undefined {
+  if (keyId !== null) return keyRight(keyId);
+  return signInId === null ? undefined : signInRight(signInId);
+}
 
 type Connection = { until: Date | null; readonly cut: () => void };
 
 export class KeyConnections {
-  readonly #open = new Map<number, Set<Connection>>();
-  /** For who was let in just before. */
-  readonly #revoked = new Set<number>();
+  readonly #open = new Map<Right, Set<Connection>>();
+  /** For who was let in just before, with when that was. */
+  readonly #revoked = new Map<Right, number>();
   readonly #looking: NodeJS.Timeout;
   readonly #now: () => number;
 
   constructor(now: () => number = Date.now) {
     this.#now = now;
-    this.#looking = setInterval(() => this.#cutExpired(), LOOK_INTERVAL_MS);
+    this.#looking = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
     this.#looking.unref();
   }
 
   /** @param cut ends it; called once at most. @returns to be called when it is over */
-  hold({ keyId, expiresAt: until }: Pick<Caller, 'keyId' | 'expiresAt'>, cut: () => void): () => void {
-    if (keyId === null) return () => {};
-    if (this.#revoked.has(keyId)) {
+  hold(holder: Holder, cut: () => void): () => void {
+    const right = rightOf(holder);
+    if (right === undefined) return () => {};
+    if (this.#revoked.has(right)) {
       cut();
       return () => {};
     }
-    const connection = { until, cut };
-    const ofKey = this.#open.get(keyId) ?? new Set();
-    this.#open.set(keyId, ofKey);
-    ofKey.add(connection);
+    const connection = { until: holder.expiresAt, cut };
+    const ofRight = this.#open.get(right) ?? new Set();
+    this.#open.set(right, ofRight);
+    ofRight.add(connection);
     return () => {
-      ofKey.delete(connection);
-      if (ofKey.size === 0 && this.#open.get(keyId) === ofKey) this.#open.delete(keyId);
+      ofRight.delete(connection);
+      if (ofRight.size === 0 && this.#open.get(right) === ofRight) this.#open.delete(right);
     };
   }
 
   /** The right of what is open ends then; null: it does not. */
-  endAt(keyId: number, until: Date | null): void {
-    for (const connection of this.#open.get(keyId) ?? []) connection.until = until;
+  endAt(right: Right, until: Date | null): void {
+    for (const connection of this.#open.get(right) ?? []) connection.until = until;
   }
 
-  /** Ends all that is open by a key, and all that would be. */
-  revoke(keyId: number): void {
-    this.#revoked.add(keyId);
-    this.cut(keyId);
+  /** Ends all that is open by it, and all that would be. */
+  revoke(right: Right): void {
+    this.#revoked.set(right, this.#now());
+    this.cut(right);
   }
 
-  /** Ends all that is open by a key. */
-  cut(keyId: number): void {
-    const ofKey = this.#open.get(keyId) ?? [];
-    this.#open.delete(keyId);
-    for (const { cut } of ofKey) cut();
+  /** Ends all that is open by it. */
+  cut(right: Right): void {
+    const ofRight = this.#open.get(right) ?? [];
+    this.#open.delete(right);
+    for (const { cut } of ofRight) cut();
   }
 
   stop(): void {
     clearInterval(this.#looking);
   }
 
-  #cutExpired(): void {
+  #look(): void {
     const now = this.#now();
-    for (const ofKey of this.#open.values())
-      for (const connection of ofKey) {
+    for (const [right, at] of this.#revoked) if (now - at > OPENING_MS) this.#revoked.delete(right);
+    for (const ofRight of this.#open.values())
+      for (const connection of ofRight) {
         if (connection.until === null || connection.until.getTime() > now) continue;
-        ofKey.delete(connection);
+        ofRight.delete(connection);
         connection.cut();
       }
   }

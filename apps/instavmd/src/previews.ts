@@ -17,6 +17,7 @@ import { InstaVMError } from '@instavm/wire';
 import { actingFor, visitorOf } from './acting.ts';
 import { callerOf, isFor } from './auth.ts';
 import type { Config } from './config.ts';
+import type { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { counted } from './usage-samples/counted.ts';
 import type { UsageSampler } from './usage-samples/sampler.ts';
@@ -76,11 +77,19 @@ export type PreviewParts = {
   readonly shares: Shares;
   readonly sandboxes: { get(accountId: AccountId, id: SandboxId): Promise<Owner> };
   readonly keys: ApiKeys;
+  readonly keyConnections: Pick<KeyConnections, 'hold'>;
   readonly domains: Pick<DomainRecords, 'findHeld'>;
 };
 
 /** A connection holds its sandbox as used until it is closed. */
-export function previewTargets({ sampler, shares, sandboxes, keys, domains }: PreviewParts): PreviewTargets {
+export function previewTargets({
+  sampler,
+  shares,
+  sandboxes,
+  keys,
+  keyConnections,
+  domains,
+}: PreviewParts): PreviewTargets {
   async function find(text: string): Promise<PreviewTarget | undefined> {
     const shareId = parseShareId(text);
     const share = shareId && (await shares.find(shareId));
@@ -132,9 +141,9 @@ export function previewTargets({ sampler, shares, sandboxes, keys, domains }: Pr
       const id = parseShareId(shareId);
       const share = id && (await shares.find(id));
       // What a page does behind its address is more than looking.
-      if (caller === undefined || caller.scope === 'read' || share?.accountId !== caller.account.id) return false;
+      if (caller === undefined || caller.scope === 'read' || share?.accountId !== caller.account.id) return undefined;
       const { record } = await sandboxes.get(share.accountId, share.sandboxId);
-      return isFor(caller, record, record.metadata);
+      return isFor(caller, record, record.metadata) ? (end) => keyConnections.hold(caller, end) : undefined;
     },
   };
 }

@@ -3,9 +3,10 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { SandboxId } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import type { Caller } from './auth.ts';
+import { type Right, rightOf } from './key-connections.ts';
 
 export type PtyGrant = {
-  /** Whose key it was made with: it ends with that. */
+  /** By whose right it was made: it ends with that. */
   readonly caller: Caller;
   readonly sandboxId: SandboxId;
   readonly ptyId: string;
@@ -47,9 +48,9 @@ export class PtyTokens {
     return expiresAt === null || expiresAt.getTime() > this.#now() ? entry.grant : undefined;
   }
 
-  /** Those that were made with a key which is no longer valid. */
-  forget(keyId: number): void {
-    for (const [key, { grant }] of this.#entries) if (grant.caller.keyId === keyId) this.#entries.delete(key);
+  /** Those that were made by a right which has ended. */
+  forget(right: Right): void {
+    for (const [key, { grant }] of this.#entries) if (rightOf(grant.caller) === right) this.#entries.delete(key);
   }
 
   #forgetExpired(): void {

@@ -1,8 +1,9 @@
 /** The daemon as a process: starts it, tells the service manager, and stops it on SIGTERM or SIGINT. */
-import { type Config, serviceManagerOf } from './config.ts';
+import { type Config, serviceManagerOf, tracingOf } from './config.ts';
 import { startDaemon } from './daemon.ts';
 import { createLogger } from './log.ts';
 import { ServiceManager } from './service-manager.ts';
+import { startTracing } from './tracing.ts';
 
 /** Ending twenty sandboxes takes about a second; what is not done by then is reaped by the next start. */
 const STOP_DEADLINE_MS = 20_000;
@@ -11,6 +12,7 @@ const STOP_DEADLINE_MS = 20_000;
 export async function serve(config: Config): Promise<void> {
   const logger = await createLogger(config);
   const serviceManager = new ServiceManager(serviceManagerOf(process.env), logger);
+  const stopTracing = await startTracing(tracingOf(process.env));
   const starting = startDaemon(config, logger);
   let started = false;
   let asked = false;
@@ -21,7 +23,7 @@ export async function serve(config: Config): Promise<void> {
     asked = true;
     logger.info({ signal }, 'stopping; a second signal forces it');
     setTimeout(() => process.exit(1), STOP_DEADLINE_MS).unref();
-    Promise.all([starting.then((daemon) => daemon.stop()), serviceManager.stopping()]).then(
+    Promise.all([starting.then((daemon) => daemon.stop()).finally(stopTracing), serviceManager.stopping()]).then(
       () => process.exit(0),
       (error: unknown) => {
         logger.error({ err: error }, 'the daemon did not stop cleanly');

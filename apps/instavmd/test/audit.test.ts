@@ -1,9 +1,19 @@
 /** What the audit trail tells of everything that is done to a daemon, and to whom. */
+import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
-import type { AuditEvent } from '@instavm/wire';
+import { AUDIT_CATALOG, type AuditEvent } from '@instavm/wire';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { asAnother } from './accounts.ts';
 import { type Api, apiOf } from './api.ts';
+
+it('has the types that the guide lists, each in the group that its name says', async () => {
+  const guide = await readFile(resolve(import.meta.dirname, '../../../docs/guides/audit.md'), 'utf8');
+  const listed = [...guide.matchAll(/^\| `([a-z]+\.[a-z_]+)` \| (.+) \|$/gm)].map(([, type, what]) => [type, what]);
+  expect(listed).toEqual(Object.values(AUDIT_CATALOG).flatMap((types) => Object.entries(types)));
+  for (const [group, types] of Object.entries(AUDIT_CATALOG))
+    for (const type of Object.keys(types)) expect(type.startsWith(`${group}.`)).toBe(true);
+});
 
 let daemon: TestDaemon;
 let api: Api;

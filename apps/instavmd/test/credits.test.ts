@@ -46,6 +46,9 @@ describe('an account on a server that enforces credit', () => {
     const check = await get('/v1/credits/check?usage_type=vm_execution&required_credits=1');
     expect(check).toMatchObject({ available: false, required_credits: 1, remaining_credits: 0, shortage: 1 });
 
+    const told = (await get('/v1/audit/events?event_group=credit')).items;
+    expect(told.filter(({ event_type }: { event_type: string }) => event_type === 'credit.exhausted')).toHaveLength(1);
+    expect(told[0]).toMatchObject({ event_type: 'credit.refused', status: 'denied' });
     const grant = { dollars: 1_000, note: 'paid', id: 'order-1' };
     const { body } = await api.json('POST', '/v2/credits/grants', grant);
     expect(body).toMatchObject({ email: 'admin@localhost', id: 'order-1' });

@@ -1,6 +1,7 @@
 import type { AccountId, SandboxId } from '@instavm/core';
 import { describe, expect, it } from 'vitest';
 import type { Caller } from '../src/auth.ts';
+import { keyRight } from '../src/key-connections.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 
 const account = {
@@ -49,7 +50,7 @@ describe('a terminal token', () => {
       tokens.issue({ ...grant, caller: { ...caller, keyId: 2 } }),
       tokens.issue({ ...grant, caller: { ...caller, keyId: 3, expiresAt: new Date(now + 10) } }),
     ];
-    tokens.forget(1);
+    tokens.forget(keyRight(1));
     expect(tokens.redeem(revoked.token)).toBeUndefined();
     expect(tokens.redeem(other.token)).toBeDefined();
     now += 10;

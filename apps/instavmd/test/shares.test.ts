@@ -2,10 +2,6 @@
 import { type Duplex, PassThrough } from 'node:stream';
 import {
   type AccountId,
-  DEFAULT_LIFECYCLE,
-  DEFAULT_SIZE,
-  newIncarnationId,
-  newSandboxId,
   type SandboxId,
   type SandboxRecord,
   type SandboxState,
@@ -26,13 +22,15 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
-import { KeyConnections } from '../src/key-connections.ts';
+import { KeyConnections, keyRight } from '../src/key-connections.ts';
+import { Metrics } from '../src/metrics.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { auditOf } from './audit-of.ts';
 import { noLimits } from './no-limits.ts';
+import { recordOf } from './sandbox-record.ts';
 
 const ADDRESSES: PreviewAddresses = {
   authority: { domain: 'preview.test', certPem: 'PEM' },
@@ -47,9 +45,11 @@ let shares: Shares;
 let targets: PreviewTargets;
 let account: Account;
 let key = '';
+let keyConnections: KeyConnections;
 const open: FastifyInstance[] = [];
 
 beforeEach(async () => {
+  keyConnections = new KeyConnections();
   database = await openDatabase(':memory:');
   accounts = new Accounts(database);
   account = await accounts.createWithKey('a@b', 'A', 'first', (given) => {
@@ -58,26 +58,23 @@ beforeEach(async () => {
   shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
   targets = previewTargets({
     sampler: { count: () => {} },
+    keyConnections,
     ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
     sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
   });
 });
 afterEach(async () => {
+  keyConnections.stop();
   for (const app of open.splice(0)) await app.close();
   await database.destroy();
 });
 
 async function sandbox(state: SandboxState = 'running', accountId: AccountId = account.id): Promise<SandboxRecord> {
-  const record: SandboxRecord = {
-    ...{ id: newSandboxId(), accountId, state, stateReason: null, endCause: null, epoch: 1 },
-    ...{ incarnationId: newIncarnationId(), size: DEFAULT_SIZE, ttlSeconds: 300, metadata: {}, env: {}, egress: null },
-    ...{ createdAt: new Date(), startedAt: new Date(), endedAt: null, expiresAt: new Date(Date.now() + 100_000) },
-    ...{ lifecycle: DEFAULT_LIFECYCLE, savedIn: null, savedBytes: null, leaseLeftMs: null, snapshotId: null },
-  };
+  const record = recordOf({ accountId, state });
   await sandboxRecords(database).insert(record);
   return record;
 }
-const recordOf = async (id: SandboxId) => (await sandboxRecords(database).find(id)) as SandboxRecord;
+const storedOf = async (id: SandboxId) => (await sandboxRecords(database).find(id)) as SandboxRecord;
 const become = (id: SandboxId, state: SandboxState) => sandboxRecords(database).update(id, 1, { state });
 
 // biome-ignore lint/suspicious/noExplicitAny: answers are whatever the server sent; the tests look at them.
@@ -93,14 +90,14 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     get: async (accountId: AccountId, id: SandboxId) => find(await records.find(id), accountId),
     getByIncarnation: async (accountId: AccountId, id: never) => find(await records.findByIncarnation(id), accountId),
   };
-  const unused = { egress: {}, egressLog: {}, egressJournal: {}, health: () => ({}) };
+  const unused = { egress: {}, egressLog: {}, egressJournal: {}, operations: { metrics: new Metrics() } };
   const services = {
     ...unused,
     sandboxes,
     accounts,
     keys: new ApiKeys(database),
     ...{ people: {}, audit: auditOf(database) },
-    keyConnections: new KeyConnections(),
+    keyConnections,
     rateLimits: noLimits(),
     ptyTokens: new PtyTokens(),
     shares,
@@ -252,7 +249,7 @@ describe('shares over HTTP', () => {
   it('are a thousand at most in an account, and those that are there can still be asked for and changed', async () => {
     const call = await serve();
     const { id } = await sandbox();
-    for (let port = 1; port <= 1_000; port++) await shares.open(await recordOf(id), port);
+    for (let port = 1; port <= 1_000; port++) await shares.open(await storedOf(id), port);
     const body = { session_id: id, port: 1_001 };
     expect(await call('POST', '/v1/shares', body)).toMatchObject({ status: 429, body: { code: 'quota_exceeded' } });
     const there = await call('POST', '/v1/shares', { session_id: id, port: 1, is_public: true });
@@ -405,6 +402,7 @@ describe('shares as the preview proxy sees them', () => {
     const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
     targets = previewTargets({
       sampler: { count: () => {} },
+      keyConnections,
       shares,
       sandboxes,
       keys: new ApiKeys(database),
@@ -446,11 +444,17 @@ describe('shares as the preview proxy sees them', () => {
     await accounts.createWithKey('c@d', 'C', 'first', (given) => {
       stranger = given;
     });
-    expect(await targets.mayOpen(key, found)).toBe(true);
+    const end = vi.fn();
+    (await targets.mayOpen(key, found))?.(end);
+    keyConnections.revoke(keyRight(999));
+    expect(end).not.toHaveBeenCalled();
+    const [{ id: keyId = 0 } = {}] = await new ApiKeys(database).list(account.id);
+    keyConnections.revoke(keyRight(keyId));
+    expect(end).toHaveBeenCalledOnce();
     for (const wrong of [stranger, '', 'x', `${key}x`, 'x'.repeat(10_000)])
-      expect(await targets.mayOpen(wrong, found)).toBe(false);
+      expect(await targets.mayOpen(wrong, found)).toBeUndefined();
     await shares.revoke(account.id, id);
-    expect(await targets.mayOpen(key, found)).toBe(false);
+    expect(await targets.mayOpen(key, found)).toBeUndefined();
   });
 
   it('wake a suspended sandbox, connect to its port, and hold it as used until the stream is closed', async () => {

@@ -1,11 +1,18 @@
 /** People signing in: what it takes, what a browser gets, and what pages of others cannot do with it. */
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
 import { Browser, linkToken, OWN } from './browser.ts';
 
 const PASSWORD = 'correct horse battery';
+
+const nameAndValue = (cookie: string): [name: string, value: string] => {
+  const [, name = '', value = ''] = /^([^=]+)=(.*)$/.exec(cookie) ?? [];
+  return [name, value];
+};
 
 describe('a daemon where anyone may sign up', () => {
   let daemon: TestDaemon;
@@ -49,7 +56,7 @@ describe('a daemon where anyone may sign up', () => {
     const browser = new Browser(daemon);
     await signIn(browser, 'ada@example.com', PASSWORD);
     const [cookie = ''] = browser.setCookies;
-    expect(cookie).toMatch(/^instavm=/);
+    expect(cookie).toMatch(/^instavm-[0-9a-f]{8}=/);
     for (const attribute of ['HttpOnly', 'SameSite=Strict', 'Path=/']) expect(cookie).toContain(attribute);
     expect(cookie).not.toContain('Domain');
   });
@@ -105,11 +112,11 @@ describe('a daemon where anyone may sign up', () => {
     await signIn(browser, 'ada@example.com', PASSWORD);
     expect(browser.cookie).not.toBe(before);
     const thief = new Browser(daemon);
-    thief.plant('instavm', before.slice('instavm='.length));
+    thief.plant(...nameAndValue(before));
     expect((await thief.ask('GET', '/v2/sandboxes')).status).toBe(401);
 
     const victim = new Browser(daemon);
-    victim.plant('instavm', 'chosen-by-an-attacker.c2lnbmF0dXJl');
+    victim.plant(nameAndValue(before)[0], 'chosen-by-an-attacker.c2lnbmF0dXJl');
     await signIn(victim, 'ada@example.com', PASSWORD);
     expect(victim.cookie).not.toContain('chosen');
   });
@@ -117,10 +124,10 @@ describe('a daemon where anyone may sign up', () => {
   it('ends the session on the server when someone signs out', async () => {
     const browser = new Browser(daemon);
     await signIn(browser, 'ada@example.com', PASSWORD);
-    const value = browser.cookie.slice('instavm='.length);
+    const cookie = browser.cookie;
     await browser.ask('POST', '/api/auth/sign-out');
     expect(browser.cookie).toBe('');
-    browser.plant('instavm', value);
+    browser.plant(...nameAndValue(cookie));
     expect((await browser.ask('GET', '/v2/sandboxes')).status).toBe(401);
     expect((await browser.ask('GET', '/api/auth/session')).body).toMatchObject({ account: null, sign_up: 'open' });
   });
@@ -136,6 +143,65 @@ describe('a daemon where anyone may sign up', () => {
     expect((await one.ask('GET', '/v2/sandboxes')).status).toBe(200);
     expect((await other.ask('GET', '/v2/sandboxes')).status).toBe(401);
     expect((await signIn(other, 'eve@example.com', PASSWORD)).status).toBe(401);
+  });
+
+  it('cuts what a browser has open when it is signed out, or the password is changed elsewhere, and nothing else', async () => {
+    const email = 'cut@example.com';
+    const [first, second] = [new Browser(daemon), new Browser(daemon)];
+    await first.ask('POST', '/api/auth/sign-up', { email, password: PASSWORD, name: 'Cut' });
+    await signIn(second, email, PASSWORD);
+    const { id } = (await first.ask('POST', '/v2/sandboxes', {})).body;
+    const { body: pty } = await first.ask('POST', `/v1/sessions/${id}/pty/sessions`, { command: 'cat' });
+    const path = `/v1/sessions/${id}/pty/${pty.session_id}`;
+    /** Open when this resolves. @returns how each ends */
+    const open = async (browser: Browser): Promise<Promise<unknown>[]> => {
+      const { token } = (await browser.ask('POST', `/v1/sessions/${id}/pty/sessions/${pty.session_id}/token`, {})).body;
+      const socket = new WebSocket(`${daemon.baseUrl.replace('http', 'ws')}${path}/connect?token=${token}`);
+      const terminal = once(socket, 'close').then(([code]) => code as number);
+      await once(socket, 'message');
+      const headers = { ...OWN, cookie: browser.cookie };
+      const followed = await fetch(`${daemon.baseUrl}/v1/audit/events?follow=true`, { headers });
+      const stream = followed.text().then(
+        () => 'ended',
+        (error: Error) => error.name,
+      );
+      return [terminal, stream];
+    };
+    const unused = await first.ask('POST', `/v1/sessions/${id}/pty/sessions/${pty.session_id}/token`, {});
+    const [firsts, seconds] = [await open(first), await open(second)];
+    await first.ask('POST', '/api/auth/sign-out');
+    expect(await Promise.all(firsts)).toEqual([4401, 'TypeError']);
+    const late = new WebSocket(`${daemon.baseUrl.replace('http', 'ws')}${path}/connect?token=${unused.body.token}`);
+    expect((await once(late, 'close'))[0]).toBe(4401);
+    expect(await Promise.race([...seconds, 'still open'])).toBe('still open');
+    await signIn(first, email, PASSWORD);
+    await first.ask('POST', '/api/auth/password', { present: PASSWORD, next: 'another long one' });
+    expect(await Promise.all(seconds)).toEqual([4401, 'TypeError']);
+    await first.ask('DELETE', `/v2/sandboxes/${id}`);
+  });
+
+  it('tells the account who signed in and out, and who could not', async () => {
+    const email = 'told@example.com';
+    const [browser, other] = [new Browser(daemon), new Browser(daemon)];
+    await browser.ask('POST', '/api/auth/sign-up', { email, password: PASSWORD, name: 'Told' });
+    for (let count = 0; count < 3; count++) await signIn(other, email, 'a wrong guess');
+    await signIn(other, email, PASSWORD);
+    await other.ask('POST', '/api/auth/sign-out');
+    const events = async () => (await browser.ask('GET', '/v1/audit/events?event_group=auth')).body.items;
+    await expect.poll(events).toHaveLength(4);
+    expect((await events()).reverse()).toMatchObject([
+      { event_type: 'auth.signed_up', actor_type: 'user', actor_name: email, source_ip: '127.0.0.1' },
+      // Three of them so far; how many more is told within a minute.
+      { event_type: 'auth.sign_in_failed', status: 'denied', actor_type: 'anonymous' },
+      { event_type: 'auth.signed_in', actor_name: email, event_payload: { method: 'password' } },
+      { event_type: 'auth.signed_out' },
+    ]);
+    const administrator = new Browser(daemon);
+    await signIn(administrator, 'nobody-here@example.com', PASSWORD);
+    await administrator.signInByLink();
+    const told = await administrator.ask('GET', '/v1/audit/events?event_type=auth.sign_in_failed');
+    expect(told.body.items[0]).toMatchObject({ event_payload: { is_account: false } });
+    expect(JSON.stringify(told.body)).not.toContain('nobody-here');
   });
 
   it('says the same of an unknown address and a wrong password', async () => {
@@ -177,10 +243,10 @@ describe('a daemon where anyone may sign up', () => {
   it('keeps passwords, cookies and links out of its log and its database', async () => {
     const token = await linkToken(daemon);
     const log = daemon.log();
-    for (const secret of [PASSWORD, ada.cookie.slice('instavm='.length), token]) expect(log).not.toContain(secret);
+    for (const secret of [PASSWORD, nameAndValue(ada.cookie)[1], token]) expect(log).not.toContain(secret);
     for (const name of ['instavm.db', 'instavm.db-wal']) {
       const stored = await readFile(join(daemon.dataDirectory, name));
-      for (const secret of [PASSWORD, decodeURIComponent(ada.cookie.slice('instavm='.length)), token])
+      for (const secret of [PASSWORD, decodeURIComponent(nameAndValue(ada.cookie)[1]), token])
         expect(stored.includes(secret), name).toBe(false);
     }
   });
@@ -254,7 +320,7 @@ describe('a daemon behind TLS where an invitation is needed', () => {
     expect([forged.status, forged.body.code]).toEqual([403, 'invitation_invalid']);
     const entered = await ask('/api/auth/sign-up', { ...wanted, invitation }, PUBLIC);
     expect(entered.status).toBe(200);
-    expect(entered.setCookies[0]).toMatch(/^__Host-instavm=.*; Secure/);
+    expect(entered.setCookies[0]).toMatch(/^__Host-instavm-[0-9a-f]{8}=.*; Secure/);
     const again = await ask('/api/auth/sign-up', { ...wanted, email: 'second@example.com', invitation }, PUBLIC);
     expect([again.status, again.body.code]).toEqual([403, 'invitation_invalid']);
   });
@@ -289,7 +355,7 @@ describe('a daemon as it comes', () => {
     await daemon.crash();
     daemon = await startTestDaemon({ vmm: 'fake', dataDirectory: daemon.dataDirectory });
     const again = new Browser(daemon);
-    again.plant('instavm', browser.cookie.slice('instavm='.length));
+    again.plant(...nameAndValue(browser.cookie));
     expect((await again.ask('GET', '/api/auth/session')).body.account).toMatchObject({ email: 'admin@localhost' });
   });
 

@@ -4,7 +4,7 @@
  */
 import { type ClientHttp2Session, connect } from 'node:http2';
 import type { Duplex } from 'node:stream';
-import { type Client, createClient, type Transport } from '@connectrpc/connect';
+import { type Client, createClient, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createGrpcTransport, type GrpcTransportOptions } from '@connectrpc/connect-node';
 import { AgentError } from './errors.ts';
 import { Exec, Files, Lifecycle, Pty } from './gen/agent_pb.js';
@@ -33,7 +33,7 @@ export class AgentClient {
   readonly #window: SharedWindow;
   readonly #stream: Duplex;
 
-  private constructor(stream: Duplex, session: ClientHttp2Session) {
+  private constructor(stream: Duplex, session: ClientHttp2Session, interceptors: readonly Interceptor[]) {
     this.#stream = stream;
     this.#session = session;
     this.#window = new SharedWindow(session);
@@ -49,6 +49,7 @@ export class AgentClient {
         sessionManager: onSession(session, this.#window),
         readMaxBytes: READ_MAX_BYTES,
         acceptCompression: [],
+        interceptors: [...interceptors],
       }),
       () => session.destroyed || session.closed,
     );
@@ -60,9 +61,14 @@ export class AgentClient {
 
   /**
    * Takes over `stream`; on failure it is destroyed.
+   * @param interceptors of every call, the outermost first
    * @throws AgentError `deadline`, `channel_lost`
    */
-  static async open(stream: Duplex, deadlineMs: number): Promise<AgentClient> {
+  static async open(
+    stream: Duplex,
+    deadlineMs: number,
+    interceptors: readonly Interceptor[] = [],
+  ): Promise<AgentClient> {
     try {
       await synchronize(stream, deadlineMs);
     } catch (error) {
@@ -77,7 +83,7 @@ export class AgentClient {
     // Every call in flight reports the loss on its own stream; without a listener it would end the process.
     session.on('error', () => {});
     session.once('connect', () => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
-    return new AgentClient(stream, session);
+    return new AgentClient(stream, session, interceptors);
   }
 
   /**

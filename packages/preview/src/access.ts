@@ -4,7 +4,7 @@
  */
 import type { Clock, LinkId } from '@instavm/core';
 import { COOKIE_NAME, type Field, ourCookies, TOKEN_HEADER, valuesOf } from './headers.ts';
-import type { PreviewTarget, PreviewTargets } from './targets.ts';
+import type { KeyHold, PreviewTarget, PreviewTargets } from './targets.ts';
 import type { Proof, TokenPurpose, TokenSigner } from './tokens.ts';
 
 export const PRIVATE_PAGE = '/.instavm/private';
@@ -26,7 +26,7 @@ export type Asked = {
 export type Admission = 'public' | 'key' | LinkId;
 
 export type Access =
-  | { readonly kind: 'allowed'; readonly by: Admission }
+  | { readonly kind: 'allowed'; readonly by: Admission; readonly hold?: KeyHold }
   /** To the same address without the token. */
   | { readonly kind: 'enter'; readonly setCookie: string }
   | { readonly kind: 'denied'; readonly reason: 'private' | 'link_expired' };
@@ -61,7 +61,8 @@ export class AccessRules {
     if (proof) return { kind: 'allowed', by: proof.linkId };
 
     for (const key of apiKeysOf(asked.fields)) {
-      if (await this.#targets.mayOpen(key, target)) return { kind: 'allowed', by: 'key' };
+      const hold = await this.#targets.mayOpen(key, target);
+      if (hold !== undefined) return { kind: 'allowed', by: 'key', hold };
     }
     return { kind: 'denied', reason: 'private' };
   }

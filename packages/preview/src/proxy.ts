@@ -24,7 +24,7 @@ import type { LocalCa } from './local-ca.ts';
 import { errorPage, type Page, privatePage, redirect } from './pages.ts';
 import { misdirected, type Parsed, parseRequest } from './requests.ts';
 import { Shares } from './shares.ts';
-import type { PreviewTarget, PreviewTargets } from './targets.ts';
+import type { KeyHold, PreviewTarget, PreviewTargets } from './targets.ts';
 import type { TokenSigner } from './tokens.ts';
 import { forwardWebSocket, isWebSocketUpgrade, responseOver } from './websocket.ts';
 
@@ -229,7 +229,10 @@ export class PreviewProxy {
       if (isGone(response)) return;
       const next = ownPage(parsed, path, target, access, request.headers.accept);
       if (typeof next !== 'string') sendPage(request, response, next);
-      else await this.#pass(target, next, { request, response, path, parsed, line, isWebSocket });
+      else {
+        const hold = access.kind === 'allowed' ? access.hold : undefined;
+        await this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
+      }
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
       const known =
@@ -251,11 +254,11 @@ export class PreviewProxy {
   async #pass(
     target: PreviewTarget,
     by: Admission,
-    { request, response, path, parsed, line, isWebSocket }: Passing,
+    { request, response, path, parsed, line, isWebSocket, hold }: Passing,
   ): Promise<void> {
-    const share = this.#shares.enter(target, by, () =>
-      (line?.socket ?? (isHttp2(response) ? response.stream : response)).destroy(),
-    );
+    const end = (): void => void (line?.socket ?? (isHttp2(response) ? response.stream : response)).destroy();
+    const share = this.#shares.enter(target, by, end);
+    const release = hold?.(end);
     const forwarding: Forwarding = {
       request,
       response,
@@ -273,6 +276,7 @@ export class PreviewProxy {
     try {
       await (isWebSocket ? forwardWebSocket(forwarding, line) : forward(forwarding));
     } finally {
+      release?.();
       share.leave();
     }
   }
@@ -285,6 +289,7 @@ type Passing = {
   readonly parsed: Parsed;
   readonly line: { readonly socket: Duplex; readonly head: Buffer } | undefined;
   readonly isWebSocket: boolean;
+  readonly hold: KeyHold | undefined;
 };
 
 const notFound = (): InstaVMError =>

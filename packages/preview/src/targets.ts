@@ -16,12 +16,15 @@ export type PreviewTarget = {
   connect(signal: AbortSignal): Promise<Duplex>;
 };
 
+/** Calls `end` when the key is no longer valid. @returns to be called when what it opened is over */
+export type KeyHold = (end: () => void) => () => void;
+
 export type PreviewTargets = {
   /** @returns undefined: no such share, revoked, or its sandbox is gone for good */
   find(shareId: string): Promise<PreviewTarget | undefined>;
   /** The share that a verified custom domain stands for. @param host in lower case, without a port. @returns undefined: nobody's domain. @throws share_not_found where `find` has none */
   findDomain(host: string): Promise<PreviewTarget | undefined>;
   isLinkRevoked(shareId: string, linkId: LinkId): Promise<boolean>;
-  /** Whether an API key may open a private share. */
-  mayOpen(apiKey: string, target: PreviewTarget): Promise<boolean>;
+  /** Whether an API key may open a private share: what keeps it to that. @returns undefined when it may not */
+  mayOpen(apiKey: string, target: PreviewTarget): Promise<KeyHold | undefined>;
 };

@@ -125,7 +125,7 @@ export class AcmeStand {
         find: async (id) => [...this.domains.values()].find((target) => target.shareId === id),
         findDomain: async (host) => this.domains.get(host),
         isLinkRevoked: async () => false,
-        mayOpen: async () => false,
+        mayOpen: async () => undefined,
       },
       ...(this.#acme ? { acme: this.#acme } : {}),
     });

@@ -107,7 +107,7 @@ describe('the listener', () => {
         find: async () => undefined,
         findDomain: async () => undefined,
         isLinkRevoked: async () => false,
-        mayOpen: async () => false,
+        mayOpen: async () => undefined,
       },
       log: { info: () => {}, warn: (_fields, message) => warnings.push(message) },
       ...extra,

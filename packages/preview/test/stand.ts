@@ -30,6 +30,8 @@ export class Stand {
   readonly port: number;
   readonly targets: Map<string, PreviewTarget>;
   readonly revoked: Set<LinkId>;
+  /** How to end what was opened with the key. */
+  readonly byKey = new Set<() => void>();
   readonly warnings: string[];
   /** Connections that the proxy opened to services, and has not let go of. */
   readonly connections: Set<Duplex>;
@@ -43,6 +45,10 @@ export class Stand {
     const warnings: string[] = [];
     const revoked = new Set<LinkId>();
     const box: { stand?: Stand } = {};
+    const held = (end: () => void): (() => void) => {
+      box.stand?.byKey.add(end);
+      return () => box.stand?.byKey.delete(end);
+    };
     const proxy = await PreviewProxy.listen({
       host: '127.0.0.1',
       port: 0,
@@ -55,7 +61,7 @@ export class Stand {
         find: async (id) => targets.get(id),
         findDomain: async () => undefined,
         isLinkRevoked: async (_, linkId) => revoked.has(linkId),
-        mayOpen: async (key, target) => key === KEY && target.sandboxId === 'box',
+        mayOpen: async (key, target) => (key === KEY && target.sandboxId === 'box' ? held : undefined),
       },
     });
     const ca = await readFile(proxy.authority?.certPath ?? '', 'utf8');

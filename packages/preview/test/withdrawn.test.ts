@@ -97,6 +97,19 @@ describe('a link that is taken back', () => {
   });
 });
 
+describe('a key that is revoked', () => {
+  it('ends what was opened with it, and is let go of by what has ended', async () => {
+    const id = await endless(false);
+    const answers = [await stand.open(id, '/', OWNER), await stand.open(id, '/', OWNER)] as const;
+    answers[0].destroy();
+    await vi.waitFor(() => expect(stand.byKey.size).toBe(1));
+    const ended = isCut(answers[1]);
+    for (const end of [...stand.byKey]) end();
+    await ended;
+    await vi.waitFor(() => expect(stand.byKey.size).toBe(0));
+  });
+});
+
 describe('a share that is revoked', () => {
   it('lets go of a connection that was being made', async () => {
     const connected: ((stream: Duplex) => void)[] = [];

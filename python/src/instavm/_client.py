@@ -16,8 +16,8 @@ from ._exec import AsyncExec, Command, ExecResult
 from ._files import AsyncFiles
 from ._http import AsyncHttp, instant, path_segment
 from ._keys import AsyncApiKeys
-from ._quotas import AsyncQuotas
 from ._pty import AsyncPtys
+from ._quotas import AsyncQuotas
 from ._shares import AsyncShares, Share, open_share
 from .errors import InstaVMError
 

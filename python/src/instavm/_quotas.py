@@ -44,8 +44,9 @@ class AsyncQuotas:
         return _quotas(await self._http.json("GET", "/v2/quotas"))
 
     async def set(self, account: str, **changes: int | None) -> AccountQuotas:
-        """For the administrator. By the names of `QuotaLimits`: a number, or None for the server's default; what is left
-        out stays. `account` is an e-mail address or an id. Holds from the next request on; what runs already goes on."""
+        """For the administrator. By the names of `QuotaLimits`: a number, or None for the server's default; what is
+        left out stays. `account` is an e-mail address or an id. It holds from the next request on; what runs already
+        goes on."""
         path = f"/v2/accounts/{path_segment(account)}/quotas"
         return _quotas(await self._http.json("PATCH", path, json=changes))
 

@@ -16,10 +16,10 @@ from ._egress import EgressGap, EgressLogEntry, EgressPolicy, EgressTest
 from ._exec import AsyncExec, Command, ExecResult, Output
 from ._files import ChangeEvent, FileInfo
 from ._keys import ApiKey, NewApiKey
-from ._quotas import AccountQuotas
 from ._pty import PtyInfo
 from ._pty_connection import PtyExit
 from ._pty_viewer import AsyncPty
+from ._quotas import AccountQuotas
 from ._shares import MOST_OPEN, PreviewAuthority, Share, ShareLink
 from .errors import InstaVMError
 

@@ -59,7 +59,7 @@ export const cpCommand = new Command('cp')
       const names = one.leftOut.slice(0, MOST_NAMED).map(printable).join(', ');
       const more = one.leftOut.length > MOST_NAMED ? ', …' : '';
       if (one.leftOut.length > 0)
-        console.error(`Left out ${one.leftOut.length} links that lead out of ${one.from}: ${names}${more}`);
+        console.error(`Left out, because they lead out of ${one.from}: ${names}${more} (links: ${one.leftOut.length})`);
       copied.push(one);
     }
     if (json) printJson(copied);

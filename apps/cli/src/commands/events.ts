@@ -2,7 +2,8 @@ import { Command } from 'commander';
 import { type AuditEvent, type AuditFilter, type AuditStatus, type InstaVM, InstaVMError } from 'instavm';
 import { duration, integer } from '../arguments.ts';
 import { clientOf, sandboxOf } from '../connect.ts';
-import { printable, printJson } from '../output.ts';
+import { help } from '../help.ts';
+import { type Columns, headerOf, printable, printJson, rowOf } from '../output.ts';
 
 type Options = {
   sandbox?: string;
@@ -16,8 +17,7 @@ type Options = {
   json?: boolean;
 };
 
-/** Rows that come one at a time have columns of a fixed width; longer cells move the rest of their row. */
-const COLUMNS: readonly (readonly [title: string, width: number])[] = [
+const COLUMNS: Columns = [
   ['TIME', 20],
   ['ID', 9],
   ['EVENT', 24],
@@ -40,6 +40,13 @@ export const eventsCommand = new Command('events')
   .option('-f, --follow', 'go on with what is done, until interrupted')
   .option('--types', 'list the groups and types that there are')
   .option('--json', 'one JSON object a line')
+  .addHelpText(
+    'after',
+    help({
+      json: 'one a line: { id, at, type, group, status, actor, resource, sandboxId, incarnationId, requestId, sourceIp, error, details }; with --types { group: type[] }',
+      examples: ['events --since 1h --follow', 'events --sandbox 3f2a --status failure', 'events evt_42'],
+    }),
+  )
   .action(async (id: string | undefined, options: Options, command: Command) => {
     const { limit, since, follow, types, json } = options;
     const client = clientOf(command);
@@ -52,9 +59,9 @@ export const eventsCommand = new Command('events')
       return json ? printJson(event) : printOne(event);
     }
     const filter = await filterOf(client, options);
-    const print = (event: AuditEvent): void => (json ? printJson(event) : console.log(row(cellsOf(event))));
+    const print = (event: AuditEvent): void => (json ? printJson(event) : console.log(rowOf(COLUMNS, cellsOf(event))));
     const [newest] = (await client.audit.page(filter, { limit: 1 })).events;
-    if (!json) console.log(row(COLUMNS.map(([title]) => title)));
+    if (!json) console.log(headerOf(COLUMNS));
     if (newest !== undefined) for (const event of await past(client, filter, newest, limit, since)) print(event);
     if (!follow) return;
     for await (const event of client.audit.follow(filter, newest?.id ?? 'evt_0')) print(event);
@@ -85,12 +92,6 @@ async function past(
 
 const numberOf = ({ id }: AuditEvent): number => Number(id.slice('evt_'.length));
 
-const row = (cells: readonly string[]): string =>
-  cells
-    .map((cell, column) => cell.padEnd(COLUMNS[column]?.[1] ?? 0))
-    .join('  ')
-    .trimEnd();
-
 function cellsOf({ at, id, type, status, actor, resource, details, error }: AuditEvent): string[] {
   const why = error ?? (typeof details.reason === 'string' ? details.reason : '');
   const host = typeof details.host === 'string' ? `${details.host} ` : '';
@@ -106,8 +107,8 @@ function cellsOf({ at, id, type, status, actor, resource, details, error }: Audi
 }
 
 function printOne(event: AuditEvent): void {
-  console.log(row(COLUMNS.map(([title]) => title)));
-  console.log(row(cellsOf(event)));
+  console.log(headerOf(COLUMNS));
+  console.log(rowOf(COLUMNS, cellsOf(event)));
   const { requestId, sourceIp, incarnationId, details } = event;
   // JSON escapes control characters.
   console.log(JSON.stringify({ requestId, sourceIp, incarnationId, details }, null, 2));

@@ -17,6 +17,8 @@ type Options = {
   json?: boolean;
 };
 
+/** Far beyond what a sandbox takes whose template is there. */
+const PATIENCE_MS = 3_000;
 const HOUR = 3_600;
 const DAY = 24 * HOUR;
 
@@ -41,16 +43,21 @@ export const newCommand = new Command('new')
   .action(async (options: Options, command: Command) => {
     const { memory, vcpus, ttl, env, metadata, snapshot, autoSuspend, idleSuspend, json } = options;
     const client = clientOf(command);
-    const sandbox = await client.sandboxes.create({
+    const snapshotId = snapshot === undefined ? undefined : (await snapshotOf(client, snapshot)).id;
+    const patience = setTimeout(() => {
+      if (process.stderr.isTTY) console.error('The first sandbox of a size takes longer: its template is made …');
+    }, PATIENCE_MS);
+    const asked = client.sandboxes.create({
       memoryMb: memory,
       vcpuCount: vcpus,
       ttlSeconds: ttl,
       env,
       metadata,
-      snapshotId: snapshot === undefined ? undefined : (await snapshotOf(client, snapshot)).id,
+      snapshotId,
       autoSuspend,
       idleSuspendSeconds: idleSuspend,
     });
+    const sandbox = await asked.finally(() => clearTimeout(patience));
     if (json) printJson(await sandbox.info());
     else console.log(sandbox.id);
   });

@@ -1,11 +1,11 @@
 /** From a sandbox to this machine. What a sandbox sends is not believed: see unpack.ts. */
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { chmod, mkdir, realpath, rename, rm, stat } from 'node:fs/promises';
+import { chmod, lstat, mkdir, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { Sandbox } from 'instavm';
+import { InstaVMError, type Sandbox } from 'instavm';
 import { type Place, targetOf } from './place.ts';
 import { Progress } from './progress.ts';
 import type { Copied, CopyOptions } from './result.ts';
@@ -50,22 +50,34 @@ export async function download(
       const archive = files.packTar(source, { user, exclude: sparse });
       try {
         const { entries, leftOut } = await unpack(progress.count(archive), await realpath(target), { limitBytes });
-        for (const name of sparse)
-          await writeFile(
-            join(target, name),
-            read(`${source}/${name}`),
-            (await files.stat(`${source}/${name}`)).mode & 0o777,
-          );
+        for (const name of sparse) {
+          const { mode } = await files.stat(`${source}/${name}`, { user });
+          await writeFile(await ownPath(target, name), read(`${source}/${name}`), mode & 0o777);
+        }
         return done(target, entries + sparse.length, leftOut);
       } catch (error) {
         if (!(error instanceof SparseMember) || !isBelow(error.path) || sparse.length >= MAX_SPARSE) throw error;
         sparse.push(error.path);
+        progress.restart();
       }
     }
   } catch (error) {
     progress.end();
     throw isFromSystem(error) ? localError(error.path ?? target, error) : error;
   }
+}
+
+/** Of a file that a sandbox has named, below the directory: through no link, and in place of one. @throws InstaVMError */
+async function ownPath(directory: string, name: string): Promise<string> {
+  const path = join(await realpath(directory), name);
+  const parent = dirname(path);
+  if ((await realpath(parent)) !== parent)
+    throw new InstaVMError(
+      'local_file_error',
+      `${parent} is behind a symbolic link, and nothing is written through one`,
+    );
+  if ((await lstat(path).catch(() => undefined))?.isSymbolicLink()) await rm(path);
+  return path;
 }
 
 /** It appears whole or not at all, with what it was before left alone; except in what is no regular file, such as a device. */

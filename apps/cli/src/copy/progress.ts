@@ -24,6 +24,11 @@ export class Progress {
     return this.#bytes;
   }
 
+  /** From the beginning again. */
+  restart(): void {
+    this.#bytes = 0;
+  }
+
   /** Passes the pieces on, and counts them. */
   async *count(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     for await (const piece of pieces) {

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import { AgentClient } from '@instavm/agent-client';
 import type { GuestConnector, GuestIdentity, GuestLink } from '@instavm/core';
+import { guestInterceptors } from '../tracing.ts';
 import { askGuest } from './errors.ts';
 import { OutputBudget } from './output-budget.ts';
 import { runToEnd } from './run.ts';
@@ -65,5 +66,6 @@ export class Guest implements GuestLink {
 }
 
 export const guestConnector: GuestConnector<Guest> = {
-  attach: (stream, deadlineMs) => askGuest(async () => new Guest(await AgentClient.open(stream, deadlineMs))),
+  attach: (stream, deadlineMs) =>
+    askGuest(async () => new Guest(await AgentClient.open(stream, deadlineMs, guestInterceptors))),
 };

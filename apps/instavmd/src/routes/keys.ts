@@ -13,6 +13,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { FULL } from '../auth.ts';
+import { keyRight } from '../key-connections.ts';
 
 const Params = z.object({ id: z.string() });
 const DEFAULT_NAME = 'API key';
@@ -68,7 +69,7 @@ export const keyRoutes =
         ...(expires_at !== undefined && { expiresAt: expires_at }),
       };
       const key = found(await keys.update(caller.account.id, keyIdOf(params.id), change), params.id);
-      if (expires_at !== undefined) keyConnections.endAt(key.id, expires_at);
+      if (expires_at !== undefined) keyConnections.endAt(keyRight(key.id), expires_at);
       return keyView(key);
     });
 
@@ -82,8 +83,8 @@ export const keyRoutes =
       found((await keys.revoke(caller.account.id, id)) || undefined, params.id);
       // After the answer, which may be one to this very key.
       log.info({ accountId: caller.account.id, keyId: id }, 'API key revoked');
-      ptyTokens.forget(id);
-      reply.raw.once('close', () => keyConnections.revoke(id));
+      ptyTokens.forget(keyRight(id));
+      reply.raw.once('close', () => keyConnections.revoke(keyRight(id)));
       return { id, revoked: true as const };
     });
 
@@ -96,10 +97,10 @@ export const keyRoutes =
     app.post('/v1/api-keys/:id/rotate', { ...FULL, schema: rotated }, async ({ caller, params, body }, reply) => {
       const graceMs = (body?.grace_seconds ?? 0) * 1000;
       const { key, secret } = found(await keys.rotate(caller.account.id, keyIdOf(params.id), graceMs), params.id);
-      if (graceMs > 0) keyConnections.endAt(key.id, earlier(key.expiresAt, new Date(Date.now() + graceMs)));
+      if (graceMs > 0) keyConnections.endAt(keyRight(key.id), earlier(key.expiresAt, new Date(Date.now() + graceMs)));
       else {
-        ptyTokens.forget(key.id);
-        reply.raw.once('close', () => keyConnections.cut(key.id));
+        ptyTokens.forget(keyRight(key.id));
+        reply.raw.once('close', () => keyConnections.cut(keyRight(key.id)));
       }
       reply.headers(NEVER_KEPT);
       return { ...keyView(key), api_key: secret };

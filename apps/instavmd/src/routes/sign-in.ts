@@ -20,6 +20,7 @@ import { recognize } from '../acting.ts';
 import type { Services } from '../app.ts';
 import type { Audit } from '../audit.ts';
 import { FULL, PUBLIC, requireAdministrator } from '../auth.ts';
+import { signInRight } from '../key-connections.ts';
 import { browserHeaders } from '../sign-in/browser.ts';
 import { ownOrigin, requireOwnPage } from '../sign-in/same-origin.ts';
 import type { SignedIn } from '../sign-in/sign-ins.ts';
@@ -36,8 +37,22 @@ export const signInRoutes =
 
 /** For our own pages, before anyone is signed in. */
 const browserRoutes =
-  ({ people: { signIns, signUpMode, attempts, publicUrl }, accounts, audit }: Services): FastifyPluginAsyncZod =>
+  ({ people, accounts, audit, keyConnections, ptyTokens }: Services): FastifyPluginAsyncZod =>
   async (app) => {
+    const { signIns, signUpMode, attempts, publicUrl } = people;
+    /** What is open in a browser goes with the sign-in that opened it. */
+    const cut = (id: string): void => {
+      ptyTokens.forget(signInRight(id));
+      keyConnections.revoke(signInRight(id));
+    };
+    /** @returns who it was, and the cookies that end it */
+    const signOut = async (request: FastifyRequest) => {
+      const headers = browserHeaders(request);
+      const found = await signIns.find(headers, false);
+      const cookies = await signIns.signOut(headers);
+      if (found !== undefined) cut(found.id);
+      return { found, cookies };
+    };
     const entered = async (
       reply: FastifyReply,
       { account, cookies }: SignedIn,
@@ -97,7 +112,7 @@ const browserRoutes =
           signIns.signIn(email, password, strangerHeaders(request)),
         );
         await attempts.forgive(request.ip, email);
-        await signIns.signOut(browserHeaders(request));
+        await signOut(request);
         return entered(reply, signedIn, 'auth.signed_in', 'password');
       },
     );
@@ -110,15 +125,14 @@ const browserRoutes =
         const signedIn = await attempted('link', undefined, () =>
           signIns.signInByLink(request.body.token, strangerHeaders(request)),
         );
-        await signIns.signOut(browserHeaders(request));
+        await signOut(request);
         return entered(reply, signedIn, 'auth.signed_in', 'link');
       },
     );
 
     app.post('/api/auth/sign-out', { config, schema: { response: { 200: Done } } }, async (request, reply) => {
-      const headers = browserHeaders(request);
-      const found = await signIns.find(headers, false);
-      reply.header('set-cookie', await signIns.signOut(headers));
+      const { found, cookies } = await signOut(request);
+      reply.header('set-cookie', cookies);
       if (found !== undefined) {
         recognize({ account: found.account, keyId: null, keyPrefix: null });
         await tell(audit, found.account, 'auth.signed_out');
@@ -134,9 +148,11 @@ const browserRoutes =
       await attempts.guess(request.ip, found.account.email);
       const { account } = found;
       recognize({ account, keyId: null, keyPrefix: null });
+      const before = await signIns.idsOf(account.id);
       const cookies = await attempted('password', account.email, () =>
         signIns.changePassword(request.body.present, request.body.next, headers),
       );
+      for (const id of before) cut(id);
       await tell(audit, account, 'auth.password_changed');
       reply.header('set-cookie', cookies);
       return { success: true as const };

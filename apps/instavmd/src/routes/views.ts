@@ -16,6 +16,7 @@ import { InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
 import { type Caller, isFor } from '../auth.ts';
 import type { Guest } from '../guest/guest.ts';
+import { aboutSandbox } from '../tracing.ts';
 
 const LIST_LIMIT = 1000;
 
@@ -26,6 +27,7 @@ export async function ownerOf(services: Services, caller: Caller, sessionId: str
   const owner = await services.sandboxes.get(caller.account.id, id);
   if (!isFor(caller, owner.record, owner.record.metadata))
     throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
+  aboutSandbox(id);
   return owner;
 }
 
@@ -36,6 +38,7 @@ export async function ownerOfVm(services: Services, caller: Caller, vmId: string
   const owner = await services.sandboxes.getByIncarnation(caller.account.id, id);
   if (!isFor(caller, owner.record, owner.record.metadata))
     throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`);
+  aboutSandbox(owner.record.id);
   return owner;
 }
 

@@ -28,8 +28,14 @@ const SIGNED_IN_SECONDS = 7 * 24 * 3600;
 const RENEWED_AFTER_SECONDS = 24 * 3600;
 export const PASSWORD_LENGTH = { least: 10, most: 128 };
 
-/** @param secure adds Secure, and the prefix with which a browser lets no other host, no subdomain and no plain-text page set it (RFC 6265bis §4.1.3.2) */
-export const cookieName = (secure: boolean): string => (secure ? '__Host-instavm' : 'instavm');
+/**
+ * Browsers keep cookies by host, whatever the port, and a machine may have several daemons: each has a name of its own, which stays with its data.
+ * @param secure adds Secure, and the prefix with which a browser lets no other host, no subdomain and no plain-text page set it (RFC 6265bis §4.1.3.2)
+ */
+function cookieName(secret: string, secure: boolean): string {
+  const own = createHash('sha256').update(`cookie name: ${secret}`).digest('hex').slice(0, 8);
+  return `${secure ? '__Host-' : ''}instavm-${own}`;
+}
 
 /** What a verification of ours is found by: the value that the holder shows is kept nowhere. */
 export const verificationIdentifier = (kind: 'link' | 'invitation', token: string): string =>
@@ -91,7 +97,7 @@ export function createLibrary({ database, secret, publicUrl }: LibraryOptions) {
       database: { generateId: ({ model }) => (model === 'user' ? newAccountId() : crypto.randomUUID()) },
       // The name has its own prefix.
       useSecureCookies: false,
-      cookies: { session_token: { name: cookieName(secure) } },
+      cookies: { session_token: { name: cookieName(secret, secure) } },
       defaultCookieAttributes: { httpOnly: true, sameSite: 'strict', secure, path: '/' },
       ipAddress: { disableIpTracking: true },
     },

@@ -78,6 +78,13 @@ export class SignIns {
     return account && { account, id: answer.response.session.id, cookies: answer.headers.getSetCookie() };
   }
 
+  /** Of an account, by what `find` calls them. */
+  async idsOf(accountId: AccountId): Promise<readonly string[]> {
+    const { auth } = await this.#library();
+    const { internalAdapter } = await auth.$context;
+    return (await internalAdapter.listSessions(accountId)).map(({ id }) => id);
+  }
+
   /** @returns the cookies that end it; also when nobody was signed in */
   async signOut(headers: Headers): Promise<readonly string[]> {
     const { auth } = await this.#library();

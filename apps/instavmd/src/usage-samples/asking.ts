@@ -11,16 +11,17 @@ export async function guestNumbers(
   { accountId, id }: SandboxRecord,
 ): Promise<GuestNumbers> {
   const guest = await (await sandboxes.get(accountId, id)).guest();
-  const told = await guest.stats(DEADLINE_MS);
-  return {
-    memoryTotalBytes: Number(told.memoryTotalBytes),
-    memoryAvailableBytes: Number(told.memoryAvailableBytes),
-    diskTotalBytes: Number(told.diskTotalBytes),
-    diskFreeBytes: Number(told.diskFreeBytes),
-    processes: told.processes,
-    cpuTimeMs: Number(told.cpuTimeMs),
-  };
+  return numbersOf(await guest.stats(DEADLINE_MS));
 }
+
+export const numbersOf = (told: Awaited<ReturnType<Guest['stats']>>): GuestNumbers => ({
+  memoryTotalBytes: Number(told.memoryTotalBytes),
+  memoryAvailableBytes: Number(told.memoryAvailableBytes),
+  diskTotalBytes: Number(told.diskTotalBytes),
+  diskFreeBytes: Number(told.diskFreeBytes),
+  processes: told.processes,
+  cpuTimeMs: Number(told.cpuTimeMs),
+});
 
 /** Tells two of the same. */
 export const both = (one: UsageObserver, other: UsageObserver): UsageObserver => ({

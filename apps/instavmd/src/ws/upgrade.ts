@@ -15,6 +15,7 @@ import type { Guest } from '../guest/guest.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
+import { served } from '../tracing.ts';
 import { relayExec } from './exec.ts';
 import { closeCode, PtyRelay } from './pty.ts';
 
@@ -81,12 +82,17 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
 
   const dispatch = async (
     request: IncomingMessage,
+    id: string,
     upgradeTo: (kind: Kind) => Pick<Upgrade, 'accept' | 'cutWith'>,
   ): Promise<void> => {
     const url = urlOf(request);
     for (const [route, kind, handler] of routes) {
       const ids = route.exec(url.pathname)?.slice(1);
-      if (ids !== undefined) return handler({ request, url, ...upgradeTo(kind) }, ...ids.map(decodeSegment));
+      if (ids === undefined) continue;
+      const attributes = { 'instavm.request_id': id };
+      return served(request.headers, `WebSocket ${kind}`, attributes, () =>
+        handler({ request, url, ...upgradeTo(kind) }, ...ids.map(decodeSegment)),
+      );
     }
     throw new InstaVMError('route_not_found', `there is no WebSocket at ${url.pathname}`);
   };
@@ -108,7 +114,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
         });
     const cut = (): void => {
       if (webSocket === undefined) return void socket.destroy();
-      webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key is no longer valid');
+      webSocket.close(CLOSE_UNAUTHENTICATED, 'the API key or the sign-in is no longer valid');
       setTimeout(() => socket.destroy(), CLOSING_MS).unref();
     };
     const cutWith: Upgrade['cutWith'] = (caller) => {
@@ -118,7 +124,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
     };
     const requestId = requestIdOf(request);
     const acting = stranger(requestId, addressOf(request));
-    actingFor(acting, () => dispatch(request, (kind) => ({ accept: acceptAs(kind), cutWith }))).catch(
+    actingFor(acting, () => dispatch(request, requestId, (kind) => ({ accept: acceptAs(kind), cutWith }))).catch(
       (error: unknown) => {
         const failure = asInstaVMError(error);
         metrics.errors.inc({ code: failure.code });

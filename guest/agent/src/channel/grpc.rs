@@ -3,11 +3,12 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use tonic::codegen::Service;
 use tonic::service::Routes;
@@ -18,6 +19,7 @@ use super::link::HostLink;
 pub async fn serve(mut routes: Routes, link: HostLink, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
     let mut request = request.map(|stream| RequestBody { stream, data_done: false });
     request.extensions_mut().insert(link);
+    let traced = Traced::of(request.headers());
     let response = tokio::select! {
         biased;
         response = async {
@@ -26,20 +28,23 @@ pub async fn serve(mut routes: Routes, link: HostLink, request: Request<RecvStre
         } => response,
         _ = poll_fn(|context| answer.poll_reset(context)) => return,
     };
-    let (head, body) = match response {
+    let (mut head, body) = match response {
         Ok(response) => response.into_parts(),
         Err(impossible) => match impossible {},
     };
+    if body.is_end_stream() {
+        traced.tell(&mut head.headers);
+    }
     // An error: the host has reset the stream, and wants no answer.
     if let Ok(stream) = answer.send_response(Response::from_parts(head, ()), body.is_end_stream())
         && !body.is_end_stream()
     {
-        let _ = send(body, stream).await;
+        let _ = send(body, stream, traced).await;
     }
 }
 
 /// Fails when the host wants no more.
-async fn send(body: tonic::body::Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
+async fn send(body: tonic::body::Body, mut stream: SendStream<Bytes>, traced: Traced) -> Result<(), h2::Error> {
     let mut body = pin!(body);
     loop {
         let frame = tokio::select! {
@@ -72,11 +77,31 @@ async fn send(body: tonic::body::Body, mut stream: SendStream<Bytes>) -> Result<
                 }
             }
             Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
+                if let Ok(mut trailers) = frame.into_trailers() {
+                    traced.tell(&mut trailers);
                     stream.reserve_capacity(0);
                     return stream.send_trailers(trailers);
                 }
             }
+        }
+    }
+}
+
+/// A call of a trace (W3C Trace Context): with the last of its answer it says how long it was here, from which the host makes the span. The
+/// guest exports nothing, and says nothing where nobody traces.
+struct Traced(Option<Instant>);
+
+impl Traced {
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.contains_key("traceparent").then(Instant::now))
+    }
+
+    /// Milliseconds, as in Server Timing.
+    fn tell(&self, headers: &mut HeaderMap) {
+        let Some(began) = self.0 else { return };
+        let value = format!("agent;dur={:.3}", began.elapsed().as_secs_f64() * 1e3);
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert("server-timing", value);
         }
     }
 }

@@ -33,7 +33,7 @@ import { buildTemplate, findTemplate } from './template.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 export type { UidRange } from '../host/uids.ts';
-export type { DiskLimits } from './machine.ts';
+export { type DiskLimits, UNLIMITED } from './machine.ts';
 export { type FirecrackerBinaries, firecrackerVersion } from './version.ts';
 
 /** Those of every executable, for a daemon that does not use Firecracker. @returns how many */
@@ -89,7 +89,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     owned.delete(name);
     if (owned.size === 0) removeIfEmpty(site.parentCgroup);
   };
-  const own = (vmm: FirecrackerProcess, size: MachineSize, incarnationId: IncarnationId): MicroVm => {
+  const own = (vmm: FirecrackerProcess, template: Template, incarnationId: IncarnationId): MicroVm => {
     let killed: Promise<void> | undefined;
     return {
       incarnationId,
@@ -97,7 +97,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       pid: vmm.pid,
       exited: vmm.exited,
       connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
-      snapshot: (directory, then) => takeSnapshot(vmm, size, directory, { then, holesAreKept }),
+      snapshot: (directory, then) => takeSnapshot(vmm, template, directory, { then, holesAreKept }),
       kill: () => {
         killed ??= vmm.kill().then(() => {
           disown(vmm.jail.name);
@@ -117,7 +117,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     try {
       jail = await Jail.create(site, name, { uid, templateKey: template.key });
       const vmm = await restoreIn(jail, template, source.directory);
-      return own(vmm, template.size, incarnationId);
+      return own(vmm, template, incarnationId);
     } catch (error) {
       await jail?.destroy();
       disown(name);
@@ -168,7 +168,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
         if (incarnationId === undefined || found === undefined) continue;
         owned.add(name);
         uids.claim(found.vmm.jail.record.uid);
-        adopted.push(own(found.vmm, found.size, incarnationId));
+        adopted.push(own(found.vmm, found.template, incarnationId));
       }
       return adopted;
     },
@@ -253,7 +253,7 @@ async function confine({ jail, api }: FirecrackerProcess): Promise<void> {
 async function adopt(
   jail: Jail,
   templatesDirectory: string,
-): Promise<{ readonly vmm: FirecrackerProcess; readonly size: MachineSize } | undefined> {
+): Promise<{ readonly vmm: FirecrackerProcess; readonly template: Template } | undefined> {
   const template = await findTemplate(templatesDirectory, jail.record.templateKey as TemplateKey);
   if (template === undefined) return undefined;
   try {
@@ -266,7 +266,7 @@ async function adopt(
     // A daemon that ended in the middle of a snapshot, or of a restore, left it standing.
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
     if (state === 'Paused') await vmm.api.setState('Resumed');
-    return { vmm, size: template.size };
+    return { vmm, template };
   } catch {
     // One that does not answer is no survivor; it is reaped.
     return undefined;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { sha256Hex } from '../host/files.ts';
-import { applyDelta, keepsHoles, storeDelta } from './memory-delta.ts';
+import { applyDelta, keepsHoles, storeDelta, subtractMemory } from './memory-delta.ts';
 
 const PAGE = 4096;
 const PAGES = 64;
@@ -51,6 +51,26 @@ it('pages that were written, of zeros too, replace the ones below; holes leave t
       expect((await readFile(at('memory'))).equals(expected)).toBe(true);
     }),
     { numRuns: 25, examples: [[[]], [Array.from({ length: PAGES }, (_, number) => [number, 1] as [number, number])]] },
+  );
+});
+
+it('what all of a memory differs in is what its pages are', async () => {
+  const value = fc.constantFrom(0, 1, 7);
+  const pages = fc.array(value, { minLength: PAGES, maxLength: PAGES });
+  const of = (values: readonly number[]): Buffer => Buffer.concat(values.map((each) => Buffer.alloc(PAGE, each)));
+  await fc.assert(
+    fc.asyncProperty(pages, pages, async (ours, theirs) => {
+      await writeFile(at('full'), of(ours));
+      await writeFile(at('memory'), of(theirs));
+      await rm(at('sparse'), { force: true });
+      await subtractMemory(at('full'), at('memory'), at('sparse'), SIZE);
+      await store();
+      const differing = ours.filter((each, index) => each !== theirs[index]).length;
+      expect((await stat(at('delta'))).size).toBeLessThan((differing + 8) * PAGE);
+      await applyDelta(at('delta'), at('memory'), SIZE);
+      expect((await readFile(at('memory'))).equals(of(ours))).toBe(true);
+    }),
+    { numRuns: 15 },
   );
 });
 

@@ -78,6 +78,29 @@ async function assertWhole(file: FileHandle, memoryBytes: number): Promise<void>
 const mapBytes = (memoryBytes: number): number => (memoryBytes / PAGE_BYTES) * 16 + MAX_PAX_BYTES;
 
 /**
+ * Makes the sparse file of the pages that differ, from all of a memory.
+ * @param to is made
+ */
+export async function subtractMemory(full: string, template: string, to: string, memoryBytes: number): Promise<void> {
+  const files = [await open(full, 'r'), await open(template, 'r'), await open(to, 'wx', 0o600)] as const;
+  const [ours, theirs] = [Buffer.alloc(PIECE_BYTES), Buffer.alloc(PIECE_BYTES)];
+  try {
+    await files[2].truncate(memoryBytes);
+    for (let start = 0; start < memoryBytes; start += PIECE_BYTES) {
+      const { bytesRead } = await files[0].read(ours, 0, PIECE_BYTES, start);
+      theirs.fill(0, (await files[1].read(theirs, 0, PIECE_BYTES, start)).bytesRead);
+      for (let page = 0; page < bytesRead; page += PAGE_BYTES) {
+        const end = Math.min(page + PAGE_BYTES, bytesRead);
+        if (ours.compare(theirs, page, end, page, end) === 0) continue;
+        await files[2].write(ours, page, end - page, start + page);
+      }
+    }
+  } finally {
+    for (const file of files) await file.close();
+  }
+}
+
+/**
  * Writes the pages over those of a file of the same memory.
  * @param to is there, and of this size
  * @throws BadDelta

@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import type { MachineSize } from '@instavm/core';
 import type { Jail } from './jail.ts';
 import { FILES } from './machine.ts';
-import { applyDelta, storeDelta } from './memory-delta.ts';
+import { applyDelta, storeDelta, subtractMemory } from './memory-delta.ts';
 
 export const memoryBytesOf = ({ memoryMib }: MachineSize): number => memoryMib * 1024 * 1024;
 
@@ -43,17 +43,24 @@ export async function prepareMemory(jail: Jail, memoryBytes: number): Promise<'D
   return 'Diff';
 }
 
-/**
- * Takes out what Firecracker wrote, and keeps it.
- * @param keepsHoles of this filesystem; without, all of the memory is kept
- * @returns the digest of the file
- */
-export async function keepDelta(jail: Jail, to: string, memoryBytes: number, keepsHoles: boolean): Promise<string> {
-  const sparse = `${to}.sparse`;
-  await jail.takeOut(FILES.memory, sparse);
+export type Written = {
+  readonly type: 'Diff' | 'Full';
+  readonly memoryBytes: number;
+  readonly templateMemory: string;
+  /** Of this filesystem; without, all of the memory is kept. */
+  readonly keepsHoles: boolean;
+};
+
+/** Takes out what Firecracker wrote, and keeps what is not the template's. @returns the digest of the file */
+export async function keepDelta(jail: Jail, to: string, written: Written): Promise<string> {
+  const { memoryBytes, keepsHoles } = written;
+  const [taken, sparse] = [`${to}.taken`, `${to}.sparse`];
+  await jail.takeOut(FILES.memory, taken);
   try {
+    if (written.type === 'Diff' || !keepsHoles) return await storeDelta(taken, to, memoryBytes, keepsHoles);
+    await subtractMemory(taken, written.templateMemory, sparse, memoryBytes);
     return await storeDelta(sparse, to, memoryBytes, keepsHoles);
   } finally {
-    await rm(sparse, { force: true });
+    for (const path of [taken, sparse]) await rm(path, { force: true });
   }
 }

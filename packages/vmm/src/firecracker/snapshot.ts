@@ -1,7 +1,7 @@
 /** Snapshots on disk: memory, device state and overlay of one microVM. Made beside and renamed; found only when complete and intact. */
 import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { MachineSize, TemplateKey, VmSnapshot } from '@instavm/core';
+import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { flush, isNoRoom, sha256Hex, sizeOf } from '../host/files.ts';
@@ -68,7 +68,7 @@ export type SnapshotOptions = {
  */
 export async function takeSnapshot(
   vmm: FirecrackerProcess,
-  size: MachineSize,
+  { size, directory: templateDirectory }: Pick<Template, 'size' | 'directory'>,
   directory: string,
   { then, holesAreKept }: SnapshotOptions,
 ): Promise<VmSnapshot> {
@@ -79,7 +79,7 @@ export async function takeSnapshot(
   let isHeld = false;
   try {
     const keepsHoles = await holesAreKept();
-    const snapshot_type = await prepareMemory(jail, memoryBytes);
+    const type = await prepareMemory(jail, memoryBytes);
     await jail.makeFile(FILES.deviceState, 0);
     await api.setState('Paused');
     isHeld = true;
@@ -88,14 +88,15 @@ export async function takeSnapshot(
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
     // Whatever comes of it: what was counted so far is counted no more.
     await jail.forgetMemoryBase();
-    await api.put('/snapshot/create', { snapshot_type, ...files });
+    await api.put('/snapshot/create', { snapshot_type: type, ...files });
     await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
     await jail.limitDisk();
     if (then === 'continue') await api.setState('Resumed');
     // Now, that whoever opens them again finds a guest that answers.
     vmm.dropStreams();
     const delta = join(partial, FILES.memoryDelta);
-    const memorySha256Hex = await keepDelta(jail, delta, memoryBytes, keepsHoles);
+    const templateMemory = join(templateDirectory, FILES.memory);
+    const memorySha256Hex = await keepDelta(jail, delta, { type, memoryBytes, templateMemory, keepsHoles });
     await jail.takeOut(FILES.deviceState, join(partial, FILES.deviceState));
     const stats = await Promise.all(
       [FILES.memoryDelta, FILES.overlay, FILES.deviceState].map((file) => stat(join(partial, file))),

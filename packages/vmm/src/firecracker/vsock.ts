@@ -9,8 +9,11 @@ import { AgentError, synchronize } from '@instavm/agent-client';
 /** `OK 4294967295` and its line end. */
 const MAX_ANSWER_BYTES = 32;
 const LINE_END = 0x0a;
-/** An attempt that came before the guest had reset its connections of before the snapshot may never be answered; the next one is. */
-const ATTEMPT_MS = 3_000;
+/**
+ * An attempt that came before the guest had reset its connections of before the snapshot may never be answered; the next one is. On a host that is
+ * too busy for an answer in this time each waits twice as long as the one before.
+ */
+const FIRST_ATTEMPT_MS = 3_000;
 const RETRY_MS = 5;
 
 export type VsockTarget = {
@@ -30,13 +33,16 @@ export async function connectVsock(
   deadlineMs: number,
   gone: () => boolean,
 ): Promise<Socket | undefined> {
+  let attemptMs = FIRST_ATTEMPT_MS;
   for (const until = performance.now() + deadlineMs; performance.now() < until && !gone(); await sleep(RETRY_MS)) {
+    const startedAt = performance.now();
     const socket = await connect();
     if (socket === undefined) continue;
     // No attempt takes longer than there is time.
-    const patience = (): number => Math.max(1, Math.min(ATTEMPT_MS, until - performance.now()));
+    const patience = (): number => Math.max(1, Math.min(attemptMs, until - performance.now()));
     if ((await greeted(socket, port, patience())) && (!proven || (await answers(socket, patience())))) return socket;
     socket.destroy();
+    if (performance.now() - startedAt >= attemptMs) attemptMs *= 2;
   }
   return undefined;
 }

@@ -37,10 +37,13 @@ export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
 export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
 
 /** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
-export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> => {
-  const jails = new QemuJails(confinement);
-  return reapDirectory(runDirectory, new Set(), (name) => jails.reap(name));
-};
+export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> =>
+  reap(runDirectory, new QemuJails(confinement), new Set());
+
+async function reap(runDirectory: string, jails: QemuJails, owned: ReadonlySet<string>): Promise<number> {
+  const found = await reapDirectory(runDirectory, owned, (name) => jails.reap(name));
+  return found + (await jails.reapOthers(owned));
+}
 
 const CHANNEL_DEADLINE_MS = 20_000;
 /** For the memory of the largest machine, on a busy host. */
@@ -130,7 +133,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapDirectory(runDirectory, owned, (name) => jails.reap(name)),
+    reapLeftovers: () => reap(runDirectory, jails, owned),
   };
 }
 
@@ -179,8 +182,8 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await copySparse(join(stateDirectory, FILES.overlay), join(directory, FILES.overlay));
     const memory = join(template.directory, FILES.memory);
-    await jail.prepare(directory, size, memory);
     const { kernelPath: kernel, initramfsPath: initramfs, basePath: base } = images;
+    await jail.prepare(directory, size, { memory, images: [kernel, initramfs, base] });
     const files = { deviceState: join(stateDirectory, FILES.deviceState), kernel, initramfs, base, memory };
     const args = cloneArguments({ name: incarnationId, size, accelerator, disk });
     vmm = QemuProcess.spawn(binary, args, directory, { files, jail });

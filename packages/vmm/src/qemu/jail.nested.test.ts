@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { newIncarnationId } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Cgroup, cgroupsIn } from '../host/cgroup.ts';
 import { UNLIMITED } from '../host/disk-limits.ts';
@@ -36,7 +37,7 @@ async function inJail(
   const own = await mkdtemp(join(directory, 'vm-'));
   await writeFile(join(own, 'overlay.ext4'), 'x'.repeat(4096));
   const jail = jails.make(name);
-  await jail.prepare(own, SIZE, join(directory, 'memory'));
+  await jail.prepare(own, SIZE, { memory: join(directory, 'memory'), images: [] });
   const [program, args] = jail.command('bash', ['-c', `read; ${script}`]);
   const child = spawn(program, args, { cwd: own, env: {}, stdio: ['pipe', 'ignore', 'inherit'] });
   await jail.enter(child.pid ?? 0, own, UNLIMITED);
@@ -75,11 +76,14 @@ describe('QEMU’s jail where the daemon is root on cgroup v2', () => {
   });
 
   it('lets a fork bomb go off in itself alone, and whoever finds it ends all of it', async () => {
-    const { child } = await inJail('bomb', 'for i in {1..200}; do sleep 60 & done 2>/dev/null; sleep 60');
-    const cgroup = new Cgroup(PARENT, 'bomb');
-    await expect.poll(async () => readLimit('bomb', 'pids.events'), { timeout: 60_000 }).toMatch(/max [1-9]/);
+    const bomb = newIncarnationId();
+    const { child } = await inJail(bomb, 'for i in {1..200}; do sleep 60 & done 2>/dev/null; sleep 60');
+    const cgroup = new Cgroup(PARENT, bomb);
+    await expect.poll(async () => readLimit(bomb, 'pids.events'), { timeout: 60_000 }).toMatch(/max [1-9]/);
     expect((await cgroup.processes()).length).toBeLessThanOrEqual(PIDS_MAX);
-    await new QemuJails(confinement).reap('bomb');
+    const next = new QemuJails(confinement);
+    expect(await next.reapOthers(new Set([bomb]))).toBe(0);
+    expect(await next.reapOthers(new Set())).toBe(1);
     expect(await cgroup.processes()).toEqual([]);
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
   });

@@ -7,8 +7,8 @@ import { execFile } from 'node:child_process';
 import { chmod, chown, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { MachineSize } from '@instavm/core';
-import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
+import { type MachineSize, parseIncarnationId } from '@instavm/core';
+import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
 import { type DiskLimits, ioMaxOf } from '../host/disk-limits.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FILES } from './arguments.ts';
@@ -88,6 +88,8 @@ async function cgroupFault(parent: string): Promise<string | undefined> {
   if (controllers === undefined) return '/sys/fs/cgroup is not cgroup v2';
   const trial = new Cgroup(parent, 'trial');
   try {
+    // Of a daemon that was killed here.
+    await trial.end();
     await trial.create(limitsOf({ memoryMib: 1, vcpus: 1 }));
     return undefined;
   } catch (error) {
@@ -155,6 +157,15 @@ export class QemuJails {
     if (this.#open.size === 0) removeIfEmpty(parentCgroup);
   }
 
+  /** The same for cgroups that are all that is left of a microVM. @param owned names. @returns how many */
+  async reapOthers(owned: ReadonlySet<string>): Promise<number> {
+    const { parentCgroup } = this.#confinement;
+    const names = parentCgroup === undefined ? [] : await cgroupsIn(parentCgroup);
+    const others = names.filter((name) => parseIncarnationId(name) !== undefined && !owned.has(name));
+    for (const name of others) await this.reap(name);
+    return others.length;
+  }
+
   #jail(name: string, uid: number | undefined): QemuJail {
     return new QemuJail(this.#confinement, name, uid, async () => {
       this.#open.delete(name);
@@ -162,6 +173,14 @@ export class QemuJails {
       if (uid !== undefined) this.#uids?.release(uid);
     });
   }
+}
+
+type Files = { readonly memory: string; readonly images: readonly string[] };
+
+/** Adds to the rights of a file. */
+async function allow(path: string, rights: number): Promise<void> {
+  const mode = (await stat(path)).mode & 0o777;
+  if ((mode & rights) !== rights) await chmod(path, mode | rights);
 }
 
 export class QemuJail {
@@ -183,8 +202,8 @@ export class QemuJail {
     this.#cgroup = parentCgroup === undefined ? undefined : new Cgroup(parentCgroup, name);
   }
 
-  /** @param directory of the microVM, with its overlay in it. @param memoryPath what it maps privately */
-  async prepare(directory: string, size: MachineSize, memoryPath: string): Promise<void> {
+  /** @param directory of the microVM, with its overlay in it. @param files what QEMU is handed open, and opens again */
+  async prepare(directory: string, size: MachineSize, files: Files): Promise<void> {
     const overlay = join(directory, FILES.overlay);
     this.#fileBytes = (await stat(overlay)).size;
     await this.#cgroup?.create(limitsOf(size));
@@ -195,7 +214,8 @@ export class QemuJail {
     // Sticky: what is not its own it can neither rename nor remove.
     await chmod(directory, 0o1770);
     // QEMU before 8.2 opens what it maps privately for writing, too. The directory keeps everybody out who was not handed a descriptor.
-    await chmod(memoryPath, 0o666);
+    await allow(files.memory, 0o666);
+    for (const path of files.images) await allow(path, 0o444);
     const kvm = await stat('/dev/kvm').catch(() => undefined);
     if (kvm !== undefined) this.#groups = [kvm.gid];
   }

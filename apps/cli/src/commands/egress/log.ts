@@ -3,12 +3,11 @@ import { type EgressLogEntry, InstaVMError } from 'instavm';
 import { integer } from '../../arguments.ts';
 import { clientOf, sandboxOf } from '../../connect.ts';
 import { help } from '../../help.ts';
-import { printable, printJson, size } from '../../output.ts';
+import { type Columns, headerOf, printable, printJson, rowOf, size } from '../../output.ts';
 
 type Options = { follow?: boolean; denied?: boolean; host?: string; limit: number; json?: boolean };
 
-/** Rows that come one at a time have columns of a fixed width; longer cells move the rest of their row. */
-const COLUMNS: readonly (readonly [title: string, width: number])[] = [
+const COLUMNS: Columns = [
   ['TIME', 20],
   ['VERDICT', 10],
   ['DESTINATION', 30],
@@ -39,8 +38,9 @@ export const logCommand = new Command('log')
     const sandbox = await sandboxOf(clientOf(command), id);
     const filter = { verdict: denied ? ('denied' as const) : undefined, host };
     const newest = (await sandbox.egressLog({ limit: 1 }))[0]?.id ?? 0;
-    const print = (entry: EgressLogEntry): void => (json ? printJson(entry) : console.log(row(cellsOf(entry))));
-    if (!json) console.log(row(COLUMNS.map(([title]) => title)));
+    const print = (entry: EgressLogEntry): void =>
+      json ? printJson(entry) : console.log(rowOf(COLUMNS, cellsOf(entry)));
+    if (!json) console.log(headerOf(COLUMNS));
     for (const entry of await sandbox.egressLog({ ...filter, limit, before: newest + 1 })) print(entry);
     if (!follow) return;
     for await (const event of sandbox.followEgressLog({ ...filter, after: newest })) {
@@ -50,12 +50,6 @@ export const logCommand = new Command('log')
     }
     throw new InstaVMError('connection_lost', 'the server has ended the log', { hint: 'Is it being stopped?' });
   });
-
-const row = (cells: readonly string[]): string =>
-  cells
-    .map((cell, column) => cell.padEnd(COLUMNS[column]?.[1] ?? 0))
-    .join('  ')
-    .trimEnd();
 
 function cellsOf(entry: EgressLogEntry): string[] {
   const { at, host, port, address, rule, allowed, outcome, bytesSent, bytesReceived, durationMs, repeated } = entry;

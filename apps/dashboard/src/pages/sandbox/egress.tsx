@@ -141,7 +141,8 @@ function EgressLog({ id }: { id: string }) {
         Connections <span className={isLive ? 'badge running' : 'badge'}>{isLive ? 'live' : 'connecting'}</span>
       </h2>
       {rows.length === 0 && <p className="muted">It has not tried to reach anything yet.</p>}
-      <ol className="log" aria-live="polite">
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard. */}
+      <ol className="log" aria-live="polite" aria-labelledby="connections" tabIndex={0}>
         {rows.map(({ key, entry }) =>
           entry.kind === 'gap' ? (
             <li key={key} className="muted">
