@@ -53,7 +53,7 @@ export const QEMU: Subject = {
 };
 
 /** A first start makes a template; where everything is emulated that takes minutes. */
-const START_MS = 480_000;
+const START_MS = 1_200_000;
 
 export type FirecrackerSite = {
   readonly counts: Counts;

@@ -1,12 +1,12 @@
-/** The life of a sandbox over the real Firecracker: asleep and awake again, copied, left to another daemon, moved. Each part ends with no trace of a microVM. */
-import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+/** The life of a sandbox over the real Firecracker: asleep and awake again, as often as one likes, and copied. Each part ends with no trace of a microVM. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { assertNothingLeft, type TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { apiOf } from '../../apps/instavmd/test/api.ts';
-import { firecrackers, follow, jails, logged, POLL, START_MS, say, startNested, traces, visit } from './support.ts';
+import { follow, jails, POLL, START_MS, say, startNested, tellOnFailure, traces, visit } from './support.ts';
 
 const SUSPENSIONS = 10;
 /** Written over in place, so that a reader never finds it empty; seldom, for all guests here share one emulated processor. */
@@ -16,15 +16,12 @@ let dataDirectory: string;
 let daemon: TestDaemon;
 let client: InstaVM;
 
-const begin = async (env: Readonly<Record<string, string>> = {}): Promise<void> => {
-  daemon = await startNested(dataDirectory, env);
-  client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
-};
-
 beforeAll(async () => {
   dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
-  await begin();
+  daemon = await startNested(dataDirectory);
+  client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
 }, START_MS);
+beforeEach(tellOnFailure(() => daemon));
 afterAll(async () => {
   client?.close();
   await daemon?.stop();
@@ -133,55 +130,5 @@ describe('a sandbox that is copied', () => {
     await Promise.all([sandbox.delete(), copy.delete()]);
     expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
     expect(await traces(dataDirectory)).toEqual([]);
-  });
-});
-
-describe('a daemon that is stopped and told to keep what runs', () => {
-  it('is followed by one that goes on with it, and with a pool; moved elsewhere, it wakes what slept', {
-    timeout: 400_000,
-  }, async () => {
-    client.close();
-    await daemon.stop();
-    await begin({ INSTAVM_ON_STOP: 'keep', INSTAVM_WARM_POOL: '1' });
-    const warm = async (): Promise<number> => (await apiOf(daemon).request('GET', '/healthz')).body.warm;
-    await expect.poll(warm, POLL).toBe(1);
-    const awake = await client.sandboxes.create({ ttlSeconds: 3600, env: { WHO: 'me' } });
-    expect(logged(daemon, 'sandbox running')).toMatchObject([{ isWarm: true }]);
-    expect(await say(awake, 'echo $WHO')).toBe('me');
-    const counter = await awake.exec(COUNTER);
-    counter.wait().catch(() => {});
-    await expect.poll(() => awake.run('cat /dev/shm/count').then((ran) => ran.exitCode), POLL).toBe(0);
-    const { incarnationId } = await awake.info();
-    await expect.poll(warm, POLL).toBe(1);
-    await daemon.stop();
-    // The one that nobody had asked for is gone.
-    expect(await jails(dataDirectory)).toHaveLength(1);
-    client.close();
-
-    // Nobody names a backend to this one.
-    await begin({ INSTAVM_VMM: 'auto' });
-    expect(await (await fetch(`${daemon.baseUrl}/healthz`)).json()).toMatchObject({ backend: 'firecracker' });
-    const found = await client.sandboxes.get(awake.id);
-    expect(await found.info()).toMatchObject({ state: 'running', incarnationId });
-    const counted = await count(found);
-    await expect.poll(() => count(found), POLL).toBeGreaterThan(counted);
-    const snapshot = await found.snapshot('kept');
-    await found.suspend();
-    client.close();
-    await daemon.stop();
-
-    const moved = `${dataDirectory}-moved`;
-    await rename(dataDirectory, moved);
-    dataDirectory = moved;
-    await begin();
-    const woken = await client.sandboxes.get(awake.id);
-    expect(await count(woken)).toBeGreaterThanOrEqual(counted);
-    const made = await client.sandboxes.create({ snapshotId: snapshot.id });
-    expect(await count(made)).toBeGreaterThanOrEqual(counted);
-    expect(await firecrackers()).toHaveLength(2);
-    await Promise.all([woken.delete(), made.delete()]);
-    await client.snapshots.delete(snapshot.id);
-    expect(await traces(dataDirectory)).toEqual([]);
-    expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
   });
 });

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { runCommand } from '@instavm/images';
 import { assertNothingLeft, type TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { firecrackers, jails, POLL, START_MS, say, startNested, traces } from './support.ts';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { firecrackers, jails, POLL, START_MS, say, startNested, tellOnFailure, traces } from './support.ts';
 
 const MIB = 1024 * 1024;
 
@@ -32,6 +32,7 @@ beforeAll(async () => {
   dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
   await begin();
 }, START_MS);
+beforeEach(tellOnFailure(() => daemon));
 afterAll(async () => {
   await empty();
   client?.close();
@@ -90,9 +91,11 @@ async function fill(mib: number): Promise<void> {
 const empty = (): Promise<void> => rm(fillers(), { recursive: true, force: true });
 
 describe('a disk without room for a saved state', () => {
-  it('fails a suspension and a snapshot by name; the sandbox goes on, and nothing half-written stays', async () => {
+  it('fails a suspension and a snapshot by name; the sandbox goes on, and nothing half-written stays', {
+    timeout: 240_000,
+  }, async () => {
     const sandbox = await create();
-    await say(sandbox, 'echo memory > /dev/shm/state; yes | head -c 64M > /root/disk; sync');
+    await say(sandbox, 'echo memory > /dev/shm/state; yes | head -c 64M > /dev/shm/much');
     const root = join(await jailOf(sandbox), 'root');
     const free = await freeMib();
     // As much as the memory of a microVM may take at worst, without which the daemon would not begin.

@@ -6,13 +6,14 @@ import { Agent, request } from 'node:https';
 import { join } from 'node:path';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import type { Pty, Sandbox } from 'instavm';
-import { expect } from 'vitest';
+import { expect, type TestContext } from 'vitest';
 
 /** Two minutes with the processor to itself: the first start makes a template. */
 export const START_MS = 480_000;
 export const POLL = { timeout: 90_000, interval: 500 };
 
 const { FIRECRACKER_BIN = '', JAILER_BIN = '' } = process.env;
+const LOG_LINES = 40;
 const CGROUPS = '/sys/fs/cgroup';
 /** Of the setting's default range. */
 const FIRST_UID = 1_900_000_000;
@@ -25,6 +26,12 @@ export function startNested(dataDirectory: string, env: Readonly<Record<string, 
     env: { ...binaries, ...env },
   });
 }
+
+/** For `beforeEach`: what the daemon said is told when a test fails. */
+export const tellOnFailure =
+  (daemon: () => TestDaemon | undefined) =>
+  ({ onTestFailed }: TestContext): void =>
+    onTestFailed(() => console.log(daemon()?.log().split('\n').slice(-LOG_LINES).join('\n')));
 
 /** Pids, of the jailer's too. */
 export async function firecrackers(): Promise<number[]> {

@@ -14,6 +14,7 @@ import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
+import { Metrics } from '../src/metrics.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { auditOf } from './audit-of.ts';
@@ -55,7 +56,13 @@ async function serve(previews: PreviewAddresses | null = addresses(':8443')) {
     const isThere = world.certificates.has(domain);
     return { certPresent: isThere, keyPresent: isThere, expiresAt: isThere ? new Date(0) : null, proxyActive: isThere };
   };
-  const unused = { sandboxes: {}, egress: {}, egressLog: {}, egressJournal: {}, health: () => ({}) };
+  const unused = {
+    sandboxes: {},
+    egress: {},
+    egressLog: {},
+    egressJournal: {},
+    operations: { metrics: new Metrics() },
+  };
   const own = { accounts, shares, domains, domainHealth, previews: previews ?? undefined, ptyTokens: new PtyTokens() };
   const callers = {
     keys: new ApiKeys(database),

@@ -25,6 +25,7 @@ import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections, keyRight } from '../src/key-connections.ts';
+import { Metrics } from '../src/metrics.ts';
 import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { auditOf } from './audit-of.ts';
@@ -89,7 +90,7 @@ async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
     get: async (accountId: AccountId, id: SandboxId) => find(await records.find(id), accountId),
     getByIncarnation: async (accountId: AccountId, id: never) => find(await records.findByIncarnation(id), accountId),
   };
-  const unused = { egress: {}, egressLog: {}, egressJournal: {}, health: () => ({}) };
+  const unused = { egress: {}, egressLog: {}, egressJournal: {}, operations: { metrics: new Metrics() } };
   const services = {
     ...unused,
     sandboxes,

@@ -10,6 +10,8 @@ import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   Accounts,
   ApiKeys,
+  AuditWriter,
+  auditTrail,
   type Database,
   domainRecords,
   egressLog,
@@ -102,6 +104,10 @@ const MEANINGS: Readonly<Record<string, (database: Database) => Promise<void>>> 
     expect(ada).toMatchObject({ id: 'acct_second', isAdministrator: false });
     const credentials = await database.selectFrom('credentials').select(['account_id', 'password']).execute();
     expect(credentials).toEqual([{ account_id: 'acct_second', password: 'salt:hash' }]);
+  },
+  async '0011_audit_events'(database) {
+    const found = await auditTrail(database, new AuditWriter(undefined, () => {})).find(ACCOUNT, 1);
+    expect(found).toMatchObject({ type: 'sandbox.created', status: 'success', sandboxId: SANDBOX });
   },
 };
 

@@ -182,8 +182,8 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await copySparse(join(stateDirectory, FILES.overlay), join(directory, FILES.overlay));
     const memory = join(template.directory, FILES.memory);
-    await jail.prepare(directory, size, memory);
     const { kernelPath: kernel, initramfsPath: initramfs, basePath: base } = images;
+    await jail.prepare(directory, size, { memory, images: [kernel, initramfs, base] });
     const files = { deviceState: join(stateDirectory, FILES.deviceState), kernel, initramfs, base, memory };
     const args = cloneArguments({ name: incarnationId, size, accelerator, disk });
     vmm = QemuProcess.spawn(binary, args, directory, { files, jail });

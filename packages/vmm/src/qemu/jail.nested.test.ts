@@ -37,7 +37,7 @@ async function inJail(
   const own = await mkdtemp(join(directory, 'vm-'));
   await writeFile(join(own, 'overlay.ext4'), 'x'.repeat(4096));
   const jail = jails.make(name);
-  await jail.prepare(own, SIZE, join(directory, 'memory'));
+  await jail.prepare(own, SIZE, { memory: join(directory, 'memory'), images: [] });
   const [program, args] = jail.command('bash', ['-c', `read; ${script}`]);
   const child = spawn(program, args, { cwd: own, env: {}, stdio: ['pipe', 'ignore', 'inherit'] });
   await jail.enter(child.pid ?? 0, own, UNLIMITED);

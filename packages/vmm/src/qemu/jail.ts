@@ -175,6 +175,14 @@ export class QemuJails {
   }
 }
 
+type Files = { readonly memory: string; readonly images: readonly string[] };
+
+/** Adds to the rights of a file. */
+async function allow(path: string, rights: number): Promise<void> {
+  const mode = (await stat(path)).mode & 0o777;
+  if ((mode & rights) !== rights) await chmod(path, mode | rights);
+}
+
 export class QemuJail {
   readonly name: string;
   readonly uid: number | undefined;
@@ -194,8 +202,8 @@ export class QemuJail {
     this.#cgroup = parentCgroup === undefined ? undefined : new Cgroup(parentCgroup, name);
   }
 
-  /** @param directory of the microVM, with its overlay in it. @param memoryPath what it maps privately */
-  async prepare(directory: string, size: MachineSize, memoryPath: string): Promise<void> {
+  /** @param directory of the microVM, with its overlay in it. @param files what QEMU is handed open, and opens again */
+  async prepare(directory: string, size: MachineSize, files: Files): Promise<void> {
     const overlay = join(directory, FILES.overlay);
     this.#fileBytes = (await stat(overlay)).size;
     await this.#cgroup?.create(limitsOf(size));
@@ -206,7 +214,8 @@ export class QemuJail {
     // Sticky: what is not its own it can neither rename nor remove.
     await chmod(directory, 0o1770);
     // QEMU before 8.2 opens what it maps privately for writing, too. The directory keeps everybody out who was not handed a descriptor.
-    await chmod(memoryPath, 0o666);
+    await allow(files.memory, 0o666);
+    for (const path of files.images) await allow(path, 0o444);
     const kvm = await stat('/dev/kvm').catch(() => undefined);
     if (kvm !== undefined) this.#groups = [kvm.gid];
   }

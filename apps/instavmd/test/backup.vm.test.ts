@@ -1,0 +1,41 @@
+/** A sandbox of a real microVM comes back from a backup with what it had in memory. */
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { startTestDaemon } from '@instavm/testing';
+import { expect, it } from 'vitest';
+import { type Api, apiOf } from './api.ts';
+
+const INSTAVMD = fileURLToPath(new URL('../bin/instavmd', import.meta.url));
+
+const python = async (api: Api, id: string, command: string): Promise<string> =>
+  (await api.json('POST', '/execute', { session_id: id, command, language: 'python' })).body.stdout;
+
+it('a suspended sandbox resumes from a backup, memory and all', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'instavm-backup-vm-test-'));
+  const first = await startTestDaemon({ vmm: 'qemu' });
+  const instavmd = (...args: readonly string[]) => {
+    const env = { ...process.env, INSTAVM_DATA_DIR: first.dataDirectory };
+    const { status, stderr } = spawnSync(INSTAVMD, args, { env, encoding: 'utf8' });
+    expect([status, stderr]).toEqual([0, expect.any(String)]);
+  };
+  const api = apiOf(first);
+  const { id } = (await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 })).body;
+  await python(api, id, 'kept = 41');
+  await api.json('POST', `/v2/sandboxes/${id}/suspend`, {});
+  const backup = join(directory, 'backup');
+  // The templates are on this host; carrying them is tested with small ones.
+  instavmd('backup', backup, '--without-templates');
+  const described = JSON.parse(await readFile(join(backup, 'backup.json'), 'utf8'));
+  expect(described).toMatchObject({ format: 1, savedStates: 1 });
+  await first.stop();
+
+  const dataDirectory = join(directory, 'restored');
+  instavmd('restore', backup, '--data-dir', dataDirectory);
+  const second = await startTestDaemon({ vmm: 'qemu', dataDirectory });
+  expect(await python(apiOf(second), id, 'print(kept + 1)')).toBe('42\n');
+  await second.stop();
+  await rm(directory, { recursive: true, force: true });
+});
