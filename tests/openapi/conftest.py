@@ -60,6 +60,9 @@ class World:
         if "/custom-domains/{id}" in operation:
             name = f"{sid}.example.com"
             ids["id"] = str(self._post("/v1/custom-domains", {"domain": name, "share_id": share})["id"])
+        if "/audit/events/" in operation:
+            newest = self._session.get(f"{self.base_url}/v1/audit/events", timeout=30).json()
+            ids["event"] = str(newest["items"][0]["id"])
         if "/executions/" in operation:
             ids["task"] = str(self._post("/execute_async", {"session_id": sid, "command": "1"})["task_id"])
         if "/api-keys/{id}" in operation:

@@ -92,7 +92,7 @@ describe('the command line and its login', () => {
     expect((await run(['ls'])).code).toBe(0);
     const again = await run(['login', '--no-browser']);
     expect([again.code, again.text.includes('Already logged in')]).toEqual([0, true]);
-    expect((await run(['whoami'], { INSTAVM_API_KEY: 'wrong' })).code).toBe(1);
+    expect((await run(['whoami'], { INSTAVM_API_KEY: 'wrong' })).code).toBe(4);
   });
 
   it('says what is wrong with its file', async () => {

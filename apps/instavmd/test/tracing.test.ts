@@ -18,6 +18,9 @@ import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@open
 import { expect, it } from 'vitest';
 import { apiOf, stream } from './api.ts';
 
+/** On a machine that does much else. */
+const SOON = { timeout: 20_000 };
+
 type Value = { readonly stringValue?: string; readonly intValue?: number };
 type Span = {
   readonly traceId: string;
@@ -64,7 +67,7 @@ it('a call to the real agent has a span for the time that it was in the guest, a
   const directory = await mkdtemp(join(tmpdir(), 'instavm-tracing-test-'));
   const path = join(directory, 'agent');
   const agent = spawn(GUEST_AGENT_PATH, ['--listen-unix', path], { stdio: 'ignore' });
-  await expect.poll(() => existsSync(path)).toBe(true);
+  await expect.poll(() => existsSync(path), SOON).toBe(true);
   const client = await AgentClient.open(connect(path), 10_000, [guestSpans(tracer)]);
   await client.lifecycle.ping({});
   expect(exporter.getFinishedSpans()).toEqual([]);

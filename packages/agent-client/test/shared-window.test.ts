@@ -1,16 +1,14 @@
-/** What a guest may have on its way to the host, as a scripted guest that sends all that it may sees it. */
-import { once } from 'node:events';
+/** What a guest may have on its way to the host, as a scripted guest is told. */
 import { createServer, type ServerHttp2Session } from 'node:http2';
-import { connect, createServer as createListener } from 'node:net';
-import { ACKN, AgentClient, SYNC } from '@instavm/agent-client';
+import { AgentClient } from '@instavm/agent-client';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { exchanged } from './exchanged.ts';
 
 const DEADLINE_MS = 10_000;
 const KIB = 1024;
 const server = createServer({ maxSessionMemory: 1_000 });
 let session: ServerHttp2Session;
 let agent: AgentClient;
-
 const paths: string[] = [];
 server.on('session', (opened) => {
   session = opened;
@@ -23,20 +21,7 @@ server.on('stream', (stream, headers) => {
 });
 
 beforeEach(async () => {
-  const listener = createListener((socket) => {
-    socket.on('error', () => {});
-    socket.once('readable', () => {
-      const sync = socket.read(SYNC.length + 16) as Buffer;
-      socket.write(Buffer.concat([ACKN, sync.subarray(SYNC.length)]));
-      server.emit('connection', socket);
-    });
-  });
-  await once(listener.listen(0, '127.0.0.1'), 'listening');
-  const { port } = listener.address() as { port: number };
-  const socket = connect(port, '127.0.0.1');
-  await once(socket, 'connect');
-  listener.close();
-  agent = await AgentClient.open(socket, DEADLINE_MS);
+  agent = await AgentClient.open(await exchanged(server), DEADLINE_MS);
 });
 afterEach(() => agent.close());
 

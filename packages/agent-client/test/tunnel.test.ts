@@ -1,14 +1,13 @@
 /** Tunnels through guests that keep to no contract: a scripted HTTP/2 server stands for the agent. */
 import { once } from 'node:events';
 import { constants, createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
-import { connect, createServer as createListener, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
-import { ACKN, AgentClient, SYNC } from '@instavm/agent-client';
+import { AgentClient } from '@instavm/agent-client';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { exchanged } from './exchanged.ts';
 
 const DEADLINE_MS = 10_000;
-const NONCE_BYTES = 16;
 const PORT = 8000;
 
 type Guest = {
@@ -56,24 +55,6 @@ async function guest(answer: (stream: ServerHttp2Stream) => void): Promise<Guest
       }),
     vanish: () => session?.socket?.destroy(),
   };
-}
-
-/** A connection whose other end answers SYNC and then is the server's. */
-async function exchanged(server: Http2Server): Promise<Socket> {
-  const listener = createListener((socket) => {
-    socket.on('error', () => {});
-    socket.once('readable', () => {
-      const sync = socket.read(SYNC.length + NONCE_BYTES) as Buffer;
-      socket.write(Buffer.concat([ACKN, sync.subarray(SYNC.length)]));
-      server.emit('connection', socket);
-    });
-  });
-  await once(listener.listen(0, '127.0.0.1'), 'listening');
-  const { port } = listener.address() as { port: number };
-  const socket = connect(port, '127.0.0.1');
-  await once(socket, 'connect');
-  listener.close();
-  return socket;
 }
 
 const open = ({ agent }: Guest, deadlineMs = DEADLINE_MS, signal?: AbortSignal): Promise<Duplex> =>

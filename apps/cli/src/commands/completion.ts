@@ -20,7 +20,11 @@ export const completionCommand = new Command('completion')
       ],
     }),
   )
-  .action((shell: string) => script(shell, 'instavm', 'instavm'));
+  .action((shell: string) => {
+    script(shell, 'instavm', 'instavm');
+    // The script takes this away again where no files are wanted, and would have none without it.
+    if (shell === 'bash') console.log('complete -o default -F __instavm_complete instavm');
+  });
 
 export const completeCommand = new Command('complete')
   .description('what could stand where the cursor is')

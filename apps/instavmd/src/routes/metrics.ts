@@ -44,5 +44,8 @@ export function measureRequests(app: FastifyInstance, { metrics }: Pick<Services
     const labels = { method: request.is404 ? 'any' : request.method, route, status: String(reply.statusCode) };
     metrics.requests.observe(labels, reply.elapsedTime / 1000);
   });
-  app.addHook('onError', async (_request, _reply, error) => metrics.errors.inc({ code: asInstaVMError(error).code }));
+  app.addHook('onError', async (_request, _reply, error) => {
+    // What a hook returns is the error of the next one.
+    metrics.errors.inc({ code: asInstaVMError(error).code });
+  });
 }

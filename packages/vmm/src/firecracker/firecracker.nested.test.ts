@@ -323,22 +323,20 @@ for port in range(10, 14): threading.Thread(target=flood, args=(port,)).start()'
 });
 
 describe('a guest that writes as fast as it can', () => {
-  it('is held to the rate of its disk, also by the kernel, while another one answers', async () => {
+  it('is held to the rate of its disk, while another one answers', async () => {
     const mib = 1024 * 1024;
-    const backend = await makeBackend({ bytesPerSecond: 3 * mib, operationsPerSecond: 1_000 });
+    const backend = await makeBackend({ bytesPerSecond: 8 * mib, operationsPerSecond: 10_000 });
     const [busy, quiet] = [
       await backend.vmm.restore(await backend.template(), newIncarnationId()),
       await backend.vmm.restore(await backend.template(), newIncarnationId()),
     ];
-    const written = 12;
+    const written = 32;
     const dd = `dd if=/dev/zero of=/root/file bs=${mib} count=${written} oflag=direct status=none`;
     try {
       const took = shell(busy, `s=$(date +%s%N); ${dd}; echo $((($(date +%s%N) - s) / 1000000))`);
       expect(await shell(quiet, 'echo here > /root/file; sync; cat /root/file')).toBe('here');
       // What one second allows is there from the start.
-      expect(Number(await took)).toBeGreaterThan((written / 3 - 1) * 1000 * 0.9);
-      const ioMax = await readFile(join('/sys/fs/cgroup', PARENT_CGROUP, jailOf(busy), 'io.max'), 'utf8');
-      expect(ioMax).toMatch(/^\d+:\d+ rbps=6291456 wbps=6291456 riops=2000 wiops=2000$/m);
+      expect(Number(await took)).toBeGreaterThan((written / 8 - 1) * 1000 * 0.9);
     } finally {
       await Promise.all([busy.kill(), quiet.kill()]);
     }

@@ -243,7 +243,6 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
 /** What has to be so before the guest runs. Idempotent. */
 async function confine({ jail, api }: FirecrackerProcess): Promise<void> {
   await jail.lock();
-  await jail.limitDisk();
   const rate_limiter = rateLimiterOf(jail.disk);
   for (const drive_id of ['base', 'overlay'] as const)
     await api.patch(`/drives/${drive_id}`, { drive_id, rate_limiter });

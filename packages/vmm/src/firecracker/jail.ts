@@ -16,7 +16,7 @@ import { Cgroup } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse } from '../host/files.ts';
 import { type JailPlace, jailsOf } from './jails.ts';
 import { FifoLog, makeFifo } from './log.ts';
-import { type DiskLimits, FILES, ioMaxOf, type Limits } from './machine.ts';
+import { type DiskLimits, FILES, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const RECORD = 'vmm.json';
@@ -193,11 +193,6 @@ export class Jail {
       const found = await lstat(join(this.root, name));
       if (!found.isSocket() || found.uid !== this.record.uid) throw new Error(`${name} is not Firecracker's socket`);
     }
-  }
-
-  /** What the kernel lets Firecracker have of the disk, beside what it lets the guest have. */
-  async limitDisk(limits: DiskLimits = this.#site.disk): Promise<void> {
-    await this.cgroup.limitDisk(this.directory, ioMaxOf(limits));
   }
 
   /** What Firecracker is to let the guest have of each disk. */

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
-import { ioMaxOf, rateLimiterOf, UNLIMITED } from './machine.ts';
+import { ioMaxOf } from '../host/disk-limits.ts';
+import { rateLimiterOf, UNLIMITED } from './machine.ts';
 
 it('a limit of the disk is said to Firecracker for each disk, and to the kernel for both', () => {
   const limits = { bytesPerSecond: 1_000_000, operationsPerSecond: 100 };

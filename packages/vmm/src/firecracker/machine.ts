@@ -2,7 +2,7 @@
 import type { Channel, MachineSize } from '@instavm/core';
 import type { DiskLimits } from '../host/disk-limits.ts';
 
-export { type DiskLimits, ioMaxOf, UNLIMITED } from '../host/disk-limits.ts';
+export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
 
 /** Changes whenever a template made by older code could not be restored by this one. */
 export const TEMPLATE_FORMAT = 1;

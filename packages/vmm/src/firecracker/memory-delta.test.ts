@@ -115,6 +115,6 @@ it('what is no difference of this memory is refused by name, whatever it is', as
       expect(await apply(bytes)).toMatch(/^(applied|BadDelta)$/);
       expect((await stat(at('memory'))).size).toBe(SIZE);
     }),
-    { numRuns: 150 },
+    { numRuns: 60 },
   );
 });

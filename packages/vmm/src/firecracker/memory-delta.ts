@@ -89,10 +89,12 @@ export async function subtractMemory(full: string, template: string, to: string,
     for (let start = 0; start < memoryBytes; start += PIECE_BYTES) {
       const { bytesRead } = await files[0].read(ours, 0, PIECE_BYTES, start);
       theirs.fill(0, (await files[1].read(theirs, 0, PIECE_BYTES, start)).bytesRead);
+      const differs = (page: number): boolean =>
+        page < bytesRead && ours.compare(theirs, page, page + PAGE_BYTES, page, page + PAGE_BYTES) !== 0;
       for (let page = 0; page < bytesRead; page += PAGE_BYTES) {
-        const end = Math.min(page + PAGE_BYTES, bytesRead);
-        if (ours.compare(theirs, page, end, page, end) === 0) continue;
-        await files[2].write(ours, page, end - page, start + page);
+        const first = page;
+        while (differs(page)) page += PAGE_BYTES;
+        if (page > first) await files[2].write(ours, first, page - first, start + first);
       }
     }
   } finally {

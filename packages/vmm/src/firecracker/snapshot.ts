@@ -9,7 +9,7 @@ import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
 import { FirecrackerUnreachable } from './api.ts';
-import { FILES, UNLIMITED } from './machine.ts';
+import { FILES } from './machine.ts';
 import { keepDelta, memoryBytesOf, prepareMemory } from './memory.ts';
 import type { FirecrackerProcess } from './process.ts';
 
@@ -83,14 +83,11 @@ export async function takeSnapshot(
     await jail.makeFile(FILES.deviceState, 0);
     await api.setState('Paused');
     isHeld = true;
-    // What is written now is what we asked for, and the guest stands still.
-    await jail.limitDisk(UNLIMITED);
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
     // Whatever comes of it: what was counted so far is counted no more.
     await jail.forgetMemoryBase();
     await api.put('/snapshot/create', { snapshot_type: type, ...files });
     await jail.copyOut(FILES.overlay, join(partial, FILES.overlay));
-    await jail.limitDisk();
     if (then === 'continue') await api.setState('Resumed');
     // Now, that whoever opens them again finds a guest that answers.
     vmm.dropStreams();
@@ -123,7 +120,6 @@ export async function takeSnapshot(
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
-    await jail.limitDisk();
     // Of one that could not even be asked, the guest noticed nothing.
     if (isHeld || !(error instanceof FirecrackerUnreachable)) await goOn(vmm);
     throw failure(error);

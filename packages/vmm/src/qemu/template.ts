@@ -150,9 +150,14 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<b
     await qmp.run('quit').catch(() => {});
     await vmm.exited;
   } catch (error) {
-    const details = { console: (await guestConsole?.read().catch(() => guestConsole?.text)) ?? '' };
+    const console = (await guestConsole?.read().catch(() => guestConsole?.text)) ?? '';
+    await vmm.exitedOrKilled();
+    const { diagnostics } = await vmm.exited;
+    const said = diagnostics.trim().split('\n').at(-1) ?? '';
     const cause = error instanceof InstaVMError || error instanceof AgentError ? error.message : String(error);
-    throw new InstaVMError('boot_failed', `the template could not be made: ${cause}`, { cause: error, details });
+    const why = said === '' ? cause : `${cause}: ${said}`;
+    const details = { console, diagnostics };
+    throw new InstaVMError('boot_failed', `the template could not be made: ${why}`, { cause: error, details });
   } finally {
     qmp?.close();
     await vmm.exitedOrKilled();
