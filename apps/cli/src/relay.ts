@@ -1,11 +1,14 @@
 /** Joins a terminal of a sandbox with the one that this program runs on, until the program there ends or the person detaches. */
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pty, PtyExit } from 'instavm';
 import { EscapeFilter } from './escape-filter.ts';
 import type { LocalTerminal } from './local-terminal.ts';
 
 /** End of transmission: the end of input, to a program that reads lines (termios(3), VEOF). */
 const EOT = '\x04';
+/** A connection that takes nothing more does not keep the person from leaving. */
+const FLUSH_MS = 500;
 
 export type RelayOptions = { readonly readOnly: boolean; readonly escapeCharacter: string | undefined };
 
@@ -24,12 +27,14 @@ export async function relay(
   });
   const filter = new EscapeFilter(input.isTTY ? escapeCharacter : undefined);
   let last = 10;
+  let typed: Promise<void> = Promise.resolve();
   const type = (text: Uint8Array | string): void => {
-    if (!readOnly && text.length > 0) pty.write(text).catch(() => {});
+    if (!readOnly && text.length > 0) typed = pty.write(text).catch(() => {});
   };
   const leave = (): void => {
     detached = true;
-    pty.detach();
+    // What was typed before is on its way then, and not cut off with the connection.
+    Promise.race([typed, sleep(FLUSH_MS, undefined, { ref: false })]).then(() => pty.detach());
   };
   input.on('data', (chunk: Buffer) => {
     const { bytes, detach } = filter.push(chunk);

@@ -4,8 +4,8 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { startTestDaemon } from '@instavm/testing';
-import { expect, it } from 'vitest';
+import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Api, apiOf } from './api.ts';
 
 const INSTAVMD = fileURLToPath(new URL('../bin/instavmd', import.meta.url));
@@ -13,9 +13,19 @@ const INSTAVMD = fileURLToPath(new URL('../bin/instavmd', import.meta.url));
 const python = async (api: Api, id: string, command: string): Promise<string> =>
   (await api.json('POST', '/execute', { session_id: id, command, language: 'python' })).body.stdout;
 
+let directory: string;
+let first: TestDaemon;
+// The first start of a new agent makes a template.
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'instavm-backup-vm-test-'));
+  first = await startTestDaemon({ vmm: 'qemu' });
+});
+afterAll(async () => {
+  await first.stop();
+  await rm(directory, { recursive: true, force: true });
+});
+
 it('a suspended sandbox resumes from a backup, memory and all', async () => {
-  const directory = await mkdtemp(join(tmpdir(), 'instavm-backup-vm-test-'));
-  const first = await startTestDaemon({ vmm: 'qemu' });
   const instavmd = (...args: readonly string[]) => {
     const env = { ...process.env, INSTAVM_DATA_DIR: first.dataDirectory };
     const { status, stderr } = spawnSync(INSTAVMD, args, { env, encoding: 'utf8' });
@@ -37,5 +47,4 @@ it('a suspended sandbox resumes from a backup, memory and all', async () => {
   const second = await startTestDaemon({ vmm: 'qemu', dataDirectory });
   expect(await python(apiOf(second), id, 'print(kept + 1)')).toBe('42\n');
   await second.stop();
-  await rm(directory, { recursive: true, force: true });
 });
