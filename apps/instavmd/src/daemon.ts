@@ -59,6 +59,7 @@ import { telemetry } from './telemetry.ts';
 import { untraced } from './tracing.ts';
 import { both, guestNumbers } from './usage-samples/asking.ts';
 import { UsageSampler } from './usage-samples/sampler.ts';
+import { vmmObserver } from './vmm-observer.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
 const LEAST_RESTORED_AT_ONCE = 2;
@@ -134,7 +135,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       logger,
     );
-    const { vmm, images } = await chooseVmm(config, data, logger);
+    const { vmm, images } = await chooseVmm(config, data, logger, vmmObserver(metrics, logger));
     const host = hostResources(config.INSTAVM_DATA_DIR);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
     const sandboxes: SandboxService<Guest> = new SandboxService<Guest>({
