@@ -9,8 +9,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { InstaVMError } from '@instavm/wire';
 
 const MOUNT = '/sys/fs/cgroup';
-const END_DEADLINE_MS = 10_000;
-const POLL_MS = 2;
+/** Nothing helps but waiting: a killed process may be in the kernel, at a disk that is slow, and gives back all of a guest's memory. */
+const END_DEADLINE_MS = 30_000;
+/** Most are gone at once; asking others as often would take processor time from their end. */
+const [FIRST_POLL_MS, LAST_POLL_MS] = [2, 50];
 const CONTROLLERS = '+cpu +memory +pids';
 
 /**
@@ -119,17 +121,23 @@ export class Cgroup {
   async end(): Promise<void> {
     // Absent: there is nothing to end. Older kernels than 5.14 do not have it.
     await writeFile(join(this.path, 'cgroup.kill'), '1').catch(() => {});
-    for (const until = performance.now() + END_DEADLINE_MS; performance.now() < until; await sleep(POLL_MS)) {
-      if (await this.isPopulated()) continue;
-      try {
-        return await rmdir(this.path);
-      } catch (error) {
-        const { code } = error as NodeJS.ErrnoException;
-        if (code === 'ENOENT') return;
-        // The last process is gone, and its cgroup not yet empty.
-        if (code !== 'EBUSY') throw error;
-      }
+    const until = performance.now() + END_DEADLINE_MS;
+    for (let pause = FIRST_POLL_MS; performance.now() < until; pause = Math.min(pause * 1.5, LAST_POLL_MS)) {
+      if ((await this.isPopulated()) || !(await this.#removed())) await sleep(pause);
+      else return;
     }
     throw new InstaVMError('teardown_incomplete', `the processes in ${this.path} do not end`);
+  }
+
+  /** Idempotent. @returns false when its last process is gone, and it is not yet empty */
+  async #removed(): Promise<boolean> {
+    try {
+      await rmdir(this.path);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EBUSY') return false;
+      if (code !== 'ENOENT') throw error;
+    }
+    return true;
   }
 }
