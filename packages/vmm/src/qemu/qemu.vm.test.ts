@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -8,6 +8,7 @@ import { AgentClient } from '@instavm/agent-client';
 import { newIncarnationId, type TemplateKey } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
+import { makeTemplateAgain } from '../test/made-again.ts';
 import { findTemplate } from './template.ts';
 import { makeBackend, SIZE, shell } from './test/backend.ts';
 
@@ -95,50 +96,7 @@ describe('a QEMU snapshot', () => {
 
 describe('a template that is made again under its key', () => {
   it('is not taken for the first one: snapshots of that wait for it, and what ran meanwhile is saved over the second', async () => {
-    const root = await mkdtemp(join(tmpdir(), 'instavm-rebuilt-'));
-    const [templates, removed] = [join(root, 'templates'), join(root, 'removed')];
-    const [shared, backend] = [await makeBackend(), await makeBackend(SIZE, templates)];
-    const { vmm } = backend;
-    const fill = 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data';
-    const read = 'sha256sum < /dev/shm/data';
-    const restored = async (directory: string): Promise<string> => {
-      const found = await vmm.findSnapshot(directory);
-      if (found === undefined) throw new Error('the snapshot is not whole');
-      const vm = await vmm.restore(found, newIncarnationId());
-      return shell(vm, read).finally(() => vm.kill());
-    };
-    try {
-      await mkdir(templates);
-      await run('cp', ['-r', '--sparse=always', '--reflink=auto', (await shared.template()).directory, templates]);
-      const first = await backend.template();
-      const [sleeper, runner] = [
-        await vmm.restore(first, newIncarnationId()),
-        await vmm.restore(first, newIncarnationId()),
-      ];
-      const [sum, other] = [await shell(sleeper, fill), await shell(runner, fill)];
-      const [before, after] = [join(backend.scratch, 'before'), join(backend.scratch, 'after')];
-      await sleeper.snapshot(before, 'end');
-
-      await rename(first.directory, removed);
-      await expect(runner.snapshot(after, 'continue')).rejects.toMatchObject({ code: 'snapshot_failed' });
-      const second = await backend.template();
-      expect([second.key, second.directory]).toEqual([first.key, first.directory]);
-      expect(second.buildId).not.toBe(first.buildId);
-
-      await expect(restored(before)).rejects.toMatchObject({ code: 'snapshot_incompatible' });
-      await runner.snapshot(after, 'end');
-      expect(await restored(after)).toBe(other);
-
-      await rm(second.directory, { recursive: true });
-      await rename(removed, first.directory);
-      expect(await restored(before)).toBe(sum);
-      await expect(restored(after)).rejects.toMatchObject({ code: 'snapshot_incompatible' });
-      expect(await backend.leftovers()).toEqual([]);
-    } finally {
-      await backend.again().reapLeftovers();
-      for (const { close } of [shared, backend]) await close();
-      await rm(root, { recursive: true, force: true });
-    }
+    await makeTemplateAgain((templates) => makeBackend(SIZE, templates));
   });
 });
 
