@@ -31,8 +31,11 @@ export async function readBuildId(templateDirectory: string): Promise<string | u
 export async function requireBuildId(templateDirectory: string, expected?: string): Promise<string> {
   const found = await readBuildId(templateDirectory);
   if (found !== undefined && found === (expected ?? found)) return found;
-  const why = found === undefined ? 'is not on this host any more' : 'was made again meanwhile';
-  throw new InstaVMError('snapshot_failed', `the template that the microVM was made from ${why}`);
+  const [why, hint] =
+    found === undefined
+      ? ['is not on this host any more', 'Put its directory back (templates, in INSTAVM_CACHE_DIR), and try again.']
+      : ['was made again meanwhile', 'Try again.'];
+  throw new InstaVMError('snapshot_failed', `the template that the microVM was made from ${why}`, { hint });
 }
 
 /** @throws snapshot_incompatible */
