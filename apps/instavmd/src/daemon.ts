@@ -45,8 +45,11 @@ import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
-import { Metrics } from './metrics.ts';
-import { operationsOf } from './operations.ts';
+import { Metrics } from './operations/metrics.ts';
+import { operationsOf } from './operations/operations.ts';
+import { telemetry } from './operations/telemetry.ts';
+import { untraced } from './operations/tracing.ts';
+import { vmmObserver } from './operations/vmm-observer.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { QuotaBook } from './quota-book.ts';
@@ -55,11 +58,8 @@ import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
-import { telemetry } from './telemetry.ts';
-import { untraced } from './tracing.ts';
 import { both, guestNumbers } from './usage-samples/asking.ts';
 import { UsageSampler } from './usage-samples/sampler.ts';
-import { vmmObserver } from './vmm-observer.ts';
 
 /** One that is stuck until its deadline does not stop all others. */
 const LEAST_RESTORED_AT_ONCE = 2;

@@ -1,7 +1,7 @@
 import type { VmmCounts } from '@instavm/core';
 import { describe, expect, it } from 'vitest';
-import { Metrics } from '../src/metrics.ts';
-import { vmmObserver } from '../src/vmm-observer.ts';
+import { Metrics } from '../src/operations/metrics.ts';
+import { vmmObserver } from '../src/operations/vmm-observer.ts';
 
 const COUNTS: VmmCounts = {
   ...{ seccompFaults: 0, vcpuFailures: 1, diskThrottled: 2, diskReadBytes: 3, diskWrittenBytes: 4 },

@@ -30,6 +30,8 @@ export type GuestImages = {
 /** A frozen microVM on disk: memory, device state and overlay, never written again. */
 export type Template = {
   readonly key: TemplateKey;
+  /** Which building under that key: made again, it has other memory. */
+  readonly buildId: string;
   readonly directory: string;
   readonly size: MachineSize;
   readonly backend: string;
@@ -43,6 +45,8 @@ export type Template = {
 export type VmSnapshot = {
   readonly directory: string;
   readonly templateKey: TemplateKey;
+  /** The building that it is different from; undefined where its manifest does not say. */
+  readonly templateBuildId: string | undefined;
   readonly size: MachineSize;
   readonly backend: string;
   readonly accelerator: Accelerator;
@@ -125,7 +129,7 @@ export interface Vmm {
   /**
    * Starts a copy-on-write clone of a template, or of a snapshot, any number of times. Resolves when the VMM runs and its sockets
    * accept; the guest may still be loading (readiness is a Ping over `control`).
-   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend, accelerator or template made the snapshot
+   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend or accelerator made the snapshot, or over another template or another building of it
    */
   restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
   /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined; another backend's too, for `restore` to refuse */

@@ -9,6 +9,7 @@ import { type MicroVm, newIncarnationId, type Template, type VmmCounts, type VmS
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
 import { TestGateway } from '../test/egress-gateway.ts';
+import { makeTemplateAgain } from '../test/made-again.ts';
 import { type Backend, makeBackend, PARENT_CGROUP, SIZE, shell, UIDS } from './test/backend.ts';
 
 describeVmmContract('the Firecracker backend', async () => ({ ...(await makeBackend()), size: SIZE }));
@@ -283,6 +284,12 @@ describe('a snapshot', () => {
     });
     const whole = (await backend.vmm.findSnapshot(at('whole'))) as VmSnapshot;
     expect(await inside(whole, (vm) => shell(vm, 'sha256sum < /dev/shm/data'))).toBe(sum);
+  });
+});
+
+describe('a template that is made again under its key', () => {
+  it('is not taken for the first one: snapshots of that wait for it, and what ran meanwhile is saved over the second', async () => {
+    await makeTemplateAgain((templates) => makeBackend(undefined, templates));
   });
 });
 

@@ -21,6 +21,7 @@ import { removeIfEmpty } from '../host/cgroup.ts';
 import { isNoRoom } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
+import { checkBuilding, readBuildId } from '../host/template-build.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
@@ -118,7 +119,9 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     owned.add(name);
     let jail: Jail | undefined;
     try {
-      jail = await Jail.create(site, name, { uid, templateKey: template.key });
+      // As it is on the disk now, whichever the caller has known so far.
+      const templateBuildId = await readBuildId(template.directory);
+      jail = await Jail.create(site, name, { uid, templateKey: template.key, templateBuildId });
       const vmm = await restoreIn(jail, template, source.directory);
       return own(vmm, template, incarnationId);
     } catch (error) {
@@ -197,7 +200,10 @@ async function templateOf(
   }
   const isOurs = source.backend === 'firecracker';
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
-  if (template?.madeBy === madeBy) return template;
+  if (template?.madeBy === madeBy) {
+    checkBuilding(source, template);
+    return template;
+  }
   const maker = template?.madeBy ?? source.backend;
   const why =
     isOurs && template === undefined

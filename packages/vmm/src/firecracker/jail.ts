@@ -32,7 +32,12 @@ const DIRECTORIES = ['dev', 'dev/net', 'run'];
 const MAX_STATE_BYTES = 16 * 1024 * 1024;
 const JAILER_DEADLINE_MS = 30_000;
 
-const JailRecord = z.object({ uid: z.number().int().positive(), templateKey: z.string() });
+const JailRecord = z.object({
+  uid: z.number().int().positive(),
+  templateKey: z.string(),
+  /** Whose memory it started with, its own or below a snapshot's. */
+  templateBuildId: z.string().optional(),
+});
 export type JailRecord = z.infer<typeof JailRecord>;
 
 /** Where the jails of one daemon are. */

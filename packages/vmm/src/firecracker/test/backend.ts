@@ -29,7 +29,8 @@ export type Backend = {
   close(): Promise<void>;
 };
 
-export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
+/** @param ownTemplates where they are, for a test that removes them; otherwise all tests share them */
+export async function makeBackend(disk = UNLIMITED, ownTemplates?: string): Promise<Backend> {
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
   if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
@@ -38,7 +39,7 @@ export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const version = await firecrackerVersion(binaries);
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-  const templatesDirectory = join(INSTAVM_TEST_CACHE_DIR, 'templates');
+  const templatesDirectory = ownTemplates ?? join(INSTAVM_TEST_CACHE_DIR, 'templates');
   const counts: VmmCounts[] = [];
   const make = (made: string, by: FirecrackerBinaries): Vmm =>
     createFirecrackerVmm({
