@@ -114,6 +114,8 @@ describe('a disk without room for a saved state', () => {
     expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
     expect(await readdir(root)).not.toContain('memory');
     await empty();
+    await sandbox.suspend();
+    expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
     await sandbox.delete();
     for (const { id } of await client.snapshots.list()) await client.snapshots.delete(id);
     expect(await traces(dataDirectory)).toEqual([]);
