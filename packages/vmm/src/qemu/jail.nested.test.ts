@@ -20,7 +20,7 @@ let confinement: Confinement;
 let jails: QemuJails;
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'instavm-jail-'));
-  confinement = await probeConfinement({ uids: UIDS, parentCgroup: PARENT });
+  confinement = await probeConfinement({ uids: UIDS, parentCgroup: PARENT, usesKvm: false });
   jails = new QemuJails(confinement);
   await writeFile(join(directory, 'memory'), 'x');
 });
