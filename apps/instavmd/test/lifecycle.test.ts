@@ -1,5 +1,5 @@
 /** Suspending, resuming, saving, restoring and cloning over HTTP. */
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
@@ -55,6 +55,25 @@ describe('the lifecycle over HTTP', () => {
       expect((await api.execute(id, 'cat note')).body.stdout).toBe('kept\n');
       // The memory that it was saved with is not kept twice.
       expect(await files()).toEqual([]);
+      await end(id);
+    });
+
+    it('waits for the template that it was saved over when that was made again since, and says so', async () => {
+      const id = await create();
+      await api.execute(id, 'echo kept > note');
+      await post(`/v2/sandboxes/${id}/suspend`);
+      const [saved = ''] = await files();
+      const path = join(daemon.dataDirectory, 'snapshots', saved, 'snapshot.json');
+      const manifest = await readFile(path, 'utf8');
+      await writeFile(path, JSON.stringify({ ...JSON.parse(manifest), templateBuildId: 'another' }));
+      for (const answer of [await post(`/v2/sandboxes/${id}/resume`), await api.execute(id, 'true')]) {
+        expect([answer.status, answer.body.code]).toEqual([409, 'snapshot_incompatible']);
+        expect(answer.body.detail).toContain('another building of its template');
+        expect(answer.body.hint).toContain('INSTAVM_CACHE_DIR');
+      }
+      expect(await stateOf(id)).toBe('suspended');
+      await writeFile(path, manifest);
+      expect((await api.execute(id, 'cat note')).body.stdout).toBe('kept\n');
       await end(id);
     });
 

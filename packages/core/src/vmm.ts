@@ -30,6 +30,8 @@ export type GuestImages = {
 /** A frozen microVM on disk: memory, device state and overlay, never written again. */
 export type Template = {
   readonly key: TemplateKey;
+  /** Which building under that key: made again, it has other memory. */
+  readonly buildId: string;
   readonly directory: string;
   readonly size: MachineSize;
   readonly backend: string;
@@ -43,6 +45,8 @@ export type Template = {
 export type VmSnapshot = {
   readonly directory: string;
   readonly templateKey: TemplateKey;
+  /** The building that it is different from; undefined where its manifest does not say. */
+  readonly templateBuildId: string | undefined;
   readonly size: MachineSize;
   readonly backend: string;
   readonly accelerator: Accelerator;
@@ -87,6 +91,26 @@ export interface MicroVm {
   kill(): Promise<void>;
 }
 
+/** What one VMM has counted since it last told. */
+export type VmmCounts = {
+  /** System calls that its seccomp filter did not allow: it ends with the first. */
+  readonly seccompFaults: number;
+  /** vCPUs that could not run on. */
+  readonly vcpuFailures: number;
+  readonly diskReadBytes: number;
+  readonly diskWrittenBytes: number;
+  /** Times that a disk had the guest wait for its rate. */
+  readonly diskThrottled: number;
+  /** On all channels, as the host sees them. */
+  readonly channelReceivedBytes: number;
+  readonly channelSentBytes: number;
+};
+/**
+ * Told by backends whose VMMs count, which only Firecracker does. What is told is bounded, and no truer than a VMM that a guest may have taken over.
+ * @param vmm the name of its jail, for the log
+ */
+export type VmmObserver = (vmm: string, counts: VmmCounts) => void;
+
 export type BuildProgress = (step: string) => void;
 
 export interface Vmm {
@@ -105,7 +129,7 @@ export interface Vmm {
   /**
    * Starts a copy-on-write clone of a template, or of a snapshot, any number of times. Resolves when the VMM runs and its sockets
    * accept; the guest may still be loading (readiness is a Ping over `control`).
-   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend, accelerator or template made the snapshot
+   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend or accelerator made the snapshot, or over another template or another building of it
    */
   restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
   /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined; another backend's too, for `restore` to refuse */

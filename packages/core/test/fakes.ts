@@ -176,7 +176,7 @@ export class HandVm implements MicroVm {
     if (this.snapshotKills) await this.kill();
     if (this.killed || this.snapshotFails) throw new InstaVMError('snapshot_failed', 'it cannot be saved');
     const made = { size: SIZE, backend: 'hand', accelerator: 'none', storedBytes: 7 } as const;
-    const snapshot = { directory, templateKey: 'k' as TemplateKey, ...made };
+    const snapshot = { directory, templateKey: 'k' as TemplateKey, templateBuildId: 'b', ...made };
     this.#disk.set(directory, { memory: this.memory, snapshot });
     if (then === 'end') await this.kill();
     return snapshot;
@@ -245,6 +245,7 @@ export function ladder(options: LadderOptions = {}, world = new World()) {
   const { life = new Life() } = options;
   const templateOf = (key: TemplateKey): Template => ({
     key,
+    buildId: 'b',
     directory: '/nowhere',
     size: SIZE,
     backend: 'hand',

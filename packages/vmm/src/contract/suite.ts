@@ -124,7 +124,9 @@ export function describeVmmContract(name: string, make: () => Promise<VmmUnderTe
         await write(agent, '/root/before', 'kept');
         await agent.lifecycle.sync({});
         const snapshot = await vm.snapshot(directory, 'continue');
-        expect(snapshot).toMatchObject({ directory, templateKey: template.key, size: template.size });
+        const rests = { templateKey: template.key, templateBuildId: template.buildId };
+        expect(snapshot).toMatchObject({ directory, ...rests, size: template.size });
+        expect(await under.vmm.findSnapshot(directory)).toMatchObject(rests);
         const after = await stillAttached(agent, vm);
         await write(after, '/root/after', 'not in it');
         expect((await run(after, 'cat before', '/root')).stdout).toBe('kept');
@@ -181,15 +183,25 @@ export function describeVmmContract(name: string, make: () => Promise<VmmUnderTe
       expect(await under.vmm.removePartialSnapshots(under.scratch)).toBe(0);
     });
 
+    /** One that was made over the template, as far as its manifest goes. */
+    const described = (): VmSnapshot => {
+      const { directory, size, accelerator, backend, key: templateKey, buildId: templateBuildId } = template;
+      return { directory, size, accelerator, backend, templateKey, templateBuildId, storedBytes: 1 };
+    };
+
+    it('refuses a snapshot that was made over another building of its template, or does not say over which', async () => {
+      for (const [templateBuildId, why] of [
+        ['another', 'was made over another building of its template'],
+        [undefined, 'does not say over which building of its template'],
+      ] as const)
+        await expect(under.vmm.restore({ ...described(), templateBuildId }, newIncarnationId())).rejects.toMatchObject({
+          code: 'snapshot_incompatible',
+          message: expect.stringContaining(why),
+        });
+    });
+
     it('refuses a snapshot of another backend', async () => {
-      const foreign = {
-        ...(template as Omit<Template, 'key'>),
-        backend: 'another',
-        templateKey: template.key,
-        storedBytes: 1,
-      };
-      const { directory, size, accelerator, backend, templateKey, storedBytes } = foreign;
-      const snapshot: VmSnapshot = { directory, size, accelerator, backend, templateKey, storedBytes };
+      const snapshot: VmSnapshot = { ...described(), backend: 'another' };
       await expect(under.vmm.restore(snapshot, newIncarnationId())).rejects.toMatchObject({
         code: 'snapshot_incompatible',
       });

@@ -19,6 +19,7 @@ import type {
   VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { checkBuilding } from '../host/template-build.ts';
 import { acceptEgress } from './egress.ts';
 import { FakeGuest } from './guest.ts';
 import { streamPair } from './stream-pair.ts';
@@ -52,13 +53,14 @@ export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vm
     buildTemplate: async (images, size, progress) => {
       const key = templateKey(images, size);
       progress('pretending to boot');
-      const template: Template = { key, directory: '/nonexistent', size, backend: 'fake', accelerator: 'none' };
+      const template = templateOf(key, size);
       templates.set(key, template);
       return template;
     },
     restore: async (source, incarnationId) => {
       const code = 'key' in source ? 'boot_failed' : 'snapshot_incompatible';
       if (source.backend !== 'fake') throw new InstaVMError(code, 'this was not made by the fake backend');
+      if (!('key' in source)) checkBuilding(source, templateOf(source.templateKey, source.size));
       const directory =
         runDirectory === undefined ? await mkdtemp(join(tmpdir(), 'instavm-fake-')) : join(runDirectory, incarnationId);
       for (const name of ['disk/root', 'disk/tmp', 'disk/workspace', 'scripts'])
@@ -83,18 +85,29 @@ export function createFakeVmm({ runDirectory, agentPath }: FakeOptions = {}): Vm
   };
 }
 
+/** Nothing is in it, so all of its buildings are the same. */
+const templateOf = (key: TemplateKey, size: MachineSize): Template => ({
+  key,
+  buildId: 'fake',
+  directory: '/nonexistent',
+  size,
+  backend: 'fake',
+  accelerator: 'none',
+});
+
 const MANIFEST = 'snapshot.json';
 const PARTIAL = '.partial-';
-type FakeManifest = { templateKey: TemplateKey; memoryMib: number; vcpus: number };
+type FakeManifest = { templateKey: TemplateKey; templateBuildId: string; memoryMib: number; vcpus: number };
 
 async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
   return text === undefined ? undefined : viewOf(directory, JSON.parse(text) as FakeManifest);
 }
 
-const viewOf = (directory: string, { templateKey, memoryMib, vcpus }: FakeManifest): VmSnapshot => ({
+const viewOf = (directory: string, { templateKey, templateBuildId, memoryMib, vcpus }: FakeManifest): VmSnapshot => ({
   directory,
   templateKey,
+  templateBuildId,
   size: { memoryMib, vcpus },
   backend: 'fake',
   accelerator: 'none',
@@ -146,7 +159,7 @@ function microVm(
       const partial = join(parent, `${PARTIAL}${incarnationId}`);
       await mkdir(parent, { recursive: true, mode: 0o700 });
       await cp(join(directory, 'disk'), join(partial, 'disk'), { recursive: true });
-      const manifest: FakeManifest = { templateKey, ...size };
+      const manifest: FakeManifest = { templateKey, templateBuildId: templateOf(templateKey, size).buildId, ...size };
       await writeFile(join(partial, MANIFEST), JSON.stringify(manifest));
       await rename(partial, target);
       if (then === 'end') {

@@ -5,10 +5,11 @@ import { createHash } from 'node:crypto';
 import { copyFile, readdir, readFile, readlink, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { type MicroVm, newIncarnationId, type Template, type VmSnapshot } from '@instavm/core';
+import { type MicroVm, newIncarnationId, type Template, type VmmCounts, type VmSnapshot } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
 import { TestGateway } from '../test/egress-gateway.ts';
+import { makeTemplateAgain } from '../test/made-again.ts';
 import { type Backend, makeBackend, PARENT_CGROUP, SIZE, shell, UIDS } from './test/backend.ts';
 
 describeVmmContract('the Firecracker backend', async () => ({ ...(await makeBackend()), size: SIZE }));
@@ -56,8 +57,8 @@ describe('a jail', () => {
     const seen = (await readdir(`/proc/${vm.pid}/root`)).sort();
     expect(seen).toEqual(
       [
-        ...['api.sock', 'base.erofs', 'dev', 'firecracker', 'firecracker.log', 'firecracker.pid'],
-        ...['overlay.ext4', 'run', 'vsock.sock'],
+        ...['api.sock', 'base.erofs', 'dev', 'firecracker', 'firecracker.counts', 'firecracker.log'],
+        ...['firecracker.pid', 'overlay.ext4', 'run', 'vsock.sock'],
       ].sort(),
     );
   });
@@ -286,6 +287,12 @@ describe('a snapshot', () => {
   });
 });
 
+describe('a template that is made again under its key', () => {
+  it('is not taken for the first one: snapshots of that wait for it, and what ran meanwhile is saved over the second', async () => {
+    await makeTemplateAgain((templates) => makeBackend(undefined, templates));
+  });
+});
+
 describe('a guest that does its worst', () => {
   it.each([
     ['processor time', 'for i in 1 2 3 4 5 6 7 8; do (while :; do :; done) & done; sleep 1; echo started'],
@@ -324,7 +331,7 @@ for port in range(10, 14): threading.Thread(target=flood, args=(port,)).start()'
 });
 
 describe('a guest that writes as fast as it can', () => {
-  it('is held to the rate of its disk, while another one answers', async () => {
+  it('is held to the rate of its disk, which is counted, while another one answers', async () => {
     const mib = 1024 * 1024;
     const backend = await makeBackend({ bytesPerSecond: 8 * mib, operationsPerSecond: 10_000 });
     const [busy, quiet] = [
@@ -341,6 +348,12 @@ describe('a guest that writes as fast as it can', () => {
     } finally {
       await Promise.all([busy.kill(), quiet.kill()]);
     }
+    const sum = (of: keyof VmmCounts): number => backend.counts.reduce((total, counts) => total + counts[of], 0);
+    expect(sum('diskThrottled')).toBeGreaterThan(0);
+    expect(sum('diskWrittenBytes')).toBeGreaterThanOrEqual(written * mib);
+    for (const of of ['diskReadBytes', 'channelReceivedBytes', 'channelSentBytes'] as const)
+      expect(sum(of)).toBeGreaterThan(0);
+    for (const of of ['seccompFaults', 'vcpuFailures'] as const) expect(sum(of)).toBe(0);
     expect(await backend.leftovers()).toEqual([]);
     await backend.close();
   });

@@ -13,6 +13,7 @@ import {
   type Template,
   type TemplateKey,
   type Vmm,
+  type VmmObserver,
   type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
@@ -20,6 +21,7 @@ import { removeIfEmpty } from '../host/cgroup.ts';
 import { isNoRoom } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
+import { checkBuilding, readBuildId } from '../host/template-build.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
@@ -55,6 +57,7 @@ export type FirecrackerOptions = {
   readonly parentCgroup: string;
   /** Of each disk of every microVM. */
   readonly disk: DiskLimits;
+  readonly observer?: VmmObserver;
 };
 
 export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
@@ -66,6 +69,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     baseDirectory: options.runDirectory,
     parentCgroup: options.parentCgroup,
     disk: options.disk,
+    observer: options.observer ?? (() => {}),
   };
   const uids = new Uids(options.uids);
   const builds = new Map<TemplateKey, Promise<Template>>();
@@ -115,7 +119,9 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     owned.add(name);
     let jail: Jail | undefined;
     try {
-      jail = await Jail.create(site, name, { uid, templateKey: template.key });
+      // As it is on the disk now, whichever the caller has known so far.
+      const templateBuildId = await readBuildId(template.directory);
+      jail = await Jail.create(site, name, { uid, templateKey: template.key, templateBuildId });
       const vmm = await restoreIn(jail, template, source.directory);
       return own(vmm, template, incarnationId);
     } catch (error) {
@@ -194,7 +200,10 @@ async function templateOf(
   }
   const isOurs = source.backend === 'firecracker';
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
-  if (template?.madeBy === madeBy) return template;
+  if (template?.madeBy === madeBy) {
+    checkBuilding(source, template);
+    return template;
+  }
   const maker = template?.madeBy ?? source.backend;
   const why =
     isOurs && template === undefined

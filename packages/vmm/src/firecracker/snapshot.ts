@@ -8,6 +8,7 @@ import { flush, isNoRoom, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
+import { requireBuildId } from '../host/template-build.ts';
 import { FirecrackerUnreachable } from './api.ts';
 import { FILES } from './machine.ts';
 import { keepDelta, memoryBytesOf, prepareMemory } from './memory.ts';
@@ -19,6 +20,8 @@ const BLOCK_BYTES = 512;
 const Manifest = z.object({
   backend: z.literal('firecracker'),
   templateKey: z.string(),
+  /** Whose pages it does without; the first ones do not say. */
+  templateBuildId: z.string().optional(),
   memoryMib: z.number().int().positive(),
   vcpus: z.number().int().positive(),
   stateSha256Hex: z.string(),
@@ -43,12 +46,13 @@ export async function findSnapshot(directory: string): Promise<VmSnapshot | unde
   return viewOf(directory, manifest);
 }
 
-function viewOf(directory: string, { templateKey, memoryMib, vcpus, storedBytes }: Manifest): VmSnapshot {
-  const size = { memoryMib, vcpus };
+function viewOf(directory: string, manifest: Manifest): VmSnapshot {
+  const { templateKey, templateBuildId, memoryMib, vcpus, storedBytes } = manifest;
   return {
     directory,
     templateKey: templateKey as TemplateKey,
-    size,
+    templateBuildId,
+    size: { memoryMib, vcpus },
     backend: 'firecracker',
     accelerator: 'kvm',
     storedBytes,
@@ -73,12 +77,15 @@ export async function takeSnapshot(
   { then, holesAreKept }: SnapshotOptions,
 ): Promise<VmSnapshot> {
   const { api, jail } = vmm;
+  const templateBuildId = await requireBuildId(templateDirectory);
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
   const memoryBytes = memoryBytesOf(size);
   let isHeld = false;
   try {
     const keepsHoles = await holesAreKept();
+    // What was written to since another building says nothing of this one, which all of the memory is compared with then.
+    if (jail.record.templateBuildId !== templateBuildId) await jail.forgetMemoryBase();
     const type = await prepareMemory(jail, memoryBytes);
     await jail.makeFile(FILES.deviceState, 0);
     await api.setState('Paused');
@@ -94,6 +101,7 @@ export async function takeSnapshot(
     const delta = join(partial, FILES.memoryDelta);
     const templateMemory = join(templateDirectory, FILES.memory);
     const memorySha256Hex = await keepDelta(jail, delta, { type, memoryBytes, templateMemory, keepsHoles });
+    await requireBuildId(templateDirectory, templateBuildId);
     await jail.takeOut(FILES.deviceState, join(partial, FILES.deviceState));
     const stats = await Promise.all(
       [FILES.memoryDelta, FILES.overlay, FILES.deviceState].map((file) => stat(join(partial, file))),
@@ -101,6 +109,7 @@ export async function takeSnapshot(
     const manifest: Manifest = {
       backend: 'firecracker',
       templateKey: jail.record.templateKey,
+      templateBuildId,
       memoryMib: size.memoryMib,
       vcpus: size.vcpus,
       stateSha256Hex: await sha256Hex(join(partial, FILES.deviceState)),

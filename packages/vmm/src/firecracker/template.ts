@@ -1,25 +1,23 @@
 /** Templates on disk: made by booting, warming and freezing a microVM; found only when complete and intact. */
-import { randomBytes } from 'node:crypto';
-import { copyFile, link, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, link, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { AgentClient, AgentError } from '@instavm/agent-client';
+import { AgentError } from '@instavm/agent-client';
 import type { BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { flush, sha256Hex, sizeOf } from '../host/files.ts';
+import { sha256Hex, sizeOf } from '../host/files.ts';
 import { parseManifest } from '../host/manifest.ts';
+import { type Made, makeTemplate, TEMPLATE_MANIFEST } from '../host/template-build.ts';
+import { warmGuest } from '../host/warm.ts';
 import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
 import { FILES, GUEST_CID, KERNEL_COMMAND_LINE, limitsOf } from './machine.ts';
 import { keepMemory } from './memory.ts';
 import { FirecrackerProcess } from './process.ts';
 
-const MANIFEST = 'template.json';
 /** A second with hardware virtualisation that is not nested. */
 const BOOT_DEADLINE_MS = 120_000;
-const WARM_DEADLINE_MS = 180_000;
-/** The guest sees the hang-up with its next interrupt; it must have, or every clone would first have to notice it. */
+/** The guest sees the hang-up with its next interrupt. */
 const SETTLE_MS = 200;
 
 const Manifest = z.object({
@@ -42,7 +40,7 @@ export type FirecrackerTemplate = Template & Pick<Manifest, 'madeBy'>;
 /** @returns undefined when it is missing, incomplete, or not what its manifest says */
 export async function findTemplate(directory: string, key: TemplateKey): Promise<FirecrackerTemplate | undefined> {
   const own = join(directory, key);
-  const manifest = parseManifest(Manifest, await readFile(join(own, MANIFEST), 'utf8').catch(() => ''));
+  const manifest = parseManifest(Manifest, await readFile(join(own, TEMPLATE_MANIFEST), 'utf8').catch(() => ''));
   if (manifest?.key !== key) return undefined;
   const sizes = {
     [FILES.memory]: manifest.memoryBytes,
@@ -53,7 +51,8 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   const state = await sha256Hex(join(own, FILES.deviceState)).catch(() => undefined);
   if (state !== manifest.stateSha256Hex) return undefined;
   const { memoryMib, vcpus, madeBy } = manifest;
-  return { key, directory: own, size: { memoryMib, vcpus }, backend: 'firecracker', accelerator: 'kvm', madeBy };
+  const made = { backend: 'firecracker', accelerator: 'kvm', madeBy } as const;
+  return { key, buildId: state, directory: own, size: { memoryMib, vcpus }, ...made };
 }
 
 export type BuildRequest = {
@@ -71,39 +70,26 @@ export type BuildRequest = {
 
 /** @throws boot_failed, with the end of the guest's console in `details.console` */
 export async function buildTemplate(request: BuildRequest): Promise<Template> {
-  const { templatesDirectory, key, images, size } = request;
-  await mkdir(templatesDirectory, { recursive: true, mode: 0o700 });
-  const partial = join(templatesDirectory, `.partial-${key.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
-  await mkdir(partial, { mode: 0o700 });
-  try {
-    await linkOrCopy(images.basePath, join(partial, FILES.base));
-    await freezeBooted(request, partial);
-    const manifest: Manifest = {
-      key,
-      backend: 'firecracker',
-      memoryMib: size.memoryMib,
-      vcpus: size.vcpus,
-      madeBy: request.madeBy,
-      memoryBytes: (await stat(join(partial, FILES.memory))).size,
-      overlayBytes: (await stat(join(partial, FILES.overlay))).size,
-      baseBytes: (await stat(join(partial, FILES.base))).size,
-      stateSha256Hex: await sha256Hex(join(partial, FILES.deviceState)),
-    };
-    await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
-    for (const file of [FILES.memory, FILES.deviceState, FILES.overlay, FILES.base, MANIFEST])
-      await flush(join(partial, file));
-    const finished = join(templatesDirectory, key);
-    await rm(finished, { recursive: true, force: true });
-    await rename(partial, finished);
-    await flush(templatesDirectory);
-  } catch (error) {
-    await rm(partial, { recursive: true, force: true });
-    throw error;
-  }
-  const built = await findTemplate(templatesDirectory, key);
-  if (built === undefined)
-    throw new InstaVMError('boot_failed', 'the template that was just written cannot be read back');
-  return built;
+  const { templatesDirectory, key } = request;
+  return makeTemplate({ templatesDirectory, key, find: findTemplate }, (directory) => make(request, directory));
+}
+
+async function make(request: BuildRequest, directory: string): Promise<Made & { readonly manifest: Manifest }> {
+  const { key, madeBy, images, size } = request;
+  await linkOrCopy(images.basePath, join(directory, FILES.base));
+  await freezeBooted(request, directory);
+  const manifest: Manifest = {
+    key,
+    backend: 'firecracker',
+    memoryMib: size.memoryMib,
+    vcpus: size.vcpus,
+    madeBy,
+    memoryBytes: (await stat(join(directory, FILES.memory))).size,
+    overlayBytes: (await stat(join(directory, FILES.overlay))).size,
+    baseBytes: (await stat(join(directory, FILES.base))).size,
+    stateSha256Hex: await sha256Hex(join(directory, FILES.deviceState)),
+  };
+  return { manifest, files: [FILES.memory, FILES.deviceState, FILES.overlay, FILES.base] };
 }
 
 /** Boots in a jail, and leaves memory, device state and overlay in `directory`, with the jail gone. */
@@ -118,7 +104,7 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<v
     const vmm = await FirecrackerProcess.start(jail, limitsOf(size), { keepConsole: true });
     progress(`booting ${size.memoryMib} MiB, ${size.vcpus} vCPU (Firecracker)`);
     await configure(vmm, size);
-    await warm(vmm, progress);
+    await warmGuest(await vmm.connect('control', BOOT_DEADLINE_MS), SETTLE_MS, progress);
     progress('freezing');
     await vmm.api.setState('Paused');
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
@@ -153,20 +139,6 @@ async function configure({ api }: FirecrackerProcess, size: MachineSize): Promis
   await api.put('/vsock', { guest_cid: GUEST_CID, uds_path: FILES.vsock });
   await api.put('/entropy', {});
   await api.put('/actions', { action_type: 'InstanceStart' });
-}
-
-async function warm(vmm: FirecrackerProcess, progress: BuildProgress): Promise<void> {
-  const agent = await AgentClient.open(await vmm.connect('control', BOOT_DEADLINE_MS), WARM_DEADLINE_MS);
-  try {
-    await agent.lifecycle.ping({}, { timeoutMs: WARM_DEADLINE_MS });
-    progress('warming the shell and the Python kernel');
-    await agent.lifecycle.warm({}, { timeoutMs: WARM_DEADLINE_MS });
-    await agent.lifecycle.sync({}, { timeoutMs: WARM_DEADLINE_MS });
-  } finally {
-    agent.close();
-    await agent.closed;
-  }
-  await sleep(SETTLE_MS);
 }
 
 /** A template keeps what it needs: the image may be rebuilt and removed, and jails can link only what is on their filesystem. */

@@ -23,5 +23,6 @@ export function foreignSnapshot(text: string, ownBackend: string, directory: str
   const { backend, accelerator, templateKey, memoryMib, vcpus, storedBytes } = manifest;
   if (backend === ownBackend) return undefined;
   const size = { memoryMib, vcpus };
-  return { directory, templateKey: templateKey as TemplateKey, size, backend, accelerator, storedBytes };
+  const template = { templateKey: templateKey as TemplateKey, templateBuildId: undefined };
+  return { directory, ...template, size, backend, accelerator, storedBytes };
 }

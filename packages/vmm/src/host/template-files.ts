@@ -7,12 +7,12 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { parseManifest } from './manifest.ts';
+import { readBuildId, TEMPLATE_MANIFEST } from './template-build.ts';
 
 const TEMPLATES = 'templates';
-const MANIFEST = 'template.json';
 /** Keys are hexadecimal: no manifest of a saved state leads out of the directory of templates. */
 const Snapshot = z.object({ templateKey: z.string().regex(/^[0-9a-f]{16,64}$/) });
-const Template = z.looseObject({ stateSha256Hex: z.string(), images: z.record(z.string(), z.string()).optional() });
+const Template = z.looseObject({ images: z.record(z.string(), z.string()).optional() });
 
 /**
  * @param savedStates directories of them
@@ -46,8 +46,8 @@ export async function relocateTemplates(
     const own = join(directory, TEMPLATES, key);
     const template = await manifestOf(own);
     if (template === undefined) continue;
-    const present = await manifestOf(join(to, TEMPLATES, key));
-    if (present !== undefined && present.stateSha256Hex !== template.stateSha256Hex)
+    const present = await readBuildId(join(to, TEMPLATES, key));
+    if (present !== undefined && present !== (await readBuildId(own)))
       throw new InstaVMError('conflict', `${to} has another template ${key} than the one that saved states rest on`, {
         hint: 'Restore with INSTAVM_CACHE_DIR set to a directory that is not there yet.',
       });
@@ -57,9 +57,9 @@ export async function relocateTemplates(
       return [name, inside.startsWith(`..${sep}`) ? path : join(to, inside)];
     });
     const moved = { ...template, images: Object.fromEntries(images) };
-    await writeFile(join(own, MANIFEST), `${JSON.stringify(moved, null, 2)}\n`, { flush: true });
+    await writeFile(join(own, TEMPLATE_MANIFEST), `${JSON.stringify(moved, null, 2)}\n`, { flush: true });
   }
 }
 
-const manifestOf = async (template: string) => parseManifest(Template, await textOf(join(template, MANIFEST)));
+const manifestOf = async (template: string) => parseManifest(Template, await textOf(join(template, TEMPLATE_MANIFEST)));
 const textOf = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');

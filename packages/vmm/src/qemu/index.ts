@@ -24,6 +24,7 @@ import type { DiskLimits } from '../host/disk-limits.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
+import { checkBuilding } from '../host/template-build.ts';
 import { cloneArguments, cpuModel, DESCRIPTORS, FILES, QEMU_BINARY, TEMPLATE_FORMAT } from './arguments.ts';
 import { readIdentity, writeIdentity } from './identity.ts';
 import { type Confinement, type QemuJail, QemuJails } from './jail.ts';
@@ -151,7 +152,10 @@ async function templateOf(
   const isOurs = source.backend === 'qemu' && source.accelerator === accelerator;
   const template = isOurs ? await findTemplate(templatesDirectory, source.templateKey) : undefined;
   const maker = template?.madeBy ?? `${source.backend} (${source.accelerator})`;
-  if (template !== undefined && (template.madeBy === undefined || template.madeBy === madeBy)) return template;
+  if (template !== undefined && (template.madeBy === undefined || template.madeBy === madeBy)) {
+    checkBuilding(source, template);
+    return template;
+  }
   const why =
     isOurs && template === undefined
       ? 'what the snapshot was made from is not on this host'

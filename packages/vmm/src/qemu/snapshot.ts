@@ -13,6 +13,7 @@ import { assertPlainFile, copySparse, flush, sha256Hex } from '../host/files.ts'
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
+import { requireBuildId } from '../host/template-build.ts';
 import { FILES } from './arguments.ts';
 import type { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -27,6 +28,8 @@ const POLL_MS = 5;
 
 const Manifest = z.object({
   templateKey: z.string(),
+  /** Whose pages it was compared with; the first ones do not say. */
+  templateBuildId: z.string().optional(),
   memoryMib: z.number().int().positive(),
   vcpus: z.number().int().positive(),
   accelerator: z.enum(['kvm', 'tcg']),
@@ -55,6 +58,7 @@ function viewOf(directory: string, manifest: Manifest): VmSnapshot {
   return {
     directory,
     templateKey: manifest.templateKey as TemplateKey,
+    templateBuildId: manifest.templateBuildId,
     size: { memoryMib, vcpus },
     backend: 'qemu',
     accelerator,
@@ -73,6 +77,7 @@ export async function takeSnapshot(
   directory: string,
   then: 'continue' | 'end',
 ): Promise<VmSnapshot> {
+  const templateBuildId = await requireBuildId(template.directory);
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
   const store = startStore(vmm, template, join(partial, FILES.deviceState));
@@ -87,10 +92,12 @@ export async function takeSnapshot(
       copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay)),
     ]);
     if (then === 'continue') await qmp.run('cont');
+    await requireBuildId(template.directory, templateBuildId);
     await assertPlainFile(join(partial, FILES.overlay));
     const overlay = await stat(join(partial, FILES.overlay));
     const manifest: Manifest = {
       templateKey: template.key,
+      templateBuildId,
       memoryMib: template.size.memoryMib,
       vcpus: template.size.vcpus,
       accelerator: template.accelerator === 'kvm' ? 'kvm' : 'tcg',

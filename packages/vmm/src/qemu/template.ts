@@ -1,31 +1,32 @@
 /** Templates on disk: made by booting, warming and freezing a microVM; found only when complete and intact. */
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rm, stat } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AgentClient, AgentError } from '@instavm/agent-client';
+import { AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { copySparse, flush, sha256Hex, sizeOf } from '../host/files.ts';
+import { copySparse, sha256Hex, sizeOf } from '../host/files.ts';
 import { parseManifest } from '../host/manifest.ts';
 import { listenIn } from '../host/sockets.ts';
+import { type Made, makeTemplate, TEMPLATE_MANIFEST } from '../host/template-build.ts';
+import { warmGuest } from '../host/warm.ts';
 import { FILES, templateArguments } from './arguments.ts';
 import { GuestConsole } from './console.ts';
 import { PRIVILEGES_ONLY, QemuJails } from './jail.ts';
 import { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
 
-const MANIFEST = 'template.json';
 /** Boot, warm and freeze under emulation on a busy machine; three seconds with KVM. */
 const BOOT_DEADLINE_MS = 120_000;
 /** Each costs about a second when it fails. */
 const BOOT_ATTEMPTS = 40;
-const WARM_DEADLINE_MS = 180_000;
+/** The guest needs one interrupt to see a hang-up; emulated and on a busy machine that is still milliseconds. */
+const SETTLE_MS = 500;
 const FREEZE_DEADLINE_MS = 60_000;
 const SOCKET_DEADLINE_MS = 20_000;
 
@@ -50,7 +51,7 @@ export type QemuTemplate = Template & { readonly images: Manifest['images']; rea
 /** @returns undefined when it is missing, incomplete, or not what its manifest says */
 export async function findTemplate(directory: string, key: TemplateKey): Promise<QemuTemplate | undefined> {
   const own = join(directory, key);
-  const text = await readFile(join(own, MANIFEST), 'utf8').catch(() => undefined);
+  const text = await readFile(join(own, TEMPLATE_MANIFEST), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
   const manifest = parseManifest(Manifest, text);
   if (manifest === undefined || manifest.key !== key) return undefined;
@@ -60,7 +61,8 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   if (state !== manifest.stateSha256Hex) return undefined;
   for (const path of Object.values(manifest.images)) if ((await sizeOf(path)) === undefined) return undefined;
   const { memoryMib, vcpus, accelerator, images, madeBy } = manifest;
-  return { key, directory: own, size: { memoryMib, vcpus }, backend: 'qemu', accelerator, images, madeBy };
+  const size = { memoryMib, vcpus };
+  return { key, buildId: state, directory: own, size, backend: 'qemu', accelerator, images, madeBy };
 }
 
 export type BuildRequest = {
@@ -78,44 +80,31 @@ export type BuildRequest = {
 
 /** @throws boot_failed, with the end of the guest's console in `details.console` */
 export async function buildTemplate(request: BuildRequest): Promise<QemuTemplate> {
-  const { templatesDirectory, key, images, size } = request;
-  await mkdir(templatesDirectory, { recursive: true, mode: 0o700 });
-  const partial = join(templatesDirectory, `.partial-${key.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
-  await mkdir(partial, { mode: 0o700 });
-  try {
-    let frozen = false;
-    for (let attempt = 1; !frozen; attempt++) {
-      if (attempt > BOOT_ATTEMPTS)
-        throw new InstaVMError('boot_failed', `the guest got no clock in ${BOOT_ATTEMPTS} boots`);
-      await copySparse(images.blankOverlayPath, join(partial, FILES.overlay));
-      frozen = await freezeBooted(request, partial);
-    }
-    const paths = { kernelPath: images.kernelPath, initramfsPath: images.initramfsPath, basePath: images.basePath };
-    const manifest: Manifest = {
-      key,
-      memoryMib: size.memoryMib,
-      vcpus: size.vcpus,
-      accelerator: request.accelerator === 'kvm' ? 'kvm' : 'tcg',
-      madeBy: request.madeBy,
-      images: paths,
-      memoryBytes: (await stat(join(partial, FILES.memory))).size,
-      overlayBytes: (await stat(join(partial, FILES.overlay))).size,
-      stateSha256Hex: await sha256Hex(join(partial, FILES.deviceState)),
-    };
-    await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
-    for (const file of [FILES.memory, FILES.deviceState, FILES.overlay, MANIFEST]) await flush(join(partial, file));
-    const finished = join(templatesDirectory, key);
-    await rm(finished, { recursive: true, force: true });
-    await rename(partial, finished);
-    await flush(templatesDirectory);
-  } catch (error) {
-    await rm(partial, { recursive: true, force: true });
-    throw error;
+  const { templatesDirectory, key } = request;
+  return makeTemplate({ templatesDirectory, key, find: findTemplate }, (directory) => make(request, directory));
+}
+
+async function make(request: BuildRequest, directory: string): Promise<Made & { readonly manifest: Manifest }> {
+  const { images, size } = request;
+  let frozen = false;
+  for (let attempt = 1; !frozen; attempt++) {
+    if (attempt > BOOT_ATTEMPTS)
+      throw new InstaVMError('boot_failed', `the guest got no clock in ${BOOT_ATTEMPTS} boots`);
+    await copySparse(images.blankOverlayPath, join(directory, FILES.overlay));
+    frozen = await freezeBooted(request, directory);
   }
-  const built = await findTemplate(templatesDirectory, key);
-  if (built === undefined)
-    throw new InstaVMError('boot_failed', 'the template that was just written cannot be read back');
-  return built;
+  const manifest: Manifest = {
+    key: request.key,
+    memoryMib: size.memoryMib,
+    vcpus: size.vcpus,
+    accelerator: request.accelerator === 'kvm' ? 'kvm' : 'tcg',
+    madeBy: request.madeBy,
+    images: { kernelPath: images.kernelPath, initramfsPath: images.initramfsPath, basePath: images.basePath },
+    memoryBytes: (await stat(join(directory, FILES.memory))).size,
+    overlayBytes: (await stat(join(directory, FILES.overlay))).size,
+    stateSha256Hex: await sha256Hex(join(directory, FILES.deviceState)),
+  };
+  return { manifest, files: [FILES.memory, FILES.deviceState, FILES.overlay] };
 }
 
 /**
@@ -142,7 +131,7 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<b
       progress('the guest got no clock; booting again');
       return false;
     }
-    await warm(vmm, progress);
+    await warmGuest(await vmm.connect(FILES.control, SOCKET_DEADLINE_MS), SETTLE_MS, progress);
     progress('freezing');
     // Without a `stop` first: the state then says "running", and a clone runs as soon as it is loaded.
     await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
@@ -166,24 +155,6 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<b
     await rm(join(directory, socket), { force: true });
   return true;
 }
-
-async function warm(vmm: QemuProcess, progress: BuildProgress): Promise<void> {
-  const agent = await AgentClient.open(await vmm.connect(FILES.control, SOCKET_DEADLINE_MS), WARM_DEADLINE_MS);
-  try {
-    await agent.lifecycle.ping({}, { timeoutMs: WARM_DEADLINE_MS });
-    progress('warming the shell and the Python kernel');
-    await agent.lifecycle.warm({}, { timeoutMs: WARM_DEADLINE_MS });
-    await agent.lifecycle.sync({}, { timeoutMs: WARM_DEADLINE_MS });
-  } finally {
-    agent.close();
-    await agent.closed;
-  }
-  // The guest must have seen the hang-up before it is frozen, or every clone would first have to notice it.
-  await sleep(SETTLE_MS);
-}
-
-/** The guest needs one interrupt to see a hang-up; emulated and on a busy machine that is still milliseconds. */
-const SETTLE_MS = 500;
 
 /** QEMU may start no program and open no file for it, so it sends its state here. */
 async function saveState(qmp: QmpClient, directory: string): Promise<void> {

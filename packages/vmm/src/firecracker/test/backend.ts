@@ -2,7 +2,7 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { GuestImages, Template, Vmm } from '@instavm/core';
+import type { GuestImages, Template, Vmm, VmmCounts } from '@instavm/core';
 import { createFirecrackerVmm, type FirecrackerBinaries, firecrackerVersion } from '../index.ts';
 import { UNLIMITED } from '../machine.ts';
 
@@ -21,13 +21,16 @@ export type Backend = {
   readonly version: string;
   /** The same daemon's directories, seen by its next start, perhaps with another Firecracker. */
   again(version?: string, binaries?: FirecrackerBinaries): Promise<Vmm>;
+  /** What its Firecrackers have counted, each in turn. */
+  readonly counts: VmmCounts[];
   template(): Promise<Template>;
   /** Jails and cgroups that are still there. */
   leftovers(): Promise<string[]>;
   close(): Promise<void>;
 };
 
-export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
+/** @param ownTemplates where they are, for a test that removes them; otherwise all tests share them */
+export async function makeBackend(disk = UNLIMITED, ownTemplates?: string): Promise<Backend> {
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
   if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
@@ -36,7 +39,8 @@ export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const version = await firecrackerVersion(binaries);
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-  const templatesDirectory = join(INSTAVM_TEST_CACHE_DIR, 'templates');
+  const templatesDirectory = ownTemplates ?? join(INSTAVM_TEST_CACHE_DIR, 'templates');
+  const counts: VmmCounts[] = [];
   const make = (made: string, by: FirecrackerBinaries): Vmm =>
     createFirecrackerVmm({
       templatesDirectory,
@@ -46,6 +50,7 @@ export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
       uids: UIDS,
       parentCgroup: PARENT_CGROUP,
       disk,
+      observer: (_vmm, counted) => counts.push(counted),
     });
   const vmm = make(version, binaries);
   return {
@@ -55,6 +60,7 @@ export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
     scratch,
     binaries,
     version,
+    counts,
     again: async (other = version, by = binaries) => make(other, by),
     template: async () =>
       (await vmm.findTemplate(vmm.templateKey(images, SIZE))) ?? (await vmm.buildTemplate(images, SIZE, () => {})),

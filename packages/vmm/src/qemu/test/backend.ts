@@ -34,8 +34,11 @@ export type Backend = {
   close(): Promise<void>;
 };
 
-/** @param size of the templates */
-export async function makeBackend(size = SIZE): Promise<Backend> {
+/**
+ * @param size of the templates
+ * @param ownTemplates where they are, for a test that removes them; otherwise all tests share them
+ */
+export async function makeBackend(size = SIZE, ownTemplates?: string): Promise<Backend> {
   // Setup leaves the images where it says; the tests take what they are told, because this package may not import the one that builds them.
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const cacheDirectory = process.env.INSTAVM_TEST_CACHE_DIR ?? '';
@@ -46,7 +49,7 @@ export async function makeBackend(size = SIZE): Promise<Backend> {
   const [runDirectory = '', scratch = ''] = await Promise.all(
     [1, 2].map(() => mkdtemp(join(tmpdir(), 'instavm-vmm-'))),
   );
-  const templatesDirectory = join(cacheDirectory, 'templates');
+  const templatesDirectory = ownTemplates ?? join(cacheDirectory, 'templates');
   const version = await qemuVersion();
   const again = (disk = UNLIMITED): Vmm =>
     createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
