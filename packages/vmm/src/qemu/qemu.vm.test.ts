@@ -8,9 +8,9 @@ import { AgentClient } from '@instavm/agent-client';
 import { newIncarnationId, type TemplateKey } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
-import { makeTemplateAgain } from '../test/made-again.ts';
 import { findTemplate } from './template.ts';
 import { makeBackend, SIZE, shell } from './test/backend.ts';
+import { makeTemplateAgain } from './test/made-again.ts';
 
 const run = promisify(execFile);
 
@@ -96,7 +96,7 @@ describe('a QEMU snapshot', () => {
 
 describe('a template that is made again under its key', () => {
   it('is not taken for the first one: snapshots of that wait for it, and what ran meanwhile is saved over the second', async () => {
-    await makeTemplateAgain((templates) => makeBackend(SIZE, templates));
+    await makeTemplateAgain();
   });
 });
 
