@@ -82,7 +82,11 @@ export const firecrackerSubject = ({ counts, binaries, directory }: FirecrackerS
       for (const name of await readdir(join('/sys/fs/cgroup', group))) {
         if (!names.has(name)) continue;
         const pids = await readFile(join('/sys/fs/cgroup', group, name, 'cgroup.procs'), 'utf8').catch(() => '');
-        found.push(...pids.split('\n').filter(Boolean).map(Number));
+        // KVM's own threads are in it, too; they run no program.
+        for (const pid of pids.split('\n').filter(Boolean)) {
+          const program = await readlink(`/proc/${pid}/exe`).catch(() => undefined);
+          if (program !== undefined) found.push(Number(pid));
+        }
       }
     }
     return found;

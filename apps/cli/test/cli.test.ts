@@ -24,7 +24,7 @@ let env: Record<string, string>;
 let compileCache: string;
 beforeAll(async () => {
   daemon = await startTestDaemon({ vmm: 'fake' });
-  env = { PATH: process.env.PATH ?? '', HOME: '/nonexistent', TERM: 'xterm-256color' };
+  env = { PATH: process.env.PATH ?? '', HOME: '/nonexistent', NODE_DISABLE_COMPILE_CACHE: '1', TERM: 'xterm-256color' };
   // Each start of the program takes a third of the time with it.
   compileCache = await mkdtemp(join(tmpdir(), 'instavm-cli-'));
   Object.assign(env, { NODE_COMPILE_CACHE: compileCache });

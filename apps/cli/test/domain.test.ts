@@ -27,7 +27,12 @@ describe.skipIf(whyNoPebble() !== undefined)('instavm domain', TIMEOUT, () => {
 
   async function run(...args: string[]) {
     const { apiKey, baseUrl } = stand.daemon;
-    const own = { INSTAVM_BASE_URL: baseUrl, INSTAVM_API_KEY: apiKey, HOME: '/nonexistent' };
+    const own = {
+      INSTAVM_BASE_URL: baseUrl,
+      INSTAVM_API_KEY: apiKey,
+      HOME: '/nonexistent',
+      NODE_DISABLE_COMPILE_CACHE: '1',
+    };
     const env = { PATH: process.env.PATH ?? '', ...own };
     const child = spawn(INSTAVM, ['domain', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     const out = { stdout: '', stderr: '' };

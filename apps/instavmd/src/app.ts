@@ -25,7 +25,8 @@ import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed
 import { Executions } from './executions.ts';
 import type { Guest } from './guest/guest.ts';
 import type { KeyConnections } from './key-connections.ts';
-import type { Operations } from './operations.ts';
+import type { Operations } from './operations/operations.ts';
+import { traceRequests } from './operations/tracing.ts';
 import type { PreviewAddresses } from './previews.ts';
 import type { PtyTokens } from './pty-tokens.ts';
 import type { QuotaBook } from './quota-book.ts';
@@ -62,7 +63,6 @@ import type { Attempts } from './sign-in/attempts.ts';
 import { callerOfRequest } from './sign-in/browser.ts';
 import type { Pairings } from './sign-in/pairings.ts';
 import type { SignIns } from './sign-in/sign-ins.ts';
-import { traceRequests } from './tracing.ts';
 import type { UsageSampler } from './usage-samples/sampler.ts';
 import { serveWebSockets } from './ws/upgrade.ts';
 

@@ -1,7 +1,7 @@
 /** Which backend runs the microVMs, as the configuration and the host have it. What another backend left running is ended here: nobody could adopt it. */
 import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
-import type { GuestImages, Vmm } from '@instavm/core';
+import type { GuestImages, Vmm, VmmObserver } from '@instavm/core';
 import { GUEST_AGENT_PATH, locateGuestImages } from '@instavm/images';
 import { type FirecrackerVerdict, judgeFirecracker } from '@instavm/vmm/choice';
 import { createFirecrackerVmm, reapAllJails } from '@instavm/vmm/firecracker';
@@ -27,7 +27,12 @@ type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory'>;
 const HASH_DIGITS = 12;
 
 /** @throws InstaVMError, MissingGuestImages: what is missing, and what to do */
-export async function chooseVmm(config: Config, directories: Directories, logger: Logger): Promise<Chosen> {
+export async function chooseVmm(
+  config: Config,
+  directories: Directories,
+  logger: Logger,
+  observer: VmmObserver,
+): Promise<Chosen> {
   const { runDirectory } = directories;
   const locate = (): Promise<GuestImages> =>
     locateGuestImages({ cacheDirectory: config.INSTAVM_CACHE_DIR, agentPath: GUEST_AGENT_PATH });
@@ -43,7 +48,7 @@ export async function chooseVmm(config: Config, directories: Directories, logger
     return { vmm: createFakeVmm({ runDirectory, agentPath: GUEST_AGENT_PATH }), images: fakeImages };
   }
   const images = await locate();
-  const firecracker = await firecrackerVmm(config, directories, judge, logger);
+  const firecracker = await firecrackerVmm(config, directories, { judge, observer, logger });
   const vmm = firecracker ?? (await qemuVmm(config, directories, images, logger));
   return { vmm, images };
 }
@@ -66,12 +71,17 @@ async function judgeFor(config: Config, images: GuestImages, logger: Logger): Pr
   return judgeFirecracker(host, (message) => logger.info(message));
 }
 
+type FirecrackerParts = {
+  readonly judge: () => Promise<FirecrackerVerdict>;
+  readonly observer: VmmObserver;
+  readonly logger: Logger;
+};
+
 /** @returns undefined when it is not to be used. @throws boot_failed when it must be, and cannot */
 async function firecrackerVmm(
   config: Config,
   { runDirectory, jailsDirectory }: Directories,
-  judge: () => Promise<FirecrackerVerdict>,
-  logger: Logger,
+  { judge, observer, logger }: FirecrackerParts,
 ): Promise<Vmm | undefined> {
   const wanted = config.INSTAVM_VMM;
   if (wanted === 'qemu') return undefined;
@@ -94,6 +104,7 @@ async function firecrackerVmm(
     uids: config.INSTAVM_VMM_UIDS,
     parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR),
     disk: diskLimitsOf(config),
+    observer,
   });
 }
 

@@ -11,7 +11,7 @@ import { defaultCacheDirectory } from '@instavm/images';
 import { isPreviewDomain } from '@instavm/preview';
 import { z } from 'zod';
 import { CONFIG_FILE, type Environment, type Given, gather, inFile } from './config-sources.ts';
-import type { ServiceManagerEnvironment } from './service-manager.ts';
+import type { ServiceManagerEnvironment } from './operations/service-manager.ts';
 
 const LISTEN = /^(\[[0-9a-fA-F:]+\]|[^:[\]]+):(\d{1,5})$/;
 

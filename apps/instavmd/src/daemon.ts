@@ -45,8 +45,11 @@ import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
-import { Metrics } from './metrics.ts';
-import { operationsOf } from './operations.ts';
+import { Metrics } from './operations/metrics.ts';
+import { operationsOf } from './operations/operations.ts';
+import { telemetry } from './operations/telemetry.ts';
+import { untraced } from './operations/tracing.ts';
+import { vmmObserver } from './operations/vmm-observer.ts';
 import { listenForPreviews } from './previews.ts';
 import { PtyTokens } from './pty-tokens.ts';
 import { QuotaBook } from './quota-book.ts';
@@ -55,8 +58,6 @@ import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
-import { telemetry } from './telemetry.ts';
-import { untraced } from './tracing.ts';
 import { both, guestNumbers } from './usage-samples/asking.ts';
 import { UsageSampler } from './usage-samples/sampler.ts';
 
@@ -134,7 +135,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       logger,
     );
-    const { vmm, images } = await chooseVmm(config, data, logger);
+    const { vmm, images } = await chooseVmm(config, data, logger, vmmObserver(metrics, logger));
     const host = hostResources(config.INSTAVM_DATA_DIR);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
     const sandboxes: SandboxService<Guest> = new SandboxService<Guest>({

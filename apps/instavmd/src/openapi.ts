@@ -1,7 +1,7 @@
 /** Prints the OpenAPI document of the public API: the routes as the daemon registers them, with nothing behind them. */
 import { pino } from 'pino';
 import { buildApp, type Services } from './app.ts';
-import { Metrics } from './metrics.ts';
+import { Metrics } from './operations/metrics.ts';
 import { PtyTokens } from './pty-tokens.ts';
 
 const nothing = (): never => {

@@ -2,8 +2,8 @@
 import { type Config, serviceManagerOf, tracingOf } from './config.ts';
 import { startDaemon } from './daemon.ts';
 import { createLogger } from './log.ts';
-import { ServiceManager } from './service-manager.ts';
-import { startTracing } from './tracing.ts';
+import { ServiceManager } from './operations/service-manager.ts';
+import { startTracing } from './operations/tracing.ts';
 
 /** Ending twenty sandboxes takes about a second; what is not done by then is reaped by the next start. */
 const STOP_DEADLINE_MS = 20_000;

@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { buildApp, type Services } from '../src/app.ts';
 import { KeyConnections } from '../src/key-connections.ts';
-import { Metrics } from '../src/metrics.ts';
+import { Metrics } from '../src/operations/metrics.ts';
 import { noLimits } from './no-limits.ts';
 
 /** Anyone may ask these, and they are few. */

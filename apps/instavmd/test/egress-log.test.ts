@@ -9,7 +9,7 @@ import { buildApp, type Services } from '../src/app.ts';
 import { parseConfig } from '../src/config.ts';
 import { createGateway, egressRules } from '../src/egress.ts';
 import { KeyConnections } from '../src/key-connections.ts';
-import { Metrics } from '../src/metrics.ts';
+import { Metrics } from '../src/operations/metrics.ts';
 import { PtyTokens } from '../src/pty-tokens.ts';
 import { auditOf } from './audit-of.ts';
 import { noLimits } from './no-limits.ts';

@@ -10,7 +10,7 @@ import { openDatabase } from '@instavm/store';
 import { startTestDaemon } from '@instavm/testing';
 import { createFakeVmm, fakeImages } from '@instavm/vmm/fake';
 import { describe, expect, it } from 'vitest';
-import { Readiness } from '../src/readiness.ts';
+import { Readiness } from '../src/operations/readiness.ts';
 
 /** On a machine that does much else. */
 const SOON = { timeout: 20_000 };

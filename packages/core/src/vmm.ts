@@ -91,6 +91,26 @@ export interface MicroVm {
   kill(): Promise<void>;
 }
 
+/** What one VMM has counted since it last told. */
+export type VmmCounts = {
+  /** System calls that its seccomp filter did not allow: it ends with the first. */
+  readonly seccompFaults: number;
+  /** vCPUs that could not run on. */
+  readonly vcpuFailures: number;
+  readonly diskReadBytes: number;
+  readonly diskWrittenBytes: number;
+  /** Times that a disk had the guest wait for its rate. */
+  readonly diskThrottled: number;
+  /** On all channels, as the host sees them. */
+  readonly channelReceivedBytes: number;
+  readonly channelSentBytes: number;
+};
+/**
+ * Told by backends whose VMMs count, which only Firecracker does. What is told is bounded, and no truer than a VMM that a guest may have taken over.
+ * @param vmm the name of its jail, for the log
+ */
+export type VmmObserver = (vmm: string, counts: VmmCounts) => void;
+
 export type BuildProgress = (step: string) => void;
 
 export interface Vmm {

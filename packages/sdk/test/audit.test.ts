@@ -15,7 +15,12 @@ let sandbox: Sandbox;
 let env: NodeJS.ProcessEnv;
 beforeAll(async () => {
   daemon = await startTestDaemon({ vmm: 'fake' });
-  env = { PATH: process.env.PATH, HOME: '/nonexistent', INSTAVM_BASE_URL: daemon.baseUrl };
+  env = {
+    PATH: process.env.PATH,
+    HOME: '/nonexistent',
+    NODE_DISABLE_COMPILE_CACHE: '1',
+    INSTAVM_BASE_URL: daemon.baseUrl,
+  };
   env.INSTAVM_API_KEY = daemon.apiKey;
   client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
   sandbox = await client.sandboxes.create();

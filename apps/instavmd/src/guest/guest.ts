@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import { AgentClient } from '@instavm/agent-client';
 import type { GuestConnector, GuestIdentity, GuestLink } from '@instavm/core';
-import { guestInterceptors } from '../tracing.ts';
+import { guestInterceptors } from '../operations/tracing.ts';
 import { askGuest } from './errors.ts';
 import { OutputBudget } from './output-budget.ts';
 import { runToEnd } from './run.ts';

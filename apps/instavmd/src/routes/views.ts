@@ -16,7 +16,7 @@ import { InstaVMError } from '@instavm/wire';
 import type { Services } from '../app.ts';
 import { type Caller, isFor } from '../auth.ts';
 import type { Guest } from '../guest/guest.ts';
-import { aboutSandbox } from '../tracing.ts';
+import { aboutSandbox } from '../operations/tracing.ts';
 
 const LIST_LIMIT = 1000;
 

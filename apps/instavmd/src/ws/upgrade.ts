@@ -12,10 +12,10 @@ import { authenticate, type Caller, requireScope } from '../auth.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
+import { served } from '../operations/tracing.ts';
 import { REQUEST_ID_HEADER, requestIdOf } from '../request-id.ts';
 import { PTY_SCOPES } from '../routes/ptys.ts';
 import { ownerOf } from '../routes/views.ts';
-import { served } from '../tracing.ts';
 import { relayExec } from './exec.ts';
 import { closeCode, PtyRelay } from './pty.ts';
 

@@ -13,6 +13,7 @@ import {
   type Template,
   type TemplateKey,
   type Vmm,
+  type VmmObserver,
   type VmSnapshot,
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
@@ -56,6 +57,7 @@ export type FirecrackerOptions = {
   readonly parentCgroup: string;
   /** Of each disk of every microVM. */
   readonly disk: DiskLimits;
+  readonly observer?: VmmObserver;
 };
 
 export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
@@ -67,6 +69,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     baseDirectory: options.runDirectory,
     parentCgroup: options.parentCgroup,
     disk: options.disk,
+    observer: options.observer ?? (() => {}),
   };
   const uids = new Uids(options.uids);
   const builds = new Map<TemplateKey, Promise<Template>>();

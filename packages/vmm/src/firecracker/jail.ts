@@ -10,12 +10,15 @@
 import { spawn } from 'node:child_process';
 import { chmod, chown, lchown, link, lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import type { VmmObserver } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { Cgroup } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse } from '../host/files.ts';
+import { readCounts } from './counts.ts';
+import { type FifoReader, makeFifos } from './fifo.ts';
 import { type JailPlace, jailsOf } from './jails.ts';
-import { FifoLog, makeFifo } from './log.ts';
+import { FifoLog } from './log.ts';
 import { type DiskLimits, FILES, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
@@ -46,6 +49,7 @@ export type JailSite = {
   readonly parentCgroup: string;
   /** Of every microVM. */
   readonly disk: DiskLimits;
+  readonly observer: VmmObserver;
 };
 
 export class Jail {
@@ -56,6 +60,7 @@ export class Jail {
   readonly record: JailRecord;
   readonly #site: JailSite;
   #log: FifoLog | undefined;
+  #counts: FifoReader | undefined;
 
   private constructor(site: JailSite, { executable, name }: JailPlace, record: JailRecord) {
     this.#site = site;
@@ -165,10 +170,10 @@ export class Jail {
    * @throws boot_failed
    */
   async start(limits: Limits, keepConsole: boolean): Promise<number> {
-    const log = join(this.root, FILES.log);
-    await makeFifo(log);
-    await this.#own(log);
-    this.openLog();
+    const fifos = [FILES.log, FILES.counts].map((name) => join(this.root, name));
+    await makeFifos(...fifos);
+    for (const fifo of fifos) await this.#own(fifo);
+    this.listen();
     const stderr = await open(join(this.directory, STDERR), 'a', 0o600);
     try {
       await this.#runJailer(limits, stderr.fd, keepConsole ? stderr.fd : 'ignore');
@@ -220,6 +225,7 @@ export class Jail {
       ...['--resource-limit', `fsize=${Math.max(limits.memoryBytes, size)}`],
       '--',
       ...['--api-sock', FILES.api, '--log-path', FILES.log, '--level', 'Warning'],
+      ...['--metrics-path', FILES.counts],
     ];
     return new Promise((resolve, reject) => {
       // A session of its own: signals for the daemon's terminal do not reach it, and it outlives the daemon.
@@ -245,18 +251,21 @@ export class Jail {
   /** Ends whatever runs in it and removes it. Idempotent. @throws teardown_incomplete */
   async destroy(): Promise<void> {
     await this.cgroup.end();
-    this.closeLog();
+    this.stopListening();
     await rm(this.directory, { recursive: true, force: true });
   }
 
-  /** Begins to read what Firecracker says; until {@link closeLog}. */
-  openLog(): void {
-    this.#log ??= FifoLog.open(join(this.root, FILES.log));
+  /** Begins to read what Firecracker says and counts; until {@link stopListening}. */
+  listen(): void {
+    this.#log ??= new FifoLog(join(this.root, FILES.log));
+    this.#counts ??= readCounts(join(this.root, FILES.counts), (counts) => this.#site.observer(this.name, counts));
   }
 
-  /** What was read is kept. */
-  closeLog(): void {
+  /** What it said is kept, and what it counted has been told. */
+  stopListening(): void {
     this.#log?.close();
+    this.#counts?.drain();
+    this.#counts?.close();
   }
 
   /** The end of what jailer, guest and Firecracker said. */

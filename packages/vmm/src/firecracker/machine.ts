@@ -13,6 +13,7 @@ export const FILES = {
   /** Firecracker listens there for the host's connections to the guest. */
   vsock: 'vsock.sock',
   log: 'firecracker.log',
+  counts: 'firecracker.counts',
   base: 'base.erofs',
   overlay: 'overlay.ext4',
   memory: 'memory',

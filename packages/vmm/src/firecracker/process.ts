@@ -56,7 +56,7 @@ export class FirecrackerProcess {
   static async adopt(jail: Jail): Promise<FirecrackerProcess | undefined> {
     const [pid] = await jail.cgroup.processes();
     if (pid === undefined) return undefined;
-    jail.openLog();
+    jail.listen();
     return FirecrackerProcess.#of(jail, pid);
   }
 
@@ -67,7 +67,7 @@ export class FirecrackerProcess {
       if (!(await jail.cgroup.isPopulated())) break;
     }
     const details = { diagnostics: await jail.diagnostics() };
-    jail.closeLog();
+    jail.stopListening();
     throw new InstaVMError('boot_failed', 'Firecracker did not open its API', { details });
   }
 
@@ -92,7 +92,7 @@ export class FirecrackerProcess {
     }
     this.#gone = true;
     const diagnostics = await this.jail.diagnostics();
-    this.jail.closeLog();
+    this.jail.stopListening();
     // Its parent was the jailer: nobody is told the exit status.
     return { code: null, signal: null, requested: this.#requested, diagnostics };
   }
@@ -127,6 +127,8 @@ export class FirecrackerProcess {
     this.#requested = true;
     // A daemon that is just starting has nothing else that would keep it from ending while it waits.
     this.#lifeline.ref();
+    // What it counted since its last line. One that does not answer is ended all the same.
+    if (!this.#gone) await this.api.flushMetrics().catch(() => {});
     await this.jail.cgroup.end();
     await this.exited;
     await this.jail.destroy();

@@ -2,7 +2,7 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { GuestImages, Template, Vmm } from '@instavm/core';
+import type { GuestImages, Template, Vmm, VmmCounts } from '@instavm/core';
 import { createFirecrackerVmm, type FirecrackerBinaries, firecrackerVersion } from '../index.ts';
 import { UNLIMITED } from '../machine.ts';
 
@@ -21,6 +21,8 @@ export type Backend = {
   readonly version: string;
   /** The same daemon's directories, seen by its next start, perhaps with another Firecracker. */
   again(version?: string, binaries?: FirecrackerBinaries): Promise<Vmm>;
+  /** What its Firecrackers have counted, each in turn. */
+  readonly counts: VmmCounts[];
   template(): Promise<Template>;
   /** Jails and cgroups that are still there. */
   leftovers(): Promise<string[]>;
@@ -37,6 +39,7 @@ export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const templatesDirectory = join(INSTAVM_TEST_CACHE_DIR, 'templates');
+  const counts: VmmCounts[] = [];
   const make = (made: string, by: FirecrackerBinaries): Vmm =>
     createFirecrackerVmm({
       templatesDirectory,
@@ -46,6 +49,7 @@ export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
       uids: UIDS,
       parentCgroup: PARENT_CGROUP,
       disk,
+      observer: (_vmm, counted) => counts.push(counted),
     });
   const vmm = make(version, binaries);
   return {
@@ -55,6 +59,7 @@ export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
     scratch,
     binaries,
     version,
+    counts,
     again: async (other = version, by = binaries) => make(other, by),
     template: async () =>
       (await vmm.findTemplate(vmm.templateKey(images, SIZE))) ?? (await vmm.buildTemplate(images, SIZE, () => {})),

@@ -13,7 +13,7 @@ import {
   TraceIdRatioBasedSampler,
   TracerProvider,
 } from '@opentelemetry/sdk-trace';
-import type { TracingEnvironment } from './config.ts';
+import type { TracingEnvironment } from '../config.ts';
 
 /** What a caller wants traced is traced; of the rest, a share. @returns how to send what is left, and stop */
 export function startSdk({ ratio, serviceName }: TracingEnvironment): () => Promise<void> {

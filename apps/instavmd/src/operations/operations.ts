@@ -1,9 +1,9 @@
 /** What whoever runs this server sees of it: health, readiness and metrics, put together from the parts of the daemon. */
 import type { HostResources, Meter, SandboxService, Templates, Vmm } from '@instavm/core';
 import { countByState, type Database } from '@instavm/store';
-import packageJson from '../package.json' with { type: 'json' };
-import type { Config } from './config.ts';
-import type { Guest } from './guest/guest.ts';
+import packageJson from '../../package.json' with { type: 'json' };
+import type { Config } from '../config.ts';
+import type { Guest } from '../guest/guest.ts';
 import type { Metrics } from './metrics.ts';
 import { Readiness } from './readiness.ts';
 

@@ -3,7 +3,7 @@
  * docs/reference/metrics.md lists the same set. What is asked of others is asked when somebody scrapes.
  */
 import { readdirSync } from 'node:fs';
-import type { EgressRecord } from '@instavm/core';
+import type { EgressRecord, VmmCounts } from '@instavm/core';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 const REQUEST_SECONDS = [0.005, 0.025, 0.1, 0.25, 1, 5, 30];
@@ -63,6 +63,26 @@ export class Metrics {
     registers: [this.#registry],
   });
 
+  readonly #seccompFaults = this.#counter(
+    'instavm_vmm_seccomp_faults_total',
+    'System calls of VMMs that their seccomp filter did not allow.',
+  );
+  readonly #vcpuFailures = this.#counter('instavm_vmm_vcpu_failures_total', 'vCPUs that could not run on.');
+  readonly #diskThrottled = this.#counter(
+    'instavm_vmm_disk_throttled_total',
+    'Times that a guest had to wait for the rate of its disk.',
+  );
+  readonly #diskBytes = this.#counter(
+    'instavm_vmm_disk_bytes_total',
+    'Bytes between guests and their disks.',
+    'direction',
+  );
+  readonly #channelBytes = this.#counter(
+    'instavm_vmm_channel_bytes_total',
+    'Bytes of the channels to guests, as the host sees them.',
+    'direction',
+  );
+
   /** Once: what there is to read. */
   observe(build: Readonly<Record<'version' | 'node' | 'backend' | 'accelerator', string>>, observed: Observed): void {
     const registers = [this.#registry];
@@ -108,6 +128,17 @@ export class Metrics {
     this.#egressBytes.inc({ direction: 'sent' }, bytes);
   }
 
+  /** Of a VMM that counts. */
+  vmm(counts: VmmCounts): void {
+    this.#seccompFaults.inc(counts.seccompFaults);
+    this.#vcpuFailures.inc(counts.vcpuFailures);
+    this.#diskThrottled.inc(counts.diskThrottled);
+    this.#diskBytes.inc({ direction: 'read' }, counts.diskReadBytes);
+    this.#diskBytes.inc({ direction: 'written' }, counts.diskWrittenBytes);
+    this.#channelBytes.inc({ direction: 'received' }, counts.channelReceivedBytes);
+    this.#channelBytes.inc({ direction: 'sent' }, counts.channelSentBytes);
+  }
+
   get contentType(): string {
     return this.#registry.contentType;
   }
@@ -151,6 +182,10 @@ export class Metrics {
       before = now;
       return utilization;
     });
+  }
+
+  #counter(name: string, help: string, ...labelNames: string[]): Counter {
+    return new Counter({ name, help, labelNames, registers: [this.#registry] });
   }
 
   #gauge(name: string, help: string, read: () => number): void {

@@ -17,8 +17,8 @@ import {
   trace,
 } from '@opentelemetry/api';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { TracingEnvironment } from './config.ts';
-import { asInstaVMError } from './errors.ts';
+import type { TracingEnvironment } from '../config.ts';
+import { asInstaVMError } from '../errors.ts';
 
 const tracer = trace.getTracer('instavmd');
 
