@@ -40,7 +40,8 @@ export class Floor {
     const accelerator = (await probeKvm(images, cacheDirectory, () => {})).usable ? 'kvm' : 'tcg';
     const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-bench-'));
     const templatesDirectory = join(cacheDirectory, 'templates');
-    const confinement = await probeConfinement({ uids: UIDS, parentCgroup: 'instavm-bench' });
+    const usesKvm = accelerator === 'kvm';
+    const confinement = await probeConfinement({ uids: UIDS, parentCgroup: 'instavm-bench', usesKvm });
     const version = await qemuVersion();
     const vmm = createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk: UNLIMITED });
     const key = vmm.templateKey(images, DEFAULT_SIZE);

@@ -12,7 +12,7 @@ import type { Finding, HostCheck } from './host-checks.ts';
 import type { Progress } from './report.ts';
 
 /** Where the daemon's setting does not say otherwise. */
-const TRIAL = { uids: { first: 1_900_000_000, count: 1 }, parentCgroup: 'instavm-doctor' };
+const TRIAL = { uids: { first: 1_900_000_000, count: 1 }, parentCgroup: 'instavm-doctor', usesKvm: true };
 /** From here on there is an open report of a hang after a pause under traffic (firecracker issue 6074). */
 const HANGING = [1, 16, 1] as const;
 

@@ -40,6 +40,8 @@ async function endVmm(incarnationId: string): Promise<void> {
   }
 }
 
+/** A guest on a busy host takes its time. */
+const LONG = { timeout: 20_000 };
 // Renamed into place, so that a reader never finds it empty.
 const COUNTER = 'i=0; while :; do echo $((i+=1)) > /dev/shm/next; mv /dev/shm/next /dev/shm/count; sleep 0.02; done';
 
@@ -54,7 +56,7 @@ describe('a daemon that is killed', () => {
     // Not in the background: it goes on although its client's connection does not.
     const exec = await sandbox.exec(COUNTER);
     const cutOff = expect(exec.wait()).rejects.toThrow();
-    await expect.poll(() => sandbox.run('cat /dev/shm/count').then(({ exitCode }) => exitCode)).toBe(0);
+    await expect.poll(() => sandbox.run('cat /dev/shm/count').then(({ exitCode }) => exitCode), LONG).toBe(0);
     const pty = await sandbox.pty.create({ argv: ['bash', '--norc', '--noediting', '-i'] });
     const screen = follow(pty);
     await pty.write('secret=kept\n');
@@ -102,7 +104,7 @@ describe('a daemon that is killed', () => {
     await asleep.suspend();
     const exec = await awake.exec(COUNTER);
     const cutOff = expect(exec.wait()).rejects.toThrow();
-    await expect.poll(() => awake.run('cat /dev/shm/count').then(({ exitCode }) => exitCode)).toBe(0);
+    await expect.poll(() => awake.run('cat /dev/shm/count').then(({ exitCode }) => exitCode), LONG).toBe(0);
     process.kill(second.pid, 'SIGTERM');
     await expect
       .poll(
@@ -119,7 +121,8 @@ describe('a daemon that is killed', () => {
     const third = await startAgain(first);
     expect((await awake.run('cat /dev/shm/state')).stdoutText).toBe('state\n');
     const count = Number((await awake.run('cat /dev/shm/count')).stdoutText);
-    await expect.poll(async () => Number((await awake.run('cat /dev/shm/count')).stdoutText)).toBeGreaterThan(count);
+    const counted = async (): Promise<number> => Number((await awake.run('cat /dev/shm/count')).stdoutText);
+    await expect.poll(counted, LONG).toBeGreaterThan(count);
     await Promise.all([asleep.delete(), awake.delete()]);
     expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
     client.close();

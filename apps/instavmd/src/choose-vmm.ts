@@ -94,7 +94,7 @@ async function firecrackerVmm(
     return undefined;
   }
   const { binaries, version } = verdict;
-  warnOfAnother(await reapQemu(runDirectory, await confinementOf(config)), 'QEMU', logger);
+  warnOfAnother(await reapQemu(runDirectory, await confinementOf(config, false)), 'QEMU', logger);
   logger.info({ version, jailer: binaries.jailer }, 'Firecracker runs the microVMs, each in a jail of its own');
   return createFirecrackerVmm({
     templatesDirectory: join(config.INSTAVM_CACHE_DIR, 'templates'),
@@ -120,7 +120,7 @@ async function qemuVmm(
   const version = await qemuVersion();
   const jails = await reapAllJails(jailsDirectory, parentCgroupOf(config.INSTAVM_DATA_DIR));
   warnOfAnother(jails, 'Firecracker', logger);
-  const confinement = await confinementOf(config);
+  const confinement = await confinementOf(config, accelerator === 'kvm');
   for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
   const templatesDirectory = join(cacheDirectory, 'templates');
   const disk = diskLimitsOf(config);
@@ -132,8 +132,8 @@ const diskLimitsOf = (config: Config): DiskLimits => ({
   operationsPerSecond: config.INSTAVM_DISK_IOPS || Infinity,
 });
 
-const confinementOf = (config: Config): Promise<Confinement> =>
-  probeConfinement({ uids: config.INSTAVM_VMM_UIDS, parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR) });
+const confinementOf = (config: Config, usesKvm: boolean): Promise<Confinement> =>
+  probeConfinement({ uids: config.INSTAVM_VMM_UIDS, parentCgroup: parentCgroupOf(config.INSTAVM_DATA_DIR), usesKvm });
 
 function warnOfAnother(ended: number, backend: string, logger: Logger): void {
   if (ended > 0) logger.warn({ ended, backend }, 'ended microVMs of another backend, which this one cannot take over');

@@ -1,7 +1,7 @@
 /** QEMU's jail on a host with cgroup v2, by what runs in it in QEMU's place. Runs in the machine that scripts/nested makes, or as root on such a host. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { newIncarnationId } from '@instavm/core';
@@ -14,13 +14,15 @@ const PARENT = 'instavm-test-jail';
 const UIDS = { first: 320_000, count: 4 };
 const SIZE = { memoryMib: 64, vcpus: 1 };
 const PIDS_MAX = 81;
+/** As good as any. */
+const KVM_GROUP = 330_000;
 
 let directory: string;
 let confinement: Confinement;
 let jails: QemuJails;
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'instavm-jail-'));
-  confinement = await probeConfinement({ uids: UIDS, parentCgroup: PARENT });
+  confinement = await probeConfinement({ uids: UIDS, parentCgroup: PARENT, usesKvm: false });
   jails = new QemuJails(confinement);
   await writeFile(join(directory, 'memory'), 'x');
 });
@@ -93,5 +95,25 @@ describe('QEMU’s jail where the daemon is root on cgroup v2', () => {
     expect((await once(child, 'exit'))[0]).toBe(3);
     expect((await stat(join(own, 'more'))).size).toBe(4096);
     await close();
+  });
+
+  it('gives no microVM root’s group: where KVM is for root alone, there is no user for each', async () => {
+    const { mode, uid, gid } = await stat('/dev/kvm');
+    const probe = () => probeConfinement({ uids: UIDS, parentCgroup: PARENT, usesKvm: true });
+    try {
+      await chown('/dev/kvm', 0, 0);
+      await chmod('/dev/kvm', 0o660);
+      expect(await probe()).toMatchObject({ uids: undefined, missing: [expect.stringContaining('/dev/kvm')] });
+      await chown('/dev/kvm', 0, KVM_GROUP);
+      expect(await probe()).toMatchObject({ uids: UIDS, missing: [] });
+      const { child, close } = await inJail('grouped', 'sleep 60');
+      expect(await readFile(`/proc/${child.pid}/status`, 'utf8')).toMatch(
+        new RegExp(`^Groups:\\t${KVM_GROUP} *$`, 'm'),
+      );
+      await close();
+    } finally {
+      await chown('/dev/kvm', uid, gid);
+      await chmod('/dev/kvm', mode & 0o777);
+    }
   });
 });

@@ -49,6 +49,7 @@ const CPU_PERIOD_US = 100_000;
 export async function probeConfinement(site: {
   readonly uids: UidRange;
   readonly parentCgroup: string;
+  readonly usesKvm: boolean;
 }): Promise<Confinement> {
   const isRoot = process.getuid?.() === 0;
   const kind = isRoot ? 'root' : 'user';
@@ -57,9 +58,7 @@ export async function probeConfinement(site: {
     isRoot ? fault('setpriv', [...setprivOptions(true, undefined, []), '--', 'true']) : 'not root',
   ]);
   const dropsCapabilities = bounded === undefined;
-  const owned = isRoot
-    ? await fault('setpriv', [...setprivOptions(dropsCapabilities, site.uids.first, []), '--', 'true'])
-    : 'the daemon is not root';
+  const owned = isRoot ? await userFault(dropsCapabilities, site) : 'the daemon is not root';
   const limited = isRoot ? await cgroupFault(site.parentCgroup) : 'the daemon is not root';
   const parts = [
     ['network, IPC and host name of its own', separate],
@@ -81,6 +80,22 @@ async function fault(program: string, args: readonly string[]): Promise<string |
     () => undefined,
     (error: Error & { stderr?: string }) => (error.stderr || error.message).trim().split('\n').at(-1),
   );
+}
+
+async function userFault(
+  dropsCapabilities: boolean,
+  { uids, usesKvm }: { readonly uids: UidRange; readonly usesKvm: boolean },
+): Promise<string | undefined> {
+  const groups = usesKvm ? await kvmGroups() : [];
+  if (groups === undefined) return '/dev/kvm is for root alone: give it to a group, "chgrp kvm" and "chmod 660"';
+  return fault('setpriv', [...setprivOptions(dropsCapabilities, uids.first, groups), '--', 'true']);
+}
+
+/** Those with which a user may use KVM; never root's. @returns undefined where none is enough */
+async function kvmGroups(): Promise<number[] | undefined> {
+  const kvm = await stat('/dev/kvm').catch(() => undefined);
+  if (kvm === undefined || (kvm.mode & 0o006) === 0o006) return [];
+  return kvm.gid !== 0 && (kvm.mode & 0o060) === 0o060 ? [kvm.gid] : undefined;
 }
 
 async function cgroupFault(parent: string): Promise<string | undefined> {
@@ -216,8 +231,7 @@ export class QemuJail {
     // QEMU before 8.2 opens what it maps privately for writing, too. The directory keeps everybody out who was not handed a descriptor.
     await allow(files.memory, 0o666);
     for (const path of files.images) await allow(path, 0o444);
-    const kvm = await stat('/dev/kvm').catch(() => undefined);
-    if (kvm !== undefined) this.#groups = [kvm.gid];
+    this.#groups = (await kvmGroups()) ?? [];
   }
 
   /** The program that becomes `binary`, and its arguments. */

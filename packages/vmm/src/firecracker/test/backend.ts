@@ -29,8 +29,7 @@ export type Backend = {
   close(): Promise<void>;
 };
 
-/** @param ownTemplates where they are, for a test that removes them; otherwise all tests share them */
-export async function makeBackend(disk = UNLIMITED, ownTemplates?: string): Promise<Backend> {
+export async function makeBackend(disk = UNLIMITED): Promise<Backend> {
   const images = JSON.parse(process.env.INSTAVM_TEST_IMAGES ?? 'null') as GuestImages | null;
   const { FIRECRACKER_BIN, JAILER_BIN, INSTAVM_TEST_CACHE_DIR = '' } = process.env;
   if (images === null || !FIRECRACKER_BIN || !JAILER_BIN)
@@ -39,7 +38,7 @@ export async function makeBackend(disk = UNLIMITED, ownTemplates?: string): Prom
   const version = await firecrackerVersion(binaries);
   const runDirectory = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
   const scratch = await mkdtemp(join(tmpdir(), 'instavm-vmm-'));
-  const templatesDirectory = ownTemplates ?? join(INSTAVM_TEST_CACHE_DIR, 'templates');
+  const templatesDirectory = join(INSTAVM_TEST_CACHE_DIR, 'templates');
   const counts: VmmCounts[] = [];
   const make = (made: string, by: FirecrackerBinaries): Vmm =>
     createFirecrackerVmm({

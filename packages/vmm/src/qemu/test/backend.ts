@@ -44,7 +44,8 @@ export async function makeBackend(size = SIZE, ownTemplates?: string): Promise<B
   const cacheDirectory = process.env.INSTAVM_TEST_CACHE_DIR ?? '';
   if (images === null) throw new Error('INSTAVM_TEST_IMAGES is not set; run: npm test');
   const accelerator = (await probeKvm(images, cacheDirectory, () => {})).usable ? 'kvm' : 'tcg';
-  const confinement = await probeConfinement({ uids: UIDS, parentCgroup: PARENT_CGROUP });
+  const usesKvm = accelerator === 'kvm';
+  const confinement = await probeConfinement({ uids: UIDS, parentCgroup: PARENT_CGROUP, usesKvm });
   const [runDirectory = '', scratch = ''] = await Promise.all(
     [1, 2].map(() => mkdtemp(join(tmpdir(), 'instavm-vmm-'))),
   );

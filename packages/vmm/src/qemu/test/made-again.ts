@@ -1,32 +1,22 @@
-/** A template that is lost and made again under its key, on a backend where snapshots rest on it. */
+/** A template that is lost and made again under its key, while snapshots rest on it. */
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { newIncarnationId, type Template, type Vmm } from '@instavm/core';
+import { newIncarnationId } from '@instavm/core';
 import { expect } from 'vitest';
-import { shell } from './shell.ts';
-
-type Backend = {
-  readonly vmm: Vmm;
-  /** For snapshots. */
-  readonly scratch: string;
-  template(): Promise<Template>;
-  leftovers(): Promise<string[]>;
-  close(): Promise<void>;
-};
+import { makeBackend, SIZE, shell } from './backend.ts';
 
 const FILL = 'head -c 20M /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data';
 const READ = 'sha256sum < /dev/shm/data';
 
-/** @param make without a directory for templates, they are those that all tests share */
-export async function makeTemplateAgain(make: (templatesDirectory?: string) => Promise<Backend>): Promise<void> {
-  const shared = await make();
+export async function makeTemplateAgain(): Promise<void> {
+  const shared = await makeBackend();
   const { directory } = await shared.template();
   // Beside the templates of all tests, so that a link is enough to have the first building; only the second has to be booted.
   const root = await mkdtemp(join(dirname(dirname(directory)), '.made-again-'));
   const [templates, removed] = [join(root, 'templates'), join(root, 'removed')];
-  const backend = await make(templates);
+  const backend = await makeBackend(SIZE, templates);
   const { vmm, scratch } = backend;
   const [before, after] = [join(scratch, 'before'), join(scratch, 'after')];
   const restored = async (directory: string): Promise<string> => {
