@@ -225,7 +225,7 @@ describe.skipIf(whyNoPebble() !== undefined)('ACME', () => {
   });
 
   describe('HTTP-01', () => {
-    const stand = withStand({ hidesTls: true, http: true, pebble: { noncesRejected: 40 } });
+    const stand = withStand({ hidesTls: true, http: true, pebble: { noncesRejected: 15 } });
 
     it('proves a name when TLS-ALPN-01 does not, though the authority refuses many a nonce', async () => {
       await stand().serve('plain.example.com', (_request, response) => response.end('served'));
