@@ -114,8 +114,8 @@ export async function takeSnapshot(
     return viewOf(directory, manifest);
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
-    // One that has ended does not go on; its end is told by `exited`.
-    await qmp?.run('cont').catch(() => {});
+    // One that does not go on may stand still for ever, so it is ended: `exited` tells.
+    if (qmp !== undefined && !(await qmp.goOn(SOCKET_DEADLINE_MS))) await vmm.exitedOrKilled();
     throw failure(error);
   } finally {
     qmp?.close();
