@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { inheritedEnvironment, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Api, apiOf } from './api.ts';
 
@@ -19,7 +19,11 @@ describe('a backup', { timeout: 120_000 }, () => {
   const ids: Record<'suspended' | 'running' | 'snapshot', string> = { suspended: '', running: '', snapshot: '' };
 
   const instavmd = async (...args: readonly string[]): Promise<{ code: number; said: string }> => {
-    const env = { ...process.env, INSTAVM_DATA_DIR: daemon.dataDirectory, INSTAVM_CACHE_DIR: join(directory, 'cache') };
+    const env = {
+      ...inheritedEnvironment(),
+      INSTAVM_DATA_DIR: daemon.dataDirectory,
+      INSTAVM_CACHE_DIR: join(directory, 'cache'),
+    };
     const child = spawn(INSTAVMD, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
     let said = '';
     child.stderr.on('data', (piece) => (said += piece));
@@ -123,7 +127,7 @@ describe('a backup', { timeout: 120_000 }, () => {
   });
 
   it('of what is no data directory is not taken', async () => {
-    const env = { ...process.env, INSTAVM_DATA_DIR: join(directory, 'nowhere') };
+    const env = { ...inheritedEnvironment(), INSTAVM_DATA_DIR: join(directory, 'nowhere') };
     const child = spawn(INSTAVMD, ['backup', join(directory, 'of-nothing')], {
       env,
       stdio: ['ignore', 'ignore', 'pipe'],

@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { inheritedEnvironment, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Api, apiOf } from './api.ts';
 
@@ -27,7 +27,7 @@ afterAll(async () => {
 
 it('a suspended sandbox resumes from a backup, memory and all', async () => {
   const instavmd = (...args: readonly string[]) => {
-    const env = { ...process.env, INSTAVM_DATA_DIR: first.dataDirectory };
+    const env = { ...inheritedEnvironment(), INSTAVM_DATA_DIR: first.dataDirectory };
     const { status, stderr } = spawnSync(INSTAVMD, args, { env, encoding: 'utf8' });
     expect([status, stderr]).toEqual([0, expect.any(String)]);
   };

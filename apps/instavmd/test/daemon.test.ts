@@ -5,7 +5,7 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { startTestDaemon } from '@instavm/testing';
+import { inheritedEnvironment, startTestDaemon } from '@instavm/testing';
 import { afterEach, describe, expect, it } from 'vitest';
 import { apiOf } from './api.ts';
 
@@ -81,7 +81,7 @@ describe('the daemon', () => {
   });
 
   it('reports every problem of its configuration together', async () => {
-    const env = { ...process.env, INSTAVM_LISTEN: 'nowhere', INSTAVM_VMM: 'magic', INSTAVM_COLOR: 'red' };
+    const env = { ...inheritedEnvironment(), INSTAVM_LISTEN: 'nowhere', INSTAVM_VMM: 'magic', INSTAVM_COLOR: 'red' };
     const child = spawn(process.execPath, ['--conditions=instavm-source', MAIN], {
       env,
       stdio: ['ignore', 'ignore', 'pipe'],

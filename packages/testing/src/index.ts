@@ -1,3 +1,3 @@
 export { egressEntry, egressRecord } from './egress-records.ts';
 export { assertNothingLeft, type Leftovers, leftoversOf } from './leftovers.ts';
-export { startTestDaemon, type TestDaemon, type TestDaemonOptions } from './test-daemon.ts';
+export { inheritedEnvironment, startTestDaemon, type TestDaemon, type TestDaemonOptions } from './test-daemon.ts';

@@ -39,6 +39,10 @@ export type TestDaemon = {
   crash(): Promise<void>;
 };
 
+/** What this process has, without any setting of a daemon's: one that is not known stops it. */
+export const inheritedEnvironment = (): Record<string, string | undefined> =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('INSTAVM_')));
+
 /** @throws with its log when it does not start */
 export async function startTestDaemon(options: TestDaemonOptions): Promise<TestDaemon> {
   const dataDirectory = options.dataDirectory ?? (await mkdtemp(join(tmpdir(), 'instavm-test-')));
@@ -51,10 +55,9 @@ export async function startTestDaemon(options: TestDaemonOptions): Promise<TestD
     INSTAVM_PREVIEW_LISTEN: '127.0.0.1:0',
     INSTAVM_VMM: options.vmm,
   };
-  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('INSTAVM_')));
   const cache = process.env.INSTAVM_CACHE_DIR === undefined ? {} : { INSTAVM_CACHE_DIR: process.env.INSTAVM_CACHE_DIR };
   const child = spawn(process.execPath, [...FLAGS, MAIN], {
-    env: { ...inherited, ...cache, ...own, ...options.env },
+    env: { ...inheritedEnvironment(), ...cache, ...own, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
