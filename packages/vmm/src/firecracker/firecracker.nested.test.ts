@@ -361,8 +361,8 @@ describe('a guest that writes as fast as it can', () => {
     try {
       const took = shell(busy, `s=$(date +%s%N); ${dd}; echo $((($(date +%s%N) - s) / 1000000))`);
       expect(await shell(quiet, 'echo here > /root/file; sync; cat /root/file')).toBe('here');
-      // What one second allows is there from the start.
-      expect(Number(await took)).toBeGreaterThan((written / 8 - 1) * 1000 * 0.9);
+      // What one second allows is there from the start; and the guest's clock is that of an emulated machine.
+      expect(Number(await took)).toBeGreaterThan((written / 8 - 1) * 1000 * 0.6);
     } finally {
       await Promise.all([busy.kill(), quiet.kill()]);
     }
