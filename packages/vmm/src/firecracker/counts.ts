@@ -5,6 +5,7 @@
  */
 import type { VmmCounts } from '@instavm/core';
 import { z } from 'zod';
+import { parseJson } from '../host/parse-json.ts';
 import { FifoReader } from './fifo.ts';
 
 /** A line has some 10 KiB. */
@@ -25,14 +26,7 @@ const Line = z.object({
 
 /** @returns undefined when it is no line of Firecracker's */
 export function parseCounts(text: string): VmmCounts | undefined {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    // Torn: what it told is lost.
-    return undefined;
-  }
-  const line = Line.safeParse(json).data;
+  const line = parseJson(Line, text);
   return (
     line && {
       seccompFaults: line.seccomp.num_faults,

@@ -15,6 +15,7 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { Cgroup } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse } from '../host/files.ts';
+import { parseJson } from '../host/parse-json.ts';
 import { readCounts } from './counts.ts';
 import { type FifoReader, makeFifos } from './fifo.ts';
 import { type JailPlace, jailsOf } from './jails.ts';
@@ -85,7 +86,7 @@ export class Jail {
   /** @returns undefined when its record is missing or torn: then it never ran */
   static async find(site: JailSite, place: JailPlace): Promise<Jail | undefined> {
     const path = join(jailsOf(site.baseDirectory, place.executable), place.name, RECORD);
-    const record = parsed(await readFile(path, 'utf8').catch(() => ''));
+    const record = parseJson(JailRecord, await readFile(path, 'utf8').catch(() => ''));
     return record && new Jail(site, place, record);
   }
 
@@ -282,13 +283,4 @@ export class Jail {
 async function tail(path: string): Promise<string> {
   const text = await readFile(path, 'utf8').catch(() => '');
   return text.slice(-DIAGNOSTICS_BYTES);
-}
-
-function parsed(text: string): JailRecord | undefined {
-  try {
-    return JailRecord.parse(JSON.parse(text));
-  } catch {
-    // Torn or foreign: it proves nothing.
-    return undefined;
-  }
 }

@@ -2,12 +2,12 @@
 import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
-import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { flush, isNoRoom, sha256Hex, sizeOf } from '../host/files.ts';
+import { flush, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
-import { parseManifest } from '../host/manifest.ts';
+import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
+import { snapshotFailure } from '../host/snapshot-failure.ts';
 import { requireBuildId } from '../host/template-build.ts';
 import { FirecrackerUnreachable } from './api.ts';
 import { FILES } from './machine.ts';
@@ -35,7 +35,7 @@ type Manifest = z.infer<typeof Manifest>;
 /** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => '');
-  const manifest = parseManifest(Manifest, text);
+  const manifest = parseJson(Manifest, text);
   if (manifest === undefined) return foreignSnapshot(text, 'firecracker', directory);
   if ((await sizeOf(join(directory, FILES.overlay))) !== manifest.overlayBytes) return undefined;
   const digests = { [FILES.deviceState]: manifest.stateSha256Hex, [FILES.memoryDelta]: manifest.memorySha256Hex };
@@ -131,7 +131,7 @@ export async function takeSnapshot(
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
     // Of one that could not even be asked, the guest noticed nothing.
     if (isHeld || !(error instanceof FirecrackerUnreachable)) await goOn(vmm);
-    throw failure(error);
+    throw snapshotFailure(error);
   }
 }
 
@@ -142,13 +142,4 @@ async function goOn(vmm: FirecrackerProcess): Promise<void> {
     await vmm.exited;
   });
   vmm.dropStreams();
-}
-
-function failure(error: unknown): InstaVMError {
-  if (error instanceof InstaVMError && error.code !== 'internal') return error;
-  if (isNoRoom(error))
-    return new InstaVMError('capacity_unavailable', 'the host has no room for the snapshot', { cause: error });
-  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${(error as Error).message}`, {
-    cause: error,
-  });
 }

@@ -6,7 +6,7 @@ import type { BuildProgress, GuestImages, MachineSize, Template, TemplateKey } f
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { sha256Hex, sizeOf } from '../host/files.ts';
-import { parseManifest } from '../host/manifest.ts';
+import { parseJson } from '../host/parse-json.ts';
 import { type Made, makeTemplate, TEMPLATE_MANIFEST } from '../host/template-build.ts';
 import { warmGuest } from '../host/warm.ts';
 import { FirecrackerFault } from './api.ts';
@@ -40,7 +40,7 @@ export type FirecrackerTemplate = Template & Pick<Manifest, 'madeBy'>;
 /** @returns undefined when it is missing, incomplete, or not what its manifest says */
 export async function findTemplate(directory: string, key: TemplateKey): Promise<FirecrackerTemplate | undefined> {
   const own = join(directory, key);
-  const manifest = parseManifest(Manifest, await readFile(join(own, TEMPLATE_MANIFEST), 'utf8').catch(() => ''));
+  const manifest = parseJson(Manifest, await readFile(join(own, TEMPLATE_MANIFEST), 'utf8').catch(() => ''));
   if (manifest?.key !== key) return undefined;
   const sizes = {
     [FILES.memory]: manifest.memoryBytes,

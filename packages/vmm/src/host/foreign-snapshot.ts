@@ -1,6 +1,7 @@
 /** A snapshot that another backend left: seen, so that nobody takes it for damaged, and never restored. */
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { z } from 'zod';
+import { parseJson } from './parse-json.ts';
 
 /** What the manifests of all backends have in common; QEMU's came first, and does not say whose it is. */
 const Manifest = z.object({
@@ -14,12 +15,8 @@ const Manifest = z.object({
 
 /** @param text a manifest. @returns undefined when it is this backend's own, or none at all */
 export function foreignSnapshot(text: string, ownBackend: string, directory: string): VmSnapshot | undefined {
-  let manifest: z.infer<typeof Manifest>;
-  try {
-    manifest = Manifest.parse(JSON.parse(text));
-  } catch {
-    return undefined;
-  }
+  const manifest = parseJson(Manifest, text);
+  if (manifest === undefined) return undefined;
   const { backend, accelerator, templateKey, memoryMib, vcpus, storedBytes } = manifest;
   if (backend === ownBackend) return undefined;
   const size = { memoryMib, vcpus };

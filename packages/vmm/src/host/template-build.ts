@@ -9,7 +9,7 @@ import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { flush } from './files.ts';
-import { parseManifest } from './manifest.ts';
+import { parseJson } from './parse-json.ts';
 
 /** Of every template of every backend. */
 export const TEMPLATE_MANIFEST = 'template.json';
@@ -20,7 +20,7 @@ const Building = z.object({ stateSha256Hex: z.string() });
 /** @returns undefined when no template is there */
 export async function readBuildId(templateDirectory: string): Promise<string | undefined> {
   const text = await readFile(join(templateDirectory, TEMPLATE_MANIFEST), 'utf8').catch(() => '');
-  return parseManifest(Building, text)?.stateSha256Hex;
+  return parseJson(Building, text)?.stateSha256Hex;
 }
 
 /**

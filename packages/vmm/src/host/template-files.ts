@@ -6,7 +6,7 @@ import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { parseManifest } from './manifest.ts';
+import { parseJson } from './parse-json.ts';
 import { readBuildId, TEMPLATE_MANIFEST } from './template-build.ts';
 
 const TEMPLATES = 'templates';
@@ -22,7 +22,7 @@ export async function locateTemplates(cacheDirectory: string, savedStates: reado
   const root = resolve(cacheDirectory);
   const found = new Set<string>();
   for (const directory of savedStates) {
-    const key = parseManifest(Snapshot, await textOf(join(directory, 'snapshot.json')))?.templateKey;
+    const key = parseJson(Snapshot, await textOf(join(directory, 'snapshot.json')))?.templateKey;
     const template = key === undefined ? undefined : await manifestOf(join(root, TEMPLATES, key));
     if (key === undefined || template === undefined) continue;
     found.add(join(TEMPLATES, key));
@@ -61,5 +61,5 @@ export async function relocateTemplates(
   }
 }
 
-const manifestOf = async (template: string) => parseManifest(Template, await textOf(join(template, TEMPLATE_MANIFEST)));
+const manifestOf = async (template: string) => parseJson(Template, await textOf(join(template, TEMPLATE_MANIFEST)));
 const textOf = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');

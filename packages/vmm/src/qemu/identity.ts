@@ -5,6 +5,7 @@
 import { readFile, readlink, rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
+import { parseJson } from '../host/parse-json.ts';
 
 const FILE = 'vmm.json';
 
@@ -46,7 +47,7 @@ export async function writeIdentity(
 
 /** @returns undefined when nothing there runs under this directory's name */
 export async function readIdentity(directory: string): Promise<VmmIdentity | undefined> {
-  const identity = parsed(await readFile(join(directory, FILE), 'utf8').catch(() => ''));
+  const identity = parseJson(Identity, await readFile(join(directory, FILE), 'utf8').catch(() => ''));
   if (identity === undefined || !(await isAlive(identity))) return undefined;
   const cwd = await readlink(`/proc/${identity.pid}/cwd`).catch(() => undefined);
   const command = await readFile(`/proc/${identity.pid}/cmdline`, 'utf8').catch(() => '');
@@ -58,13 +59,4 @@ export async function isAlive({ pid, startTicks, executable }: VmmIdentity): Pro
   const seen = await observed(pid);
   // After an upgrade the file may be gone from under the process; the kernel then says so behind the path.
   return seen?.startTicks === startTicks && seen.executable.replace(/ \(deleted\)$/, '') === executable;
-}
-
-function parsed(text: string): VmmIdentity | undefined {
-  try {
-    return Identity.parse(JSON.parse(text));
-  } catch {
-    // Torn or foreign: it proves nothing.
-    return undefined;
-  }
 }

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { parseJson } from '../host/parse-json.ts';
 
 const Message = z.object({
   return: z.unknown().optional(),
@@ -13,6 +14,8 @@ const Message = z.object({
   event: z.string().optional(),
   QMP: z.unknown().optional(),
 });
+
+const Migration = z.object({ status: z.string().optional() });
 
 /** Stopping the vCPUs also flushes the disks. */
 const ANSWER_DEADLINE_MS = 30_000;
@@ -41,10 +44,10 @@ export class QmpClient {
     this.#unread = lines.pop() ?? '';
     if (this.#unread.length > MAX_LINE_CHARS) return void this.#socket.destroy();
     for (const line of lines) {
-      const message = Message.safeParse(parsed(line));
-      if (!message.success) return void this.#socket.destroy();
+      const message = parseJson(Message, line);
+      if (message === undefined) return void this.#socket.destroy();
       // Events and the greeting answer nobody.
-      if (message.data.event === undefined && message.data.QMP === undefined) this.#waiting.shift()?.(message.data);
+      if (message.event === undefined && message.QMP === undefined) this.#waiting.shift()?.(message);
     }
   }
 
@@ -70,6 +73,15 @@ export class QmpClient {
     });
   }
 
+  /** Waits for the migration under way. @returns how it ended; undefined: not in time. @throws internal */
+  async migrationEnd(deadlineMs: number): Promise<'completed' | 'failed' | 'cancelled' | undefined> {
+    for (const until = performance.now() + deadlineMs; performance.now() < until; await sleep(RETRY_MS)) {
+      const { status } = Migration.parse(await this.run('query-migrate'));
+      if (status === 'completed' || status === 'failed' || status === 'cancelled') return status;
+    }
+    return undefined;
+  }
+
   /**
    * Lets the vCPUs go on. A migration that failed is not over at once, and until it is QEMU refuses ("not finalized yet"), so it is asked again.
    * @returns whether they do
@@ -87,14 +99,6 @@ export class QmpClient {
 
   close(): void {
     this.#socket.destroy();
-  }
-}
-
-function parsed(line: string): unknown {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
   }
 }
 

@@ -11,8 +11,9 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { assertPlainFile, copySparse, flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
-import { parseManifest } from '../host/manifest.ts';
+import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
+import { snapshotFailure } from '../host/snapshot-failure.ts';
 import { requireBuildId } from '../host/template-build.ts';
 import { FILES } from './arguments.ts';
 import type { QemuProcess } from './process.ts';
@@ -24,7 +25,6 @@ const MANIFEST = 'snapshot.json';
 const SOCKET_DEADLINE_MS = 20_000;
 /** For the whole memory of the largest machine, on a busy disk. */
 const STORE_DEADLINE_MS = 300_000;
-const POLL_MS = 5;
 
 const Manifest = z.object({
   templateKey: z.string(),
@@ -44,7 +44,7 @@ type Manifest = z.infer<typeof Manifest>;
 /** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
-  const manifest = text === undefined ? undefined : parseManifest(Manifest, text);
+  const manifest = text === undefined ? undefined : parseJson(Manifest, text);
   if (manifest === undefined) return text === undefined ? undefined : foreignSnapshot(text, 'qemu', directory);
   const overlay = await stat(join(directory, FILES.overlay)).catch(() => undefined);
   if (overlay?.size !== manifest.overlayBytes) return undefined;
@@ -116,7 +116,7 @@ export async function takeSnapshot(
     await rm(partial, { recursive: true, force: true });
     // One that does not go on may stand still for ever, so it is ended: `exited` tells.
     if (qmp !== undefined && !(await qmp.goOn(SOCKET_DEADLINE_MS))) await vmm.exitedOrKilled();
-    throw failure(error);
+    throw snapshotFailure(error);
   } finally {
     qmp?.close();
     await store.end();
@@ -159,7 +159,8 @@ async function storeState(qmp: QmpClient, store: StateStore): Promise<Extract<St
   await qmp.run('migrate', { uri: `unix:${FILES.state}` });
   const stored = await Promise.race([store.stored(), sleep(STORE_DEADLINE_MS, undefined, { ref: false })]);
   if (stored?.kind !== 'stored') throw new InstaVMError('snapshot_failed', 'storing the state took too long');
-  await migrated(qmp);
+  if ((await qmp.migrationEnd(SOCKET_DEADLINE_MS)) !== 'completed')
+    throw new InstaVMError('snapshot_failed', 'QEMU did not save its state');
   return stored;
 }
 
@@ -186,21 +187,4 @@ function receive(worker: Worker): { next(): Promise<StoreMessage> } {
       return message;
     },
   };
-}
-
-async function migrated(qmp: QmpClient): Promise<void> {
-  for (const until = performance.now() + SOCKET_DEADLINE_MS; performance.now() < until; await sleep(POLL_MS)) {
-    const { status } = z.object({ status: z.string().optional() }).parse(await qmp.run('query-migrate'));
-    if (status === 'completed') return;
-    if (status === 'failed' || status === 'cancelled') break;
-  }
-  throw new InstaVMError('snapshot_failed', 'QEMU did not save its state');
-}
-
-function failure(error: unknown): InstaVMError {
-  if (error instanceof InstaVMError && error.code !== 'internal') return error;
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new InstaVMError('capacity_unavailable', 'the host has no room for the snapshot', { cause: error });
-  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${message}`, { cause: error });
 }

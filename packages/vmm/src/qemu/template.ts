@@ -5,13 +5,12 @@ import { readFile, rm, stat } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { copySparse, sha256Hex, sizeOf } from '../host/files.ts';
-import { parseManifest } from '../host/manifest.ts';
+import { parseJson } from '../host/parse-json.ts';
 import { listenIn } from '../host/sockets.ts';
 import { type Made, makeTemplate, TEMPLATE_MANIFEST } from '../host/template-build.ts';
 import { warmGuest } from '../host/warm.ts';
@@ -53,7 +52,7 @@ export async function findTemplate(directory: string, key: TemplateKey): Promise
   const own = join(directory, key);
   const text = await readFile(join(own, TEMPLATE_MANIFEST), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
-  const manifest = parseManifest(Manifest, text);
+  const manifest = parseJson(Manifest, text);
   if (manifest === undefined || manifest.key !== key) return undefined;
   const [memory, overlay] = await Promise.all([FILES.memory, FILES.overlay].map((file) => sizeOf(join(own, file))));
   if (memory !== manifest.memoryBytes || overlay !== manifest.overlayBytes) return undefined;
@@ -165,19 +164,11 @@ async function saveState(qmp: QmpClient, directory: string): Promise<void> {
     );
     saved.catch(() => {});
     await qmp.run('migrate', { uri: `unix:${FILES.state}` });
-    await migrated(qmp);
+    const end = await qmp.migrationEnd(FREEZE_DEADLINE_MS);
+    if (end !== 'completed')
+      throw new InstaVMError('boot_failed', `saving the state ${end ?? `took longer than ${FREEZE_DEADLINE_MS} ms`}`);
     await saved;
   } finally {
     server.close();
   }
-}
-
-async function migrated(qmp: QmpClient): Promise<void> {
-  for (const until = performance.now() + FREEZE_DEADLINE_MS; performance.now() < until; await sleep(5)) {
-    const { status } = z.object({ status: z.string().optional() }).parse(await qmp.run('query-migrate'));
-    if (status === 'completed') return;
-    if (status === 'failed' || status === 'cancelled')
-      throw new InstaVMError('boot_failed', `saving the state ${status}`);
-  }
-  throw new InstaVMError('boot_failed', `saving the state took longer than ${FREEZE_DEADLINE_MS} ms`);
 }
