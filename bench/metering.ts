@@ -93,7 +93,6 @@ async function sampled(): Promise<Row> {
   let asked = 0;
   const sampler = new UsageSampler({
     clock,
-    log: { warn: (fields: object) => console.error(fields) },
     ask: async () => numbersOf((await guests[asked++ % GUESTS]?.stats(10_000)) ?? fail()),
   });
   for (let count = 0; count < SANDBOXES; count++)

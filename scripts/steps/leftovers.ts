@@ -6,7 +6,8 @@ import { randomUUID } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const VARIABLE = 'INSTAVM_RUN_MARK';
+/** By its prefix no setting of a daemon's, which refuses those that it does not know. */
+const VARIABLE = 'INSTAVM_TEST_RUN_MARK';
 /** A process that was told to end may take this long, on a machine busy with emulation. */
 const SETTLE_MS = 5_000;
 

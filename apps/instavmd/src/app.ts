@@ -176,7 +176,10 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
   traceRequests(app);
   measureRequests(app, services.operations);
   const executions = new Executions();
-  app.addHook('onRequest', async (request, reply) => void reply.header(REQUEST_ID_HEADER, request.id));
+  app.addHook(
+    'onRequest',
+    async (request, reply) => void reply.headers({ ...AS_DECLARED, [REQUEST_ID_HEADER]: request.id }),
+  );
   app.addHook('onRequest', (request, _, done) => {
     request.acting = stranger(request.id, request.ip);
     actingFor(request.acting, done);
@@ -187,7 +190,6 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     actingFor(acting, () => services.audit.refused(asInstaVMError(error), `${method} ${routeOptions.url ?? ''}`)),
   );
   app.addHook('onRequest', async (request: FastifyRequest, reply) => {
-    reply.headers(AS_DECLARED);
     const { isPublic, scope } = request.routeOptions.config;
     if (isPublic || request.is404) return;
     const caller = await callerOfRequest(services, request);

@@ -121,10 +121,9 @@ export class Audit {
     return () => clearInterval(timer);
   }
 
-  /** Writes what was only counted so far, and ends all followers. */
-  async stop(): Promise<void> {
-    this.news.end();
-    await this.#repeats.stop();
+  /** Writes what was only counted so far. */
+  stop(): Promise<void> {
+    return this.#repeats.stop();
   }
 
   async #keyRefused(secret: string, address: string): Promise<void> {

@@ -116,7 +116,6 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     });
     const sampler: UsageSampler = new UsageSampler({
       clock,
-      log: logger,
       ask: (record) => guestNumbers(sandboxes, record),
     });
     const gateway = createGateway(

@@ -46,7 +46,7 @@ describe('metrics', () => {
       asked++;
       return told;
     };
-    sampler = new UsageSampler({ clock: systemClock, log: { warn: () => {} }, ask });
+    sampler = new UsageSampler({ clock: systemClock, ask });
     sampler.start();
   });
   afterEach(async () => {

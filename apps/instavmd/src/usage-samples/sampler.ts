@@ -2,7 +2,7 @@
  * What each sandbox used over the last hour or more. A guest is asked for what only it knows, every ten seconds while someone looks and
  * every minute otherwise: a thousand idle guests shall be left idle. What goes over the network the daemon knows by itself.
  */
-import { type Clock, type LifecycleLog, mapLimited, type SandboxId, type SandboxRecord } from '@instavm/core';
+import { type Clock, mapLimited, type SandboxId, type SandboxRecord } from '@instavm/core';
 import { Ring, type Sample } from './ring.ts';
 
 const TICK_MS = 10_000;
@@ -35,7 +35,6 @@ export type Traffic = {
 
 export type SamplerPorts = {
   readonly clock: Clock;
-  readonly log: Pick<LifecycleLog, 'warn'>;
   /** @throws when it cannot be asked now */
   readonly ask: (record: SandboxRecord) => Promise<GuestNumbers>;
 };

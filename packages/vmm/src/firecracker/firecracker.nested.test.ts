@@ -9,6 +9,7 @@ import { type MicroVm, newIncarnationId, type Template, type VmmCounts, type VmS
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
 import { TestGateway } from '../test/egress-gateway.ts';
+import { procStatus } from '../test/proc-status.ts';
 import { type Backend, makeBackend, PARENT_CGROUP, SIZE, shell, UIDS } from './test/backend.ts';
 
 describeVmmContract('the Firecracker backend', async () => ({ ...(await makeBackend()), size: SIZE }));
@@ -27,15 +28,11 @@ describe('a jail', () => {
     await backend.close();
   });
 
-  const status = async (pid = vm.pid): Promise<Record<string, string>> => {
-    const lines = (await readFile(`/proc/${pid}/status`, 'utf8')).split('\n');
-    return Object.fromEntries(lines.map((line) => line.split(':\t')));
-  };
   const limit = async (name: string): Promise<string> =>
     (await readFile(join('/sys/fs/cgroup', PARENT_CGROUP, jailOf(vm), name), 'utf8')).trim();
 
   it('runs Firecracker as a user of its own without a capability, and under its seccomp filter', async () => {
-    const found = await status();
+    const found = await procStatus(vm.pid);
     const uid = Number(found.Uid?.split('\t')[0]);
     expect(uid).toBeGreaterThanOrEqual(UIDS.first);
     expect(uid).toBeLessThan(UIDS.first + UIDS.count);
@@ -49,7 +46,7 @@ describe('a jail', () => {
   it('has process ids and mounts of its own', async () => {
     for (const namespace of ['pid', 'mnt'])
       expect(await readlink(`/proc/${vm.pid}/ns/${namespace}`)).not.toBe(await readlink(`/proc/self/ns/${namespace}`));
-    expect((await status()).NSpid?.split('\t').at(-1)).toBe('1');
+    expect((await procStatus(vm.pid)).NSpid?.split('\t').at(-1)).toBe('1');
   });
 
   it('sees the files that it needs and no others', async () => {
@@ -97,7 +94,7 @@ for attempt in sys.argv[1:]:
 # What it is there for.
 open('overlay.ext4', 'r+')
 `;
-    const uid = Number((await status()).Uid?.split('\t')[0]);
+    const uid = Number((await procStatus(vm.pid)).Uid?.split('\t')[0]);
     const cwd = join(backend.runDirectory, 'firecracker', jailOf(vm), 'root');
     const { stdout } = await promisify(execFile)('python3', ['-c', script, ...attempts], { cwd, uid, gid: uid });
     expect(stdout.trim().split('\n')).toEqual(attempts.map(() => 'refused'));
@@ -113,7 +110,7 @@ open('overlay.ext4', 'r+')
   it('gives a second microVM another user', async () => {
     const other = await backend.vmm.restore(await backend.template(), newIncarnationId());
     try {
-      expect((await status(other.pid)).Uid).not.toBe((await status()).Uid);
+      expect((await procStatus(other.pid)).Uid).not.toBe((await procStatus(vm.pid)).Uid);
     } finally {
       await other.kill();
     }

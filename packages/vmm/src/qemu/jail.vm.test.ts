@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type MicroVm, newIncarnationId } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { procStatus } from '../test/proc-status.ts';
 import { type Backend, makeBackend, shell, UIDS } from './test/backend.ts';
 
 const run = promisify(execFile);
@@ -22,18 +23,14 @@ afterAll(async () => {
   await backend.close();
 });
 
-const statusOf = async (pid = vm.pid, thread = pid): Promise<Record<string, string>> => {
-  const lines = (await readFile(`/proc/${pid}/task/${thread}/status`, 'utf8')).split('\n');
-  return Object.fromEntries(lines.map((line) => line.split(':\t')));
-};
-const uidOf = async (pid = vm.pid): Promise<number> => Number((await statusOf(pid)).Uid?.split('\t')[0]);
+const uidOf = async (pid = vm.pid): Promise<number> => Number((await procStatus(pid)).Uid?.split('\t')[0]);
 
 describe('a running QEMU', () => {
   it('has no capability, no way to new privileges, and a seccomp filter on every thread', async () => {
     const threads = await readdir(`/proc/${vm.pid}/task`);
     expect(threads.length).toBeGreaterThan(2);
     for (const thread of threads) {
-      const status = await statusOf(vm.pid, Number(thread));
+      const status = await procStatus(vm.pid, Number(thread));
       for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb']) expect(status[set]).toMatch(/^0+$/);
       expect(status).toMatchObject({ NoNewPrivs: '1', Seccomp: '2' });
     }
