@@ -43,7 +43,6 @@ DONE = {
     "share create {vm} 80": r"URL: https://shr\w+\.preview\.localhost:\d+\nPort: 80\nVisibility: private",
     "egress get --vm {vm}": r"Target: vm {vm}\nStatus: ok\nPackage managers: allowed",
     "egress get --session {session}": r"HTTPS: blocked\nDomains: none\nCIDRs: none",
-    "egress set --vm {vm} --domain example.org": r"Domains: example\.org",
     "exec --language bash --cmd id": r"Session: [0-9a-f-]{36}[\s\S]*uid=0\(root\)",
     "desktop status {vm}": r"Session: {session}\nVM: {vm}\nStatus: active",
     "template list": r"No templates",
@@ -62,6 +61,11 @@ DONE = {
     "webhooks deliveries": r"no deliveries",
     "doc": r"https://",
     "billing portal": r"https://",
+}
+
+#: What changes the answers of commands above, and is therefore not run beside them.
+DONE_AFTERWARDS = {
+    "egress set --vm {vm} --domain example.org": r"Domains: example\.org",
 }
 
 NOT_AVAILABLE = "not available on this server"
@@ -212,9 +216,10 @@ def ran(cli: Cli, names: dict[str, str], commands: list[str]) -> Iterator[tuple[
 
 
 def test_what_the_server_offers_is_done_and_printed(cli: Cli, names: dict[str, str]) -> None:
-    for command, status, stdout, stderr in ran(cli, names, list(DONE)):
-        assert (command, status, stderr if status else "") == (command, 0, "")
-        assert re.search(filled(DONE[command], names), stdout), f"{command}: {stdout}"
+    for expected in (DONE, DONE_AFTERWARDS):
+        for command, status, stdout, stderr in ran(cli, names, list(expected)):
+            assert (command, status, stderr if status else "") == (command, 0, "")
+            assert re.search(filled(expected[command], names), stdout), f"{command}: {stdout}"
 
 
 def test_what_the_server_does_not_offer_is_refused_in_words(cli: Cli, names: dict[str, str]) -> None:
@@ -231,7 +236,7 @@ def test_everything_else_ends_with_a_sentence(cli: Cli, names: dict[str, str]) -
 
 
 def test_no_command_of_this_release_is_left_out() -> None:
-    tested = [*DONE, *REFUSED.strip().splitlines(), *ENDS, *CLIENT_ONLY]
+    tested = [*DONE, *DONE_AFTERWARDS, *REFUSED.strip().splitlines(), *ENDS, *CLIENT_ONLY]
     for line in ELSEWHERE.values():
         tested += [one.strip() for one in line.split(";")]
     missing = [
