@@ -107,7 +107,7 @@ export function templateArguments(machine: Omit<Machine, 'memoryShared' | 'disk'
   return [...machineArguments({ ...machine, disk: UNLIMITED, memoryShared: true }), '-no-shutdown'];
 }
 
-/** Starts from a template's memory and the device state, both handed over. */
-export function cloneArguments(machine: Omit<Machine, 'memoryShared'>): string[] {
-  return [...machineArguments({ ...machine, memoryShared: false }), '-incoming', 'defer'];
+/** Starts from a template's memory and the device state, both handed over. @param waits for `cont` when it is loaded */
+export function cloneArguments(machine: Omit<Machine, 'memoryShared'>, waits: boolean): string[] {
+  return [...machineArguments({ ...machine, memoryShared: false }), '-incoming', 'defer', ...(waits ? ['-S'] : [])];
 }

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -63,6 +63,12 @@ describe('a QEMU snapshot', () => {
     expect(after).toBeGreaterThanOrEqual(before);
     expect(Number(await shell(again, `sleep 0.5; ${counted}`))).toBeGreaterThan(after);
     await again.kill();
+    const state = await open(join(directory, 'state'), 'r+');
+    await state.write('not what was stored here', Math.floor((await state.stat()).size / 2));
+    await state.close();
+    await expect(vmm.restore(found ?? snapshot, newIncarnationId())).rejects.toMatchObject({
+      code: 'snapshot_damaged',
+    });
     await writeFile(join(directory, 'state'), 'torn');
     expect(await vmm.findSnapshot(directory)).toBeUndefined();
     await writeFile(join(directory, 'snapshot.json'), '{"templateKey": 3');

@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { assertPlainFile, copySparse, flush, sha256Hex } from '../host/files.ts';
+import { assertPlainFile, copySparse, flush, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
@@ -41,16 +41,23 @@ const Manifest = z.object({
 });
 type Manifest = z.infer<typeof Manifest>;
 
-/** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
+/** @returns undefined when it is missing, incomplete, or of other sizes than its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
   const manifest = text === undefined ? undefined : parseJson(Manifest, text);
   if (manifest === undefined) return text === undefined ? undefined : foreignSnapshot(text, 'qemu', directory);
-  const overlay = await stat(join(directory, FILES.overlay)).catch(() => undefined);
-  if (overlay?.size !== manifest.overlayBytes) return undefined;
-  const state = join(directory, FILES.deviceState);
-  if ((await sha256Hex(state).catch(() => undefined)) !== manifest.stateSha256Hex) return undefined;
-  return viewOf(directory, manifest);
+  const [overlay, state] = await Promise.all(
+    [FILES.overlay, FILES.deviceState].map((file) => sizeOf(join(directory, file))),
+  );
+  return overlay === manifest.overlayBytes && state === manifest.stateBytes ? viewOf(directory, manifest) : undefined;
+}
+
+/** Reads all of it; meant to run beside the VMM that loads it, whose guest must not run before. @throws snapshot_damaged */
+export async function verifySnapshot(directory: string): Promise<void> {
+  const manifest = parseJson(Manifest, await readFile(join(directory, MANIFEST), 'utf8').catch(() => ''));
+  const found = await sha256Hex(join(directory, FILES.deviceState)).catch(() => undefined);
+  if (found === undefined || found !== manifest?.stateSha256Hex)
+    throw new InstaVMError('snapshot_damaged', 'the saved state was changed since it was made');
 }
 
 function viewOf(directory: string, manifest: Manifest): VmSnapshot {
