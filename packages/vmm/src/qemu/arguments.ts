@@ -15,8 +15,10 @@ export const FILES = {
   control: 'control.sock',
   egress: 'egress.sock',
   qmp: 'qmp.sock',
-  /** Where QEMU sends its state, and this process listens. */
+  /** Where QEMU sends a template's state, and this process listens. */
   state: 'state.sock',
+  /** Where QEMU saves its devices for a snapshot. */
+  devices: 'devices',
   stderr: 'stderr.log',
 } as const;
 

@@ -44,6 +44,8 @@ const OVERHEAD_MIB = 320;
 /** QEMU reads and writes disks with up to 64 threads; the rest is its own. */
 const THREADS = 80;
 const CPU_PERIOD_US = 100_000;
+/** capabilities(7): to know what a process of another user runs, and to read its memory for a snapshot. */
+const CAP_SYS_PTRACE = 1n << 19n;
 
 /** Finds out, by trying, what can be had here. @param site what it would use where the daemon is root */
 export async function probeConfinement(site: {
@@ -86,6 +88,9 @@ async function userFault(
   dropsCapabilities: boolean,
   { uids, usesKvm }: { readonly uids: UidRange; readonly usesKvm: boolean },
 ): Promise<string | undefined> {
+  const effective = BigInt(`0x${/^CapEff:\s+(\S+)/m.exec(await readFile('/proc/self/status', 'utf8'))?.[1] ?? '0'}`);
+  if ((effective & CAP_SYS_PTRACE) === 0n)
+    return 'CAP_SYS_PTRACE is missing: the daemon could not see what such a microVM is';
   const groups = usesKvm ? await kvmGroups() : [];
   if (groups === undefined) return '/dev/kvm is for root alone: give it to a group, "chgrp kvm" and "chmod 660"';
   return fault('setpriv', [...setprivOptions(dropsCapabilities, uids.first, groups), '--', 'true']);

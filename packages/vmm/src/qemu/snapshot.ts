@@ -1,8 +1,7 @@
 /**
  * Snapshots on disk: what a microVM has that its template has not. Made beside and renamed; found only when complete and intact.
  */
-import { rmSync } from 'node:fs';
-import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { constants, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
@@ -17,6 +16,7 @@ import { snapshotFailure } from '../host/snapshot-failure.ts';
 import { requireBuildId } from '../host/template-build.ts';
 import { FILES } from './arguments.ts';
 import type { QemuProcess } from './process.ts';
+import { readAll } from './process-memory.ts';
 import { QmpClient } from './qmp.ts';
 import type { StoreMessage, StoreRequest } from './snapshot-worker.ts';
 import type { QemuTemplate } from './template.ts';
@@ -25,6 +25,8 @@ const MANIFEST = 'snapshot.json';
 const SOCKET_DEADLINE_MS = 20_000;
 /** For the whole memory of the largest machine, on a busy disk. */
 const STORE_DEADLINE_MS = 300_000;
+/** They have some 20 KiB. */
+const MAX_DEVICES_BYTES = 16 * 1024 * 1024;
 
 const Manifest = z.object({
   templateKey: z.string(),
@@ -85,17 +87,19 @@ export async function takeSnapshot(
   then: 'continue' | 'end',
 ): Promise<VmSnapshot> {
   const templateBuildId = await requireBuildId(template.directory);
+  const { pid } = vmm;
+  if (pid === undefined) throw new InstaVMError('snapshot_failed', 'the microVM never ran');
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
-  const store = startStore(vmm, template, join(partial, FILES.deviceState));
+  const store = startStore(pid, template, join(partial, FILES.deviceState));
   let qmp: QmpClient | undefined;
   try {
     qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
     // From here on the guest stands still: all that can be ready is.
-    await store.listening;
+    await store.ready;
     await qmp.run('stop');
     const [stored] = await Promise.all([
-      storeState(qmp, store),
+      storeState(vmm, qmp, store),
       copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay)),
     ]);
     if (then === 'continue') await qmp.run('cont');
@@ -131,48 +135,76 @@ export async function takeSnapshot(
 }
 
 type StateStore = {
-  /** The VMM may connect. */
-  readonly listening: Promise<unknown>;
-  stored(): Promise<StoreMessage>;
+  /** The guest may be stopped. */
+  readonly ready: Promise<unknown>;
+  /** @param devices QEMU's own stream of them; its guest stands still */
+  store(devices: Buffer): Promise<StoreMessage>;
   end(): Promise<void>;
 };
 
-/** The thread that takes the stream: its start takes a while, during which the guest can still run. */
-function startStore(vmm: QemuProcess, template: QemuTemplate, statePath: string): StateStore {
+/** The thread that stores: its start takes a while, during which the guest can still run. */
+function startStore(pid: number, template: QemuTemplate, statePath: string): StateStore {
   const request: StoreRequest = {
-    socketPath: join(vmm.directory, FILES.state),
+    pid,
     statePath,
+    templateStatePath: join(template.directory, FILES.deviceState),
     templateMemoryPath: join(template.directory, FILES.memory),
     memoryBytes: template.size.memoryMib * 1024 * 1024,
   };
-  // What an interrupted snapshot left would be in the way.
-  rmSync(request.socketPath, { force: true });
   const worker = new Worker(new URL('./snapshot-worker.ts', import.meta.url), { workerData: request });
   const messages = receive(worker);
-  const listening = messages.next();
+  const ready = messages.next();
   // Heard where it is awaited, or not at all when the snapshot fails before.
-  listening.catch(() => {});
-  const end = async (): Promise<void> => {
-    await worker.terminate();
-    await rm(request.socketPath, { force: true });
+  ready.catch(() => {});
+  const store = (devices: Buffer): Promise<StoreMessage> => {
+    worker.postMessage(devices);
+    return messages.next();
   };
-  return { listening, stored: () => messages.next(), end };
+  return { ready, store, end: () => worker.terminate().then(() => {}) };
 }
 
-async function storeState(qmp: QmpClient, store: StateStore): Promise<Extract<StoreMessage, { kind: 'stored' }>> {
-  await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
-  await qmp.run('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH });
-  // Relative to the VMM's working directory, so that it is short.
-  await qmp.run('migrate', { uri: `unix:${FILES.state}` });
-  const stored = await Promise.race([store.stored(), sleep(STORE_DEADLINE_MS, undefined, { ref: false })]);
-  if (stored?.kind !== 'stored') throw new InstaVMError('snapshot_failed', 'storing the state took too long');
-  if ((await qmp.migrationEnd(SOCKET_DEADLINE_MS)) !== 'completed')
-    throw new InstaVMError('snapshot_failed', 'QEMU did not save its state');
-  return stored;
+async function storeState(
+  vmm: QemuProcess,
+  qmp: QmpClient,
+  store: StateStore,
+): Promise<Extract<StoreMessage, { kind: 'stored' }>> {
+  const devices = await saveDevices(vmm, qmp);
+  const stored = await Promise.race([store.store(devices), sleep(STORE_DEADLINE_MS, undefined, { ref: false })]);
+  if (stored?.kind === 'stored') return stored;
+  // Whoever broke into QEMU may have memory that is never read to its end.
+  await vmm.exitedOrKilled();
+  throw new InstaVMError('snapshot_failed', 'storing the state took too long');
 }
 
-/** The default of 128 MiB/s would be the slowest part. */
-const MAX_BANDWIDTH = 64 * 1024 ** 3;
+/**
+ * Everything but memory and disks, as one stream. QEMU has this for Xen, whose memory is not QEMU's; it works without. A migration would send the
+ * memory, too.
+ */
+async function saveDevices(vmm: QemuProcess, qmp: QmpClient): Promise<Buffer> {
+  const path = join(vmm.directory, FILES.devices);
+  await rm(path, { force: true });
+  // "live" would give up the disks afterwards.
+  await qmp.run('xen-save-devices-state', { filename: FILES.devices, live: false });
+  try {
+    return await readPlain(path, MAX_DEVICES_BYTES);
+  } finally {
+    await rm(path, { force: true });
+  }
+}
+
+/** Of a VMM, which may have put something else there: nothing is followed, waited for or read beyond the limit. */
+async function readPlain(path: string, maxBytes: number): Promise<Buffer> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const found = await file.stat();
+    if (!found.isFile() || found.size > maxBytes) throw new Error('QEMU left something else than its devices');
+    const bytes = Buffer.alloc(found.size);
+    await readAll(file, bytes, 0);
+    return bytes;
+  } finally {
+    await file.close();
+  }
+}
 
 /** The worker's messages, one after another; its failures are thrown. */
 function receive(worker: Worker): { next(): Promise<StoreMessage> } {
