@@ -14,7 +14,7 @@ import type { VmmObserver } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { Cgroup } from '../host/cgroup.ts';
-import { assertPlainFile, copySparse } from '../host/files.ts';
+import { assertPlainFile, copySparse, tailOf } from '../host/files.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { readCounts } from './counts.ts';
 import { type FifoReader, makeFifos } from './fifo.ts';
@@ -121,7 +121,6 @@ export class Jail {
   /** As {@link takeOut}, leaving the original to Firecracker. The microVM must be held. */
   async copyOut(name: string, to: string): Promise<void> {
     await copySparse(join(this.root, name), to);
-    await assertPlainFile(to);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
@@ -271,16 +270,11 @@ export class Jail {
 
   /** The end of what jailer, guest and Firecracker said. */
   async diagnostics(): Promise<string> {
-    return (await tail(join(this.directory, STDERR))) + (this.#log?.tail() ?? '');
+    return (await tailOf(join(this.directory, STDERR), DIAGNOSTICS_BYTES)) + (this.#log?.tail() ?? '');
   }
 
   async #own(path: string): Promise<void> {
     await chown(path, this.record.uid, this.record.uid);
     await chmod(path, 0o600);
   }
-}
-
-async function tail(path: string): Promise<string> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  return text.slice(-DIAGNOSTICS_BYTES);
 }

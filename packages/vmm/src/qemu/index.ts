@@ -194,6 +194,7 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     // Its limits hold before the guest runs.
     if (vmm.pid !== undefined) await jail.enter(vmm.pid, directory, disk);
     await load(vmm, stateDirectory !== template.directory, async (pid) => {
+      await jail.lock(directory);
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);
     });
@@ -219,6 +220,7 @@ async function adopt(
   const jail = jails.find(name, identity.uid);
   const vmm = QemuProcess.adopt(directory, identity, jail);
   try {
+    await jail.lock(directory);
     const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
     const { status } = Status.parse(await qmp.run('query-status'));
     // A daemon that ended in the middle of a snapshot left it standing.

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { tailOf } from '../host/files.ts';
 import { tryConnect } from '../host/sockets.ts';
 import { DESCRIPTORS, FILES } from './arguments.ts';
 import { isAlive, type VmmIdentity } from './identity.ts';
@@ -59,7 +60,7 @@ export class QemuProcess {
     this.#jail = jail;
     this.exited = handle.ended.then(async ({ code, signal, error }) => {
       this.#gone = true;
-      const diagnostics = error?.message ?? (await tail(join(directory, FILES.stderr)));
+      const diagnostics = error?.message ?? (await tailOf(join(directory, FILES.stderr), DIAGNOSTICS_BYTES));
       return { code, signal, requested: this.#requested, diagnostics };
     });
   }
@@ -168,11 +169,6 @@ function adopted(identity: VmmIdentity): Handle {
     );
   };
   return { pid: identity.pid, ended, kill };
-}
-
-async function tail(path: string): Promise<string> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  return text.slice(-DIAGNOSTICS_BYTES);
 }
 
 /**
