@@ -19,6 +19,8 @@ export type Caller = {
   /** Null for who is not here by a browser that is signed in. */
   readonly signInId: string | null;
   readonly expiresAt: Date | null;
+  /** Of a secret that was replaced, and works for a grace. */
+  readonly secretEndsAt: Date | null;
   /** Entries that a sandbox must have in its metadata to be there for this caller; null: all are. */
   readonly sandboxMetadata: Readonly<Record<string, unknown>> | null;
 };
@@ -56,7 +58,8 @@ export async function callerOf(keys: ApiKeys, secret: string | string[] | undefi
   const found = isKey ? await keys.authenticate(secret) : undefined;
   if (found === undefined) return undefined;
   const { id: keyId, prefix: keyPrefix, scope, expiresAt, sandboxMetadata } = found.key;
-  return { account: found.account, keyId, keyPrefix, signInId: null, scope, expiresAt, sandboxMetadata };
+  const { account, secretEndsAt } = found;
+  return { account, keyId, keyPrefix, signInId: null, scope, expiresAt, secretEndsAt, sandboxMetadata };
 }
 
 /** @param needed undefined for a route that does not say. @throws permission_denied */

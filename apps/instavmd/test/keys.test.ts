@@ -320,6 +320,29 @@ describe('what is open by a key', () => {
     expect(await endsOf(await openAll(expiring.api, expiring.secret))).toEqual(CUT);
   });
 
+  it('ends with the grace of the secret that opened it, before or during it, whatever becomes of the key', async () => {
+    const { api, id, secret } = await make({ scope: 'run' });
+    const follow = (key: string) =>
+      fetch(`${daemon.baseUrl}/v2/sandboxes/${sandbox}/egress/log?follow=true`, { headers: { 'x-api-key': key } });
+    const endOf = (answer: Response) =>
+      answer.text().then(
+        () => 'ended',
+        (error: Error) => error.name,
+      );
+    const before = endOf(await follow(secret));
+    const { body: first } = await admin.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 1 });
+    const during = endOf(await follow(secret));
+    await admin.json('PATCH', `/v1/api-keys/${id}`, { expires_at: null });
+    const { body: second } = await admin.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 3_600 });
+    const [middle, last] = [endOf(await follow(first.api_key)), endOf(await follow(second.api_key))];
+    expect(codeOf(await whoami(api))).toEqual(UNKNOWN);
+    expect(await endsOf({ before, during })).toEqual({ before: 'TypeError', during: 'TypeError' });
+    const open = sleep(200, 'open');
+    expect(await Promise.all([Promise.race([middle, open]), Promise.race([last, open])])).toEqual(['open', 'open']);
+    await admin.request('DELETE', `/v1/api-keys/${id}`);
+    expect(await endsOf({ middle, last })).toEqual({ middle: 'TypeError', last: 'TypeError' });
+  });
+
   it('includes tokens of terminals that nobody used yet', async () => {
     const { api, id } = await make({ scope: 'run' });
     const { body: pty } = await admin.json('POST', `/v1/sessions/${sandbox}/pty/sessions`, { command: 'cat' });
