@@ -128,6 +128,8 @@ export const SETTINGS = {
   INSTAVM_DOMAIN_DNS_SERVERS: Servers.prefault(''),
   /** Where browsers reach this server, when that is neither an address of the host nor `localhost`. */
   INSTAVM_PUBLIC_URL: PublicUrl.optional(),
+  /** Address ranges of proxies in front of this server, whose X-Forwarded-For says for whom they ask. */
+  INSTAVM_TRUSTED_PROXIES: Cidrs.prefault(''),
   /** Who may make an account. */
   INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
