@@ -82,6 +82,19 @@ export function requireAllSandboxes({ sandboxMetadata }: Caller): void {
     throw new InstaVMError('permission_denied', 'this key is for some sandboxes only, and this is about all of them');
 }
 
+/** When the right of a caller ends; null: it does not. */
+export function endOf({ expiresAt, secretEndsAt }: Pick<Caller, 'expiresAt' | 'secretEndsAt'>): Date | null {
+  if (expiresAt === null || secretEndsAt === null) return expiresAt ?? secretEndsAt;
+  return expiresAt < secretEndsAt ? expiresAt : secretEndsAt;
+}
+
+/** Of a key or a sign-in that the caller would come to have: a right that ends must not give itself one that lasts. @throws permission_denied */
+export function requireNoLonger(caller: Caller, ends: Date | null): void {
+  const own = endOf(caller);
+  if (own === null || (ends !== null && ends <= own)) return;
+  throw new InstaVMError('permission_denied', `this key works until ${own.toISOString()}, and gives nobody longer`);
+}
+
 type Owned = { readonly accountId: AccountId };
 
 /** Whether something of an account, described by metadata, is there for a caller. */

@@ -109,6 +109,31 @@ describe('an API key', () => {
     expect((await whoami(apiOf({ ...daemon, apiKey: last }))).status).toBe(200);
   });
 
+  it('that ends gives nobody a key that lasts, itself included', async () => {
+    const expires_at = new Date(Date.now() + 60_000).toISOString();
+    const later = new Date(Date.now() + 120_000).toISOString();
+    const { api, id, secret } = await make({ expires_at });
+    const { body: child } = await api.json('POST', '/v1/api-keys/', { description: 'as the official client asks' });
+    expect(child).toMatchObject({ scope: 'full', expires_at });
+    const { id: lasting } = await make();
+    for (const refused of [
+      await api.json('POST', '/v1/api-keys/', { expires_at: later }),
+      await api.json('POST', '/v1/api-keys/', { expires_at: null }),
+      await api.json('PATCH', `/v1/api-keys/${id}`, { expires_at: null }),
+      await api.json('PATCH', `/v1/api-keys/${child.id}`, { expires_at: later }),
+      await api.request('POST', `/v1/api-keys/${lasting}/rotate`),
+      await api.request('POST', '/api/auth/links'),
+    ])
+      expect(codeOf(refused)).toEqual(FORBIDDEN);
+    expect((await api.json('PATCH', `/v1/api-keys/${id}`, { name: 'renamed' })).status).toBe(200);
+    const { body: rotated } = await api.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 30 });
+    expect(rotated).toMatchObject({ id, expires_at });
+    // The old secret has less time than the key.
+    expect(codeOf(await api.request('POST', `/v1/api-keys/${id}/rotate`))).toEqual(FORBIDDEN);
+    expect((await api.json('POST', '/v1/api-keys/', {})).body.expires_at < expires_at).toBe(true);
+    expect((await whoami(apiOf({ ...daemon, apiKey: secret }))).status).toBe(200);
+  });
+
   it('comes in a number that has a limit', async () => {
     const { body: present } = await admin.request('GET', '/v1/api-keys/');
     const ids: number[] = [];

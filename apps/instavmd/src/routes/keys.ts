@@ -12,7 +12,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { FULL } from '../auth.ts';
+import { endOf, FULL, requireNoLonger } from '../auth.ts';
 import { keyRight } from '../key-connections.ts';
 
 const Params = z.object({ id: z.string() });
@@ -34,9 +34,10 @@ export const keyRoutes =
         description = null,
         scope,
         sandbox_metadata = null,
-        expires_at = null,
+        expires_at = endOf(caller),
       } = body ?? CreateKeyRequest.parse({});
       requireFuture(expires_at);
+      requireNoLonger(caller, expires_at);
       const { key, secret } = await keys.create(caller.account.id, {
         name: name ?? (description?.slice(0, MAX_NAME_LENGTH) || DEFAULT_NAME),
         description,
@@ -63,6 +64,7 @@ export const keyRoutes =
     app.patch('/v1/api-keys/:id', { ...FULL, schema: changed }, async ({ caller, params, body }, reply) => {
       const { name, description, expires_at } = body;
       requireFuture(expires_at ?? null);
+      if (expires_at !== undefined) requireNoLonger(caller, expires_at);
       const change = {
         ...(name !== undefined && { name }),
         ...(description !== undefined && { description }),
@@ -97,7 +99,9 @@ export const keyRoutes =
     };
     app.post('/v1/api-keys/:id/rotate', { ...FULL, schema: rotated }, async ({ caller, params, body }, reply) => {
       const graceMs = (body?.grace_seconds ?? 0) * 1000;
-      const { key, secret } = found(await keys.rotate(caller.account.id, keyIdOf(params.id), graceMs), params.id);
+      const id = keyIdOf(params.id);
+      requireNoLonger(caller, found(await keys.find(caller.account.id, id), params.id).expiresAt);
+      const { key, secret } = found(await keys.rotate(caller.account.id, id, graceMs), params.id);
       const right = keyRight(key.id);
       const graceEnds = new Date(Date.now() + graceMs);
       ptyTokens.forget(right);
