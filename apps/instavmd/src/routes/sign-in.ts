@@ -93,12 +93,13 @@ const browserRoutes =
         const { invitation, ...wanted } = request.body;
         if (signUpMode === 'closed') throw new InstaVMError('sign_up_closed', 'nobody can sign up on this server');
         await attempts.signUp(request.ip);
-        if (signUpMode === 'invitation') {
-          if (invitation === undefined)
-            throw new InstaVMError('invitation_invalid', 'this server asks for an invitation');
-          await signIns.useInvitation(invitation);
-        }
-        return entered(reply, await signIns.signUp(wanted, strangerHeaders(request)), 'auth.signed_up', 'password');
+        const headers = strangerHeaders(request);
+        const signUp = () => {
+          if (signUpMode === 'open') return signIns.signUp(wanted, headers);
+          if (invitation !== undefined) return signIns.signUpInvited(invitation, wanted, headers);
+          throw new InstaVMError('invitation_invalid', 'this server asks for an invitation');
+        };
+        return entered(reply, await signUp(), 'auth.signed_up', 'password');
       },
     );
 

@@ -69,12 +69,21 @@ export class SignIns {
     return this.#createVerification('invitation', by, lifetimeMs);
   }
 
-  /** Takes it out of circulation. @throws invitation_invalid */
-  async useInvitation(token: string): Promise<void> {
+  /** Uses the invitation up, or leaves it as it was. @throws invitation_invalid, and as `signUp` */
+  async signUpInvited(token: string, wanted: NewAccount, headers: Headers): Promise<SignedIn> {
     const { auth, module } = await this.#library();
     const { internalAdapter } = await auth.$context;
-    const used = await internalAdapter.consumeVerificationValue(module.verificationIdentifier('invitation', token));
-    if (!used) throw new InstaVMError('invitation_invalid', 'the invitation is unknown, used or too old');
+    const identifier = module.verificationIdentifier('invitation', token);
+    // First, so that two cannot both use it.
+    const invitation = await internalAdapter.consumeVerificationValue(identifier);
+    if (!invitation) throw new InstaVMError('invitation_invalid', 'the invitation is unknown, used or too old');
+    try {
+      return await this.signUp(wanted, headers);
+    } catch (error) {
+      const { value, expiresAt } = invitation;
+      await internalAdapter.createVerificationValue({ identifier, value, expiresAt });
+      throw error;
+    }
   }
 
   /** @param renew whether the cookie may be given a new lifetime, for answers that carry it. @returns undefined for nobody */
