@@ -19,6 +19,7 @@ import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
 import type { DataDirectory } from './data-directory.ts';
+import { removeLeftovers, withRoomForBuilds } from './leftovers.ts';
 import { checkProduction } from './production.ts';
 
 type Chosen = { readonly vmm: Vmm; readonly images: GuestImages };
@@ -50,7 +51,7 @@ export async function chooseVmm(
   const images = await locate();
   const firecracker = await firecrackerVmm(config, directories, { judge, observer, logger });
   const vmm = firecracker ?? (await qemuVmm(config, directories, images, logger));
-  return { vmm, images };
+  return { vmm: withRoomForBuilds(vmm, () => removeLeftovers(config, logger)), images };
 }
 
 /** Relative to the mount of cgroup v2; another for every data directory. */

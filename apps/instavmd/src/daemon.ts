@@ -43,6 +43,7 @@ import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
+import { removeLeftovers } from './leftovers.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
 import { Metrics } from './operations/metrics.ts';
@@ -85,6 +86,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
   try {
     const data = openDataDirectory(config.INSTAVM_DATA_DIR);
     cleanup.push(() => data.release());
+    await removeLeftovers(config, logger);
     const database = await openDatabase(data.databasePath);
     cleanup.push(() => database.destroy());
     const news = new News();

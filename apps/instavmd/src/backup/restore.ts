@@ -1,7 +1,8 @@
 /** A data directory made of a backup: all of it or nothing, and only where nothing is. Templates that are not on this host come along. */
-import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { checkDatabase } from '@instavm/store';
+import { makeOwnedDirectory, removeAbandonedDirectories, UNPACKED_TEMPLATES } from '@instavm/vmm/host-files';
 import { relocateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
 import { dataPaths } from '../data-directory.ts';
@@ -22,8 +23,10 @@ export async function restore(
     });
   const description = await readDescription(backup);
   say(`a backup of ${description.createdAt}, schema ${description.schema}, ${description.savedStates} saved states`);
-  await mkdir(dirname(target), { recursive: true });
-  const partial = await mkdtemp(`${target}.partial-`);
+  const [parent, prefix] = [dirname(target), `${basename(target)}.partial`];
+  await mkdir(parent, { recursive: true });
+  await removeAbandonedDirectories(parent, prefix);
+  const partial = await makeOwnedDirectory(parent, prefix);
   try {
     await unpack(join(backup, 'data.tar'), description.archives['data.tar'], partial, say);
     say('checking the database');
@@ -46,7 +49,7 @@ async function restoreTemplates(
   const archive = archives['cache.tar'];
   if (archive === undefined) return;
   await mkdir(cacheDirectory, { recursive: true });
-  const unpacked = await mkdtemp(join(cacheDirectory, '.restore-'));
+  const unpacked = await makeOwnedDirectory(cacheDirectory, UNPACKED_TEMPLATES);
   try {
     say('the templates');
     await unpack(join(backup, 'cache.tar'), archive, unpacked, say);

@@ -6,12 +6,13 @@ import { readFile, readlink, rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { parseJson } from '../host/parse-json.ts';
+import { startTicksOf } from '../host/process-token.ts';
 
 const FILE = 'vmm.json';
 
 const Identity = z.object({
   pid: z.number().int().positive(),
-  /** When it started, in the kernel's ticks since boot (proc(5), stat field 22). */
+  /** As `startTicksOf` says. */
   startTicks: z.string(),
   executable: z.string(),
   templateKey: z.string(),
@@ -20,13 +21,10 @@ const Identity = z.object({
 });
 export type VmmIdentity = z.infer<typeof Identity>;
 
-/** Of a process that runs; undefined when it has ended. A zombie has. */
+/** Of a process that runs; undefined when it has ended. */
 async function observed(pid: number): Promise<Pick<VmmIdentity, 'startTicks' | 'executable'> | undefined> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-  // The name may hold anything, also parentheses; the fields after it are numbers.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const [state, startTicks] = [fields[0], fields[19]];
-  if (state === undefined || state === 'Z' || startTicks === undefined) return undefined;
+  const startTicks = startTicksOf(pid);
+  if (startTicks === undefined) return undefined;
   const executable = await readlink(`/proc/${pid}/exe`).catch(() => undefined);
   return executable === undefined ? undefined : { startTicks, executable };
 }
