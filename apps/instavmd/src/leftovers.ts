@@ -1,5 +1,4 @@
 /** What killed programs of ours left half made on the disk, and no later work would replace: it goes when a daemon starts, and before a template is built. */
-import type { Vmm } from '@instavm/core';
 import { removeAbandonedDirectories, removeTemplateLeftovers } from '@instavm/vmm/host-files';
 import type { Logger } from 'pino';
 import { STAGED_BACKUP } from './backup/backup.ts';
@@ -15,11 +14,3 @@ export async function removeLeftovers(config: Config, logger: Logger): Promise<v
     logger.warn({ err }, 'what was left half made could not be removed');
   }
 }
-
-export const withRoomForBuilds = (vmm: Vmm, makeRoom: () => Promise<void>): Vmm => ({
-  ...vmm,
-  buildTemplate: async (images, size, progress) => {
-    await makeRoom();
-    return vmm.buildTemplate(images, size, progress);
-  },
-});

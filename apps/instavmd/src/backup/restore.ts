@@ -6,6 +6,8 @@ import { makeOwnedDirectory, removeAbandonedDirectories, UNPACKED_TEMPLATES } fr
 import { relocateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
 import { dataPaths } from '../data-directory.ts';
+import { holdAllOf } from '../templates/recording.ts';
+import { TemplateUses } from '../templates/uses.ts';
 import { type Description, damaged, type Progress, readDescription, unpack } from './archive.ts';
 
 export type RestoreTo = { readonly dataDirectory: string; readonly cacheDirectory: string };
@@ -32,6 +34,8 @@ export async function restore(
     say('checking the database');
     const problem = await checkDatabase(dataPaths(partial).databasePath);
     if (problem !== undefined) throw damaged(`its database: ${problem}`);
+    // Before they are there, so that nobody takes them away for want of a record.
+    await holdAllOf(dataPaths(partial), new TemplateUses(cacheDirectory, target));
     await restoreTemplates(backup, description, cacheDirectory, say);
     await rename(partial, target);
     say(`restored into ${target}; start the daemon with INSTAVM_DATA_DIR=${target}`);
