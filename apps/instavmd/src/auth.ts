@@ -18,6 +18,7 @@ export type Caller = {
   readonly keyPrefix: string | null;
   /** Null for who is not here by a browser that is signed in. */
   readonly signInId: string | null;
+  /** When the key or the sign-in does. */
   readonly expiresAt: Date | null;
   /** Entries that a sandbox must have in its metadata to be there for this caller; null: all are. */
   readonly sandboxMetadata: Readonly<Record<string, unknown>> | null;

@@ -1,6 +1,6 @@
 /**
  * What is open by each API key and each signed-in browser: requests that are not answered yet, streams, WebSockets, previews. They end when the
- * right does: at once when the key is revoked or replaced and when the browser is signed out, within a second when the key expires.
+ * right does: at once when the key is revoked or replaced and when the browser is signed out, within a second when the key or the sign-in expires.
  */
 import type { Caller } from './auth.ts';
 
@@ -28,6 +28,7 @@ export class KeyConnections {
   readonly #open = new Map<Right, Set<Connection>>();
   /** For who was let in just before, with when that was. */
   readonly #revoked = new Map<Right, number>();
+  readonly #ends = new Map<Right, { readonly until: Date | null; readonly at: number }>();
   readonly #looking: NodeJS.Timeout;
   readonly #now: () => number;
 
@@ -45,7 +46,8 @@ export class KeyConnections {
       cut();
       return () => {};
     }
-    const connection = { until: holder.expiresAt, cut };
+    const changed = this.#ends.get(right);
+    const connection = { until: changed === undefined ? holder.expiresAt : changed.until, cut };
     const ofRight = this.#open.get(right) ?? new Set();
     this.#open.set(right, ofRight);
     ofRight.add(connection);
@@ -55,8 +57,9 @@ export class KeyConnections {
     };
   }
 
-  /** The right of what is open ends then; null: it does not. */
+  /** The right of what is open, and of who was let in just before, ends then; null: it does not. */
   endAt(right: Right, until: Date | null): void {
+    this.#ends.set(right, { until, at: this.#now() });
     for (const connection of this.#open.get(right) ?? []) connection.until = until;
   }
 
@@ -80,6 +83,7 @@ export class KeyConnections {
   #look(): void {
     const now = this.#now();
     for (const [right, at] of this.#revoked) if (now - at > OPENING_MS) this.#revoked.delete(right);
+    for (const [right, { at }] of this.#ends) if (now - at > OPENING_MS) this.#ends.delete(right);
     for (const ofRight of this.#open.values())
       for (const connection of ofRight) {
         if (connection.until === null || connection.until.getTime() > now) continue;
