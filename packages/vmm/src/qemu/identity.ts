@@ -6,12 +6,13 @@ import { readFile, readlink, realpath, rename, writeFile } from 'node:fs/promise
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { parseJson } from '../host/parse-json.ts';
+import { startTicksOf } from '../host/process-token.ts';
 
 const FILE = 'vmm.json';
 
 const Identity = z.object({
   pid: z.number().int().positive(),
-  /** When it started, in the kernel's ticks since boot (proc(5), stat field 22). */
+  /** As `startTicksOf` says. */
   startTicks: z.string(),
   executable: z.string(),
   templateKey: z.string(),
@@ -24,11 +25,8 @@ export type ProcessIdentity = Pick<VmmIdentity, 'pid' | 'startTicks' | 'executab
 
 /** Of a process that runs; undefined when it has ended. A zombie has. */
 export async function observed(pid: number): Promise<ProcessIdentity | undefined> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-  // The name may hold anything, also parentheses; the fields after it are numbers.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const [state, startTicks] = [fields[0], fields[19]];
-  if (state === undefined || state === 'Z' || startTicks === undefined) return undefined;
+  const startTicks = startTicksOf(pid);
+  if (startTicks === undefined) return undefined;
   const executable = await readlink(`/proc/${pid}/exe`).catch(() => undefined);
   if (executable === undefined) return undefined;
   // After an upgrade the file may be gone from under the process; the kernel then says so behind the path.

@@ -10,7 +10,9 @@ import { promisify } from 'node:util';
 import type { GuestImages, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { makeOwnedDirectory } from '../host/owned-directories.ts';
 import { parseJson } from '../host/parse-json.ts';
+import { KVM_PROBE } from '../host/template-leftovers.ts';
 import { QEMU_BINARY } from './arguments.ts';
 import { buildTemplate } from './template.ts';
 
@@ -57,7 +59,7 @@ export async function probeKvm(
 }
 
 async function bootProbe(images: GuestImages, cacheDirectory: string): Promise<[boolean, string]> {
-  const templatesDirectory = join(cacheDirectory, `kvm-probe-${process.pid}`);
+  const templatesDirectory = await makeOwnedDirectory(cacheDirectory, KVM_PROBE);
   try {
     await buildTemplate({
       binary: QEMU_BINARY,
