@@ -18,7 +18,7 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { removeIfEmpty } from '../host/cgroup.ts';
-import { isNoRoom } from '../host/files.ts';
+import { restoreFailure } from '../host/failure.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { checkBuilding, readBuildId } from '../host/template-build.ts';
@@ -128,9 +128,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       await jail?.destroy();
       disown(name);
       uids.release(uid);
-      if (isNoRoom(error))
-        throw new InstaVMError('capacity_unavailable', 'the host has no room for the microVM', { cause: error });
-      throw error;
+      throw restoreFailure(error);
     }
   };
 

@@ -104,21 +104,30 @@ export class Jail {
   }
 
   /**
-   * Takes over a file that Firecracker wrote: read-only from now on, and ours.
-   * @throws Error when it is not a plain file, or a device state that is too large to be one
+   * Takes over a file that Firecracker wrote: read-only from now on, and ours. One that runs may have it open still, and write to it.
+   * @throws Error when it is not a plain file
    */
   async takeOut(name: string, to: string): Promise<void> {
     await rename(join(this.root, name), to);
-    await assertPlainFile(to, name === FILES.deviceState ? MAX_STATE_BYTES : undefined);
+    await assertPlainFile(to);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
 
-  /** As {@link takeOut}, leaving the original to Firecracker. The microVM must be held. */
-  async copyOut(name: string, to: string): Promise<void> {
+  /**
+   * As {@link takeOut}, leaving the original to Firecracker. The microVM must be held.
+   * @throws Error when it is not a plain file, or larger
+   */
+  async copyOut(name: string, to: string, maxBytes?: number): Promise<void> {
     await copySparse(join(this.root, name), to);
+    await assertPlainFile(to, maxBytes);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
+  }
+
+  /** Copies the device state of a snapshot out. @throws Error when it is too large to be one */
+  copyStateOut(to: string): Promise<void> {
+    return this.copyOut(FILES.deviceState, to, MAX_STATE_BYTES);
   }
 
   /** An empty file of this size for Firecracker to write to, also where it may make none. */

@@ -7,11 +7,10 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { parseJson } from './parse-json.ts';
-import { readBuildId, TEMPLATE_MANIFEST } from './template-build.ts';
+import { KeyText, readBuildId, TEMPLATE_MANIFEST } from './template-build.ts';
 
 const TEMPLATES = 'templates';
-/** Keys are hexadecimal: no manifest of a saved state leads out of the directory of templates. */
-const Snapshot = z.object({ templateKey: z.string().regex(/^[0-9a-f]{16,64}$/) });
+const Snapshot = z.object({ templateKey: KeyText });
 const Template = z.looseObject({ images: z.record(z.string(), z.string()).optional() });
 
 /**

@@ -21,6 +21,7 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import type { DiskLimits } from '../host/disk-limits.ts';
+import { restoreFailure } from '../host/failure.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
@@ -203,7 +204,7 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     });
   } catch (error) {
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }).then(() => jail.close()) : vmm.kill());
-    throw error;
+    throw restoreFailure(error);
   }
   return microVm(vmm, template, incarnationId);
 }
