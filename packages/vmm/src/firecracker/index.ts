@@ -18,6 +18,7 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { removeIfEmpty } from '../host/cgroup.ts';
+import { ending } from '../host/ending.ts';
 import { restoreFailure } from '../host/failure.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
@@ -93,24 +94,21 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     owned.delete(name);
     if (owned.size === 0) removeIfEmpty(site.parentCgroup);
   };
-  const own = (vmm: FirecrackerProcess, template: Template, incarnationId: IncarnationId): MicroVm => {
-    let killed: Promise<void> | undefined;
-    return {
-      incarnationId,
-      accelerator: 'kvm',
-      pid: vmm.pid,
-      exited: vmm.exited,
-      connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
-      snapshot: (directory, then) => takeSnapshot(vmm, template, directory, { then, holesAreKept }),
-      kill: () => {
-        killed ??= vmm.kill().then(() => {
-          disown(vmm.jail.name);
-          uids.release(vmm.jail.record.uid);
-        });
-        return killed;
+  const own = (vmm: FirecrackerProcess, template: Template, incarnationId: IncarnationId): MicroVm => ({
+    incarnationId,
+    accelerator: 'kvm',
+    pid: vmm.pid,
+    exited: vmm.exited,
+    connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
+    snapshot: (directory, then) => takeSnapshot(vmm, template, directory, { then, holesAreKept }),
+    kill: ending(
+      () => vmm.kill(),
+      () => {
+        disown(vmm.jail.name);
+        uids.release(vmm.jail.record.uid);
       },
-    };
-  };
+    ),
+  });
 
   const restore = async (source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm> => {
     const template = await templateOf(source, templatesDirectory, madeBy);

@@ -21,6 +21,7 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import type { DiskLimits } from '../host/disk-limits.ts';
+import { ending } from '../host/ending.ts';
 import { restoreFailure } from '../host/failure.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
@@ -95,8 +96,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
   const owned = new Set<string>();
   const own = (vm: MicroVm): MicroVm => {
     owned.add(vm.incarnationId);
-    const kill = (): Promise<void> => vm.kill().then(() => void owned.delete(vm.incarnationId));
-    return { ...vm, kill };
+    return { ...vm, kill: ending(vm.kill, () => void owned.delete(vm.incarnationId)) };
   };
 
   return {
@@ -273,7 +273,6 @@ async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
 }
 
 function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: IncarnationId): MicroVm {
-  let killed: Promise<void> | undefined;
   return {
     incarnationId,
     accelerator: template.accelerator,
@@ -281,10 +280,7 @@ function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: Incarn
     exited: vmm.exited,
     connect: (channel: Channel) => vmm.connect(FILES[channel], CHANNEL_DEADLINE_MS),
     snapshot: (directory, then) => takeSnapshot(vmm, template, directory, then),
-    kill: () => {
-      killed ??= vmm.kill();
-      return killed;
-    },
+    kill: () => vmm.kill(),
   };
 }
 
