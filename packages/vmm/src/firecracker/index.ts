@@ -22,7 +22,7 @@ import { ending } from '../host/ending.ts';
 import { restoreFailure } from '../host/failure.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
-import { checkBuilding, readBuildId } from '../host/template-build.ts';
+import { checkBuilding, readBuildId, removeAbandonedBuilds } from '../host/template-build.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
@@ -176,7 +176,10 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reapJails(site.baseDirectory, site.parentCgroup, owned),
+    reapLeftovers: async () => {
+      await removeAbandonedBuilds(templatesDirectory);
+      return reapJails(site.baseDirectory, site.parentCgroup, owned);
+    },
   };
 }
 

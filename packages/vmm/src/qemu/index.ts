@@ -26,7 +26,7 @@ import { restoreFailure } from '../host/failure.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
-import { checkBuilding } from '../host/template-build.ts';
+import { checkBuilding, removeAbandonedBuilds } from '../host/template-build.ts';
 import { cloneArguments, cpuModel, DESCRIPTORS, FILES, QEMU_BINARY, TEMPLATE_FORMAT } from './arguments.ts';
 import { readIdentity, writeIdentity } from './identity.ts';
 import { type Confinement, type QemuJail, QemuJails } from './jail.ts';
@@ -138,7 +138,10 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: () => reap(runDirectory, jails, owned),
+    reapLeftovers: async () => {
+      await removeAbandonedBuilds(templatesDirectory);
+      return reap(runDirectory, jails, owned);
+    },
   };
 }
 

@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { access, constants, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { GuestImages, TemplateKey } from '@instavm/core';
@@ -57,12 +57,14 @@ export async function probeKvm(
 }
 
 async function bootProbe(images: GuestImages, cacheDirectory: string): Promise<[boolean, string]> {
-  const templatesDirectory = join(cacheDirectory, `kvm-probe-${process.pid}`);
+  const key = `probe${randomBytes(4).toString('hex')}` as TemplateKey;
+  // Below a directory of its own: what was left by one that was killed is removed by the next.
+  const templatesDirectory = join(cacheDirectory, 'kvm-probe');
   try {
     await buildTemplate({
       binary: QEMU_BINARY,
       templatesDirectory,
-      key: 'kvm-probe' as TemplateKey,
+      key,
       madeBy: 'probe',
       images,
       size: PROBE_SIZE,
@@ -75,7 +77,9 @@ async function bootProbe(images: GuestImages, cacheDirectory: string): Promise<[
     const why = error instanceof InstaVMError ? error.message : String(error);
     return [false, `/dev/kvm opens, but a probe guest does not run in it (${why})`];
   } finally {
-    await rm(templatesDirectory, { recursive: true, force: true });
+    // Another probe may be under way in it.
+    await rm(join(templatesDirectory, key), { recursive: true, force: true });
+    await rmdir(templatesDirectory).catch(() => {});
   }
 }
 
