@@ -9,6 +9,7 @@ import {
   type IncarnationId,
   type MachineSize,
   type MicroVm,
+  mapLimited,
   parseIncarnationId,
   type Template,
   type TemplateKey,
@@ -44,6 +45,8 @@ export const reapAllJails = (baseDirectory: string, parentCgroup: string): Promi
   reapJails(baseDirectory, parentCgroup, new Set());
 
 const CHANNEL_DEADLINE_MS = 20_000;
+/** Those that hang are waited for: together, so that they do not keep a daemon from its start. */
+const ADOPTED_AT_ONCE = 16;
 
 export type FirecrackerOptions = {
   /** Where templates are kept; may be shared by several daemons. On the same filesystem as `runDirectory`. */
@@ -162,16 +165,16 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     restore,
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const place of await findJails(site.baseDirectory)) {
+      await mapLimited(await findJails(site.baseDirectory), ADOPTED_AT_ONCE, async (place) => {
         const { name } = place;
         const incarnationId = incarnationOf(name);
         const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, place);
         const found = jail && (await adopt(jail, templatesDirectory));
-        if (incarnationId === undefined || found === undefined) continue;
+        if (incarnationId === undefined || found === undefined) return;
         owned.add(name);
         uids.claim(found.vmm.jail.record.uid);
         adopted.push(own(found.vmm, found.template, incarnationId));
-      }
+      });
       return adopted;
     },
     findSnapshot,

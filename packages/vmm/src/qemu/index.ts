@@ -12,6 +12,7 @@ import {
   type IncarnationId,
   type MachineSize,
   type MicroVm,
+  mapLimited,
   parseIncarnationId,
   type Template,
   type TemplateKey,
@@ -49,6 +50,8 @@ async function reap(runDirectory: string, jails: QemuJails, owned: ReadonlySet<s
 }
 
 const CHANNEL_DEADLINE_MS = 20_000;
+/** Those that hang are waited for: together, so that they do not keep a daemon from its start. */
+const ADOPTED_AT_ONCE = 16;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
 const LOAD_POLL_MS = 2;
@@ -130,10 +133,10 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await readdir(runDirectory).catch(() => [])) {
+      await mapLimited(await readdir(runDirectory).catch(() => []), ADOPTED_AT_ONCE, async (name) => {
         const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory, jails);
         if (vm !== undefined) adopted.push(own(vm));
-      }
+      });
       return adopted;
     },
     findSnapshot,
