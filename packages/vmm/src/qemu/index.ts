@@ -12,6 +12,7 @@ import {
   type IncarnationId,
   type MachineSize,
   type MicroVm,
+  mapLimited,
   parseIncarnationId,
   type Template,
   type TemplateKey,
@@ -21,6 +22,8 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import type { DiskLimits } from '../host/disk-limits.ts';
+import { ending } from '../host/ending.ts';
+import { restoreFailure } from '../host/failure.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
@@ -47,6 +50,8 @@ async function reap(runDirectory: string, jails: QemuJails, owned: ReadonlySet<s
 }
 
 const CHANNEL_DEADLINE_MS = 20_000;
+/** Those that hang are waited for: together, so that they do not keep a daemon from its start. */
+const ADOPTED_AT_ONCE = 16;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
 const LOAD_POLL_MS = 2;
@@ -94,8 +99,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
   const owned = new Set<string>();
   const own = (vm: MicroVm): MicroVm => {
     owned.add(vm.incarnationId);
-    const kill = (): Promise<void> => vm.kill().then(() => void owned.delete(vm.incarnationId));
-    return { ...vm, kill };
+    return { ...vm, kill: ending(vm.kill, () => void owned.delete(vm.incarnationId)) };
   };
 
   return {
@@ -129,10 +133,10 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await readdir(runDirectory).catch(() => [])) {
+      await mapLimited(await readdir(runDirectory).catch(() => []), ADOPTED_AT_ONCE, async (name) => {
         const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory, jails);
         if (vm !== undefined) adopted.push(own(vm));
-      }
+      });
       return adopted;
     },
     findSnapshot,
@@ -203,7 +207,7 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     });
   } catch (error) {
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }).then(() => jail.close()) : vmm.kill());
-    throw error;
+    throw restoreFailure(error);
   }
   return microVm(vmm, template, incarnationId);
 }
@@ -272,7 +276,6 @@ async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
 }
 
 function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: IncarnationId): MicroVm {
-  let killed: Promise<void> | undefined;
   return {
     incarnationId,
     accelerator: template.accelerator,
@@ -280,10 +283,7 @@ function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: Incarn
     exited: vmm.exited,
     connect: (channel: Channel) => vmm.connect(FILES[channel], CHANNEL_DEADLINE_MS),
     snapshot: (directory, then) => takeSnapshot(vmm, template, directory, then),
-    kill: () => {
-      killed ??= vmm.kill();
-      return killed;
-    },
+    kill: () => vmm.kill(),
   };
 }
 

@@ -9,12 +9,12 @@ import { Worker } from 'node:worker_threads';
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { snapshotFailure } from '../host/failure.ts';
 import { copySparse, flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
-import { snapshotFailure } from '../host/snapshot-failure.ts';
-import { requireBuildId } from '../host/template-build.ts';
+import { KeyText, requireBuildId } from '../host/template-build.ts';
 import { FILES } from './arguments.ts';
 import type { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -27,7 +27,7 @@ const SOCKET_DEADLINE_MS = 20_000;
 const STORE_DEADLINE_MS = 300_000;
 
 const Manifest = z.object({
-  templateKey: z.string(),
+  templateKey: KeyText,
   /** Whose pages it was compared with; the first ones do not say. */
   templateBuildId: z.string().optional(),
   memoryMib: z.number().int().positive(),
@@ -107,9 +107,11 @@ export async function takeSnapshot(
     };
     await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
     for (const file of [FILES.overlay, MANIFEST]) await flush(join(partial, file));
+    await flush(partial);
     await rename(partial, directory);
     await flush(parent);
-    if (then === 'end') await vmm.kill();
+    // All of it is kept by now. What does not end stands still, and whoever releases the microVM is told.
+    if (then === 'end') await vmm.kill().catch(() => {});
     return viewOf(directory, manifest);
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
