@@ -36,6 +36,7 @@ import { nobodysTimers, presentActor } from './acting.ts';
 import { buildApp } from './app.ts';
 import { Audit, News } from './audit.ts';
 import { chooseVmm } from './choose-vmm.ts';
+import { trustedProxies } from './client-address.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory, signInSecret } from './data-directory.ts';
 import { domainCertificates, domainHealthOf, txtLookUp } from './domains.ts';
@@ -210,6 +211,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const services = {
       ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
+      trustedProxies: trustedProxies(config.INSTAVM_TRUSTED_PROXIES),
       ...{ operations, sampler, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);

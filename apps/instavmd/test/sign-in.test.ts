@@ -348,6 +348,9 @@ describe('a daemon behind TLS where an invitation is needed', () => {
     expect([uninvited.status, uninvited.body.code]).toEqual([403, 'invitation_invalid']);
     const forged = await ask('/api/auth/sign-up', { ...wanted, invitation: 'made-up' }, PUBLIC);
     expect([forged.status, forged.body.code]).toEqual([403, 'invitation_invalid']);
+    const short = await ask('/api/auth/sign-up', { ...wanted, password: 'short', invitation }, PUBLIC);
+    expect([short.status, short.body.code]).toEqual([422, 'invalid_argument']);
+    // What came to nothing has not used it up.
     const entered = await ask('/api/auth/sign-up', { ...wanted, invitation }, PUBLIC);
     expect(entered.status).toBe(200);
     expect(entered.setCookies[0]).toMatch(/^__Host-instavm-[0-9a-f]{8}=.*; Secure/);

@@ -20,7 +20,7 @@ export async function callerOfRequest(services: Asked, request: FastifyRequest):
   const found = await people.signIns.find(browserHeaders(request), false);
   if (found === undefined) throw new InstaVMError('unauthenticated', 'nobody is signed in, or no longer');
   const { account, id: signInId, expiresAt } = found;
-  const none = { keyId: null, keyPrefix: null, sandboxMetadata: null };
+  const none = { keyId: null, keyPrefix: null, secretEndsAt: null, sandboxMetadata: null };
   const caller: Caller = { account, signInId, expiresAt, scope: 'full', ...none };
   recognize(caller);
   await rateLimits.request(account.id);

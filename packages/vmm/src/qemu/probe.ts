@@ -11,6 +11,7 @@ import type { GuestImages, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { makeOwnedDirectory } from '../host/owned-directories.ts';
+import { parseJson } from '../host/parse-json.ts';
 import { KVM_PROBE } from '../host/template-leftovers.ts';
 import { QEMU_BINARY } from './arguments.ts';
 import { buildTemplate } from './template.ts';
@@ -46,10 +47,7 @@ export async function probeKvm(
     return verdictOf(false, '/dev/kvm does not exist: no hardware virtualisation, or kvm is not loaded');
   if (opened !== undefined) return verdictOf(false, '/dev/kvm cannot be opened: add the user to the group kvm');
   const file = join(cacheDirectory, 'kvm-verdict.json');
-  const kept = await readFile(file, 'utf8').then(
-    (text) => KvmVerdict.safeParse(JSON.parse(text)).data,
-    () => undefined,
-  );
+  const kept = parseJson(KvmVerdict, await readFile(file, 'utf8').catch(() => ''));
   if (kept?.hostBootId === hostBootId.trim() && kept.qemu === qemu) return kept;
   progress(`booting a probe guest to see whether KVM works (at most ${PROBE_DEADLINE_MS / 1000} s)`);
   const verdict = verdictOf(...(await bootProbe(images, cacheDirectory)));
