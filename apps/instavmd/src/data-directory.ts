@@ -1,6 +1,6 @@
 /** The daemon's directory: one daemon at a time, and the administrator's key on the first start. */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Accounts, takeExclusiveLock } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
@@ -29,6 +29,8 @@ export type DataDirectory = DataPaths & {
 /** @throws conflict while another daemon lives there */
 export function openDataDirectory(path: string): DataDirectory {
   mkdirSync(path, { recursive: true, mode: 0o700 });
+  // One that was there before may be open to others, and the database holds what sandboxes were given as environment.
+  chmodSync(path, 0o700);
   const pidPath = join(path, 'daemon.pid');
   const unlock = takeExclusiveLock(join(path, 'daemon.lock'));
   if (unlock === undefined) {

@@ -1,7 +1,7 @@
 /** The daemon as a process: first start, signals, crashes, its directory and its page. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -34,6 +34,14 @@ describe('the daemon', () => {
     expect(second.apiKey).toBe(first.apiKey);
     expect((await apiOf(second).request('GET', '/v1/users/me')).status).toBe(200);
     await second.stop();
+  });
+
+  it('keeps others of the machine out of its directory, also when it was there before', async () => {
+    const dataDirectory = await newDirectory();
+    await chmod(dataDirectory, 0o755);
+    const daemon = await startTestDaemon({ vmm: 'fake', dataDirectory });
+    expect((await stat(dataDirectory)).mode & 0o777).toBe(0o700);
+    await daemon.stop();
   });
 
   it('keeps the key out of its database', async () => {
