@@ -118,11 +118,14 @@ describe('the daemon', () => {
       await daemon.stop();
     });
 
-    it('on a page that loads nothing from elsewhere', async () => {
+    it('on a page that loads nothing from elsewhere, sends nothing there, and is framed by nobody', async () => {
       const daemon = await startTestDaemon({ vmm: 'fake' });
       const page = await fetch(`${daemon.baseUrl}/docs`);
       const html = await page.text();
       expect(page.status).toBe(200);
+      const policy = page.headers.get('content-security-policy')?.split('; ') ?? [];
+      for (const directive of ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"])
+        expect(policy).toContain(directive);
       const sources = [...html.matchAll(/(?:src|href)="([^"]+)"/g)].map((match) => match[1] ?? '');
       expect(sources.length).toBeGreaterThan(0);
       for (const source of sources) {
