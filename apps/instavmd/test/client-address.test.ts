@@ -98,6 +98,17 @@ describe('a daemon behind a proxy that it trusts', () => {
       .toEqual(['198.51.100.3', '198.51.100.2']);
   });
 
+  it('lets a crowd from everywhere wait for its turn, and turns the rest away', async () => {
+    const crowd = Array.from({ length: 30 }, (_, index) => {
+      const headers = { ...OWN, 'x-forwarded-for': `203.0.113.${index + 100}` };
+      const guess = { email: `nobody-${index}@example.com`, password: 'a wrong guess' };
+      return new Browser(daemon).ask('POST', '/api/auth/sign-in', guess, headers);
+    });
+    const answers = (await Promise.all(crowd)).map(({ status, body }) => `${status} ${body.code}`);
+    expect(new Set(answers)).toEqual(new Set(['401 sign_in_failed', '429 rate_limited']));
+    expect(answers.filter((answer) => answer.startsWith('401')).length).toBeGreaterThan(20);
+  });
+
   it('still makes links that sign in on its own machine alone', async () => {
     const api = apiOf(daemon);
     expect((await api.request('POST', '/api/auth/links')).status).toBe(201);
