@@ -18,6 +18,7 @@ export type Caller = {
   readonly keyPrefix: string | null;
   /** Null for who is not here by a browser that is signed in. */
   readonly signInId: string | null;
+  /** When the key or the sign-in does. */
   readonly expiresAt: Date | null;
   /** Of a secret that was replaced, and works for a grace. */
   readonly secretEndsAt: Date | null;

@@ -44,6 +44,7 @@ import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
+import { removeLeftovers } from './leftovers.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
 import { Metrics } from './operations/metrics.ts';
@@ -59,6 +60,7 @@ import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
+import { TemplateUses } from './templates/uses.ts';
 import { both, guestNumbers } from './usage-samples/asking.ts';
 import { UsageSampler } from './usage-samples/sampler.ts';
 
@@ -86,6 +88,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
   try {
     const data = openDataDirectory(config.INSTAVM_DATA_DIR);
     cleanup.push(() => data.release());
+    await removeLeftovers(config, logger);
     const database = await openDatabase(data.databasePath);
     cleanup.push(() => database.destroy());
     const news = new News();
@@ -135,7 +138,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       logger,
     );
-    const { vmm, images } = await chooseVmm(config, data, logger, vmmObserver(metrics, logger));
+    const uses = new TemplateUses(config.INSTAVM_CACHE_DIR, config.INSTAVM_DATA_DIR);
+    cleanup.push(uses.keepFresh((err) => logger.warn({ err }, 'the use of templates could not be recorded anew')));
+    const { vmm, images } = await chooseVmm(config, data, uses, logger, vmmObserver(metrics, logger));
     const host = hostResources(config.INSTAVM_DATA_DIR);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
     const sandboxes: SandboxService<Guest> = new SandboxService<Guest>({

@@ -1,7 +1,7 @@
 /**
  * What is open by each API key and each signed-in browser: requests that are not answered yet, streams, WebSockets, previews. They end when the
- * right does: at once when the key is revoked or replaced and when the browser is signed out, within a second when the key expires or the
- * grace of a secret that was replaced is over.
+ * right does: at once when the key is revoked or replaced and when the browser is signed out, within a second when the key or the sign-in expires
+ * or the grace of a secret that was replaced is over.
  */
 import type { Caller } from './auth.ts';
 
@@ -23,12 +23,13 @@ export function rightOf({ keyId, signInId }: Pick<Holder, 'keyId' | 'signInId'>)
   return signInId === null ? undefined : signInRight(signInId);
 }
 
-type Connection = { keyEnds: Date | null; secretEnds: Date | null; readonly cut: () => void };
+type Connection = { rightEnds: Date | null; secretEnds: Date | null; readonly cut: () => void };
 
 export class KeyConnections {
   readonly #open = new Map<Right, Set<Connection>>();
   /** For who was let in just before, with when that was. */
   readonly #revoked = new Map<Right, number>();
+  readonly #ends = new Map<Right, { readonly until: Date | null; readonly at: number }>();
   readonly #looking: NodeJS.Timeout;
   readonly #now: () => number;
 
@@ -46,7 +47,9 @@ export class KeyConnections {
       cut();
       return () => {};
     }
-    const connection = { keyEnds: holder.expiresAt, secretEnds: holder.secretEndsAt, cut };
+    const changed = this.#ends.get(right);
+    const rightEnds = changed === undefined ? holder.expiresAt : changed.until;
+    const connection = { rightEnds, secretEnds: holder.secretEndsAt, cut };
     const ofRight = this.#open.get(right) ?? new Set();
     this.#open.set(right, ofRight);
     ofRight.add(connection);
@@ -56,9 +59,10 @@ export class KeyConnections {
     };
   }
 
-  /** The key has another end now; null: none. */
-  endAt(right: Right, keyEnds: Date | null): void {
-    for (const connection of this.#open.get(right) ?? []) connection.keyEnds = keyEnds;
+  /** The right of what is open, and of who was let in just before, ends then; null: it does not. */
+  endAt(right: Right, until: Date | null): void {
+    this.#ends.set(right, { until, at: this.#now() });
+    for (const connection of this.#open.get(right) ?? []) connection.rightEnds = until;
   }
 
   /** The key has another secret: what is open by one of before goes with that, and nothing makes it last longer. */
@@ -87,6 +91,7 @@ export class KeyConnections {
   #look(): void {
     const now = this.#now();
     for (const [right, at] of this.#revoked) if (now - at > OPENING_MS) this.#revoked.delete(right);
+    for (const [right, { at }] of this.#ends) if (now - at > OPENING_MS) this.#ends.delete(right);
     for (const ofRight of this.#open.values())
       for (const connection of ofRight) {
         if (!isOver(connection, now)) continue;
@@ -98,5 +103,5 @@ export class KeyConnections {
 
 const earlier = (one: Date | null, other: Date): Date => (one === null || other < one ? other : one);
 
-const isOver = ({ keyEnds, secretEnds }: Connection, now: number): boolean =>
-  [keyEnds, secretEnds].some((end) => end !== null && end.getTime() <= now);
+const isOver = ({ rightEnds, secretEnds }: Connection, now: number): boolean =>
+  [rightEnds, secretEnds].some((end) => end !== null && end.getTime() <= now);

@@ -82,6 +82,7 @@ const browserRoutes =
 
     app.get('/api/auth/session', { config, schema: { response: { 200: SignInState } } }, async (request, reply) => {
       const found = await signIns.find(browserHeaders(request), true);
+      if (found !== undefined) keyConnections.endAt(signInRight(found.id), found.expiresAt);
       reply.header('set-cookie', found?.cookies ?? []);
       return { account: found ? accountView(found.account) : null, sign_up: signUpMode };
     });

@@ -20,7 +20,7 @@ export type SignedIn = {
 };
 
 /** `id` is of this sign-in, which is one browser's. */
-export type Found = SignedIn & { readonly id: string };
+export type Found = SignedIn & { readonly id: string; readonly expiresAt: Date };
 
 export type NewAccount = { readonly email: string; readonly password: string; readonly name: string };
 
@@ -93,7 +93,8 @@ export class SignIns {
     const answer = await auth.api.getSession({ headers, query, returnHeaders: true });
     if (answer.response === null) return undefined;
     const account = await this.#accounts.find(answer.response.user.id as AccountId);
-    return account && { account, id: answer.response.session.id, cookies: answer.headers.getSetCookie() };
+    const { id, expiresAt } = answer.response.session;
+    return account && { account, id, expiresAt, cookies: answer.headers.getSetCookie() };
   }
 
   /** Of an account, by what `find` calls them. */
