@@ -42,7 +42,7 @@ describe('a limit by address', () => {
     expect(limitedAs('2001:db8:1:2::1')).not.toBe(limitedAs('2001:db8:1:3::1'));
     expect(limitedAs('::ffff:198.51.100.1')).toBe('198.51.100.1');
     expect(limitedAs('198.51.100.1')).not.toBe(limitedAs('198.51.100.2'));
-    expect(limitedAs('unknown')).toBe('unknown');
+    for (const nothing of ['unknown', undefined]) expect(limitedAs(nothing)).toBe('unknown');
   });
 
   it('is not escaped by who has many: neither in a network of their own nor all over the world', async () => {

@@ -67,6 +67,7 @@ describe('an API key', () => {
     { expires_at: 'tomorrow' },
     { name: '' },
     { name: 'with a \u001b[31m colour' },
+    { name: 'turned \u202earound' },
     { sandbox_metadata: { team: 'a' } },
     { scope: 'run', sandbox_metadata: {} },
   ])('is not made of a wish that is not understood: %j', async (fields) => {
