@@ -133,7 +133,7 @@ it('A guest that uses up processor, memory, processes and disk hurts nobody else
 });
 
 it('Traffic with the disk is limited', async () => {
-  const slow = backend.again({ bytesPerSecond: 4e6, operationsPerSecond: Infinity });
+  const slow = backend.again({ disk: { bytesPerSecond: 4e6, operationsPerSecond: Infinity } });
   const limited = await slow.restore(await backend.template(), newIncarnationId());
   try {
     const startedAt = performance.now();

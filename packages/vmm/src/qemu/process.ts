@@ -6,17 +6,20 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readdir, readFile, readlink, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { tryConnect } from '../host/sockets.ts';
+import { strayDescriptors } from '../host/stray-descriptors.ts';
 import { DESCRIPTORS, FILES } from './arguments.ts';
 import { isAlive, type VmmIdentity } from './identity.ts';
 import type { QemuJail } from './jail.ts';
 
 const DIAGNOSTICS_BYTES = 8 * 1024;
 const CONNECT_POLL_MS = 2;
+/** Between the close of its sockets and its end. */
+const EXIT_MS = 2_000;
 const KILL_DEADLINE_MS = 10_000;
 
 /** How often a VMM that is no child of this process is looked at. */
@@ -97,6 +100,15 @@ export class QemuProcess {
     }
   }
 
+  /** What an answer that a QEMU which was just started did not give means. */
+  async startFailure(error: unknown): Promise<unknown> {
+    if (!(error instanceof InstaVMError) || error.code !== 'internal') return error;
+    const exit = await Promise.race([this.exited, sleep(EXIT_MS)]);
+    const why = exit === undefined ? error.message : 'QEMU ended while it was starting';
+    const details = { diagnostics: exit?.diagnostics ?? '' };
+    return new InstaVMError('boot_failed', why, { cause: error, details });
+  }
+
   /** Ends the process unless it has ended; keeps the directory. */
   async exitedOrKilled(): Promise<void> {
     if (!this.#gone) this.#handle.kill();
@@ -129,13 +141,17 @@ function spawned(binary: string, args: readonly string[], directory: string, opt
   };
   let child: ChildProcess;
   try {
-    const stdio: ('ignore' | number)[] = ['ignore', 'ignore', open(join(directory, FILES.stderr), 'a')];
+    const stdio: ('ignore' | number | undefined)[] = ['ignore', 'ignore', open(join(directory, FILES.stderr), 'a')];
     for (const [name, descriptor] of Object.entries(DESCRIPTORS)) {
       const path = options.files[name as keyof typeof DESCRIPTORS];
-      stdio[descriptor] = path === undefined ? 'ignore' : open(path, 'r');
+      if (path !== undefined) stdio[descriptor] = open(path, 'r');
     }
+    // What somebody left open in the daemon is none of QEMU's business: it has the empty device in that place.
+    const nothing = open('/dev/null', 'r');
+    for (const descriptor of strayDescriptors()) stdio[descriptor] ??= nothing;
+    const filled = Array.from(stdio, (each) => each ?? 'ignore');
     // A session of its own: signals for the daemon's terminal do not reach it, and it outlives the daemon.
-    child = spawn(program, rest, { cwd: directory, detached: true, env: {}, stdio });
+    child = spawn(program, rest, { cwd: directory, detached: true, env: {}, stdio: filled });
   } finally {
     for (const descriptor of opened) closeSync(descriptor);
   }
@@ -176,33 +192,39 @@ async function tail(path: string): Promise<string> {
 }
 
 /**
- * Ends the processes that work in `directory` under the name of one of its entries, then removes the entries; not those that are `owned`.
+ * Ends the processes that work below `directory` under the name of the entry that they work in, also where that is gone, and removes the entries;
+ * not those that are `owned`.
  * @param endOthers what else belongs to an entry
+ * @returns how many there were
  */
 export async function reapDirectory(
   directory: string,
   owned: ReadonlySet<string>,
   endOthers: (name: string) => Promise<void>,
 ): Promise<number> {
-  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
+  const running = await processesBelow(directory);
+  const entries = await readdir(directory).catch(() => []);
+  const names = [...new Set([...entries, ...running.keys()])].filter((name) => !owned.has(name));
   for (const name of names) {
-    const own = join(directory, name);
-    for (const pid of await processesIn(own, name)) await endProcess(pid);
+    for (const pid of running.get(name) ?? []) await endProcess(pid);
     await endOthers(name);
-    await rm(own, { recursive: true, force: true });
+    await rm(join(directory, name), { recursive: true, force: true });
   }
   return names.length;
 }
 
-async function processesIn(directory: string, name: string): Promise<number[]> {
+/** Pids by the name of the entry. */
+async function processesBelow(directory: string): Promise<Map<string, number[]>> {
   const pids = (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
-  const found: number[] = [];
+  const found = new Map<string, number[]>();
   for (const pid of pids) {
     // A process may end between two reads, and others' may be unreadable: neither is one of ours.
-    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
-    if (cwd !== directory) continue;
+    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '');
+    const own = cwd.replace(/ \(deleted\)$/, '');
+    if (dirname(own) !== directory) continue;
+    const name = basename(own);
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    if (command.includes(`-name\0${name}\0`)) found.push(Number(pid));
+    if (command.includes(`-name\0${name}\0`)) found.set(name, [...(found.get(name) ?? []), Number(pid)]);
   }
   return found;
 }
