@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { assertNothingLeft, type TestDaemon, type TestDaemonOptions } from '@instavm/testing';
 import { InstaVM } from 'instavm';
-import { afterAll, beforeAll, beforeEach, expect, type TestContext } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect } from 'vitest';
 
 export type Host = {
   readonly vmm: 'firecracker' | 'qemu';
@@ -44,11 +44,7 @@ export type Cache = {
 
 const LOG_LINES = 40;
 
-/** For `beforeEach`: what the daemon said is told when a test fails. */
-const tellOnFailure =
-  (daemon: () => TestDaemon | undefined) =>
-  ({ onTestFailed }: TestContext): void =>
-    onTestFailed(() => console.log(daemon()?.log().split('\n').slice(-LOG_LINES).join('\n')));
+const tell = (daemon: TestDaemon): void => console.log(daemon.log().split('\n').slice(-LOG_LINES).join('\n'));
 
 /** @param place where the directory is made, if not among other temporary files. @returns a data directory for the tests of a file, which may move it; nothing of a microVM may be in it at the end */
 export function useDataDirectory(host: Host, place: () => string | undefined = () => undefined): { path: string } {
@@ -85,7 +81,14 @@ export function useDaemon(
     client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
   };
   beforeAll(begin, host.startMs);
-  beforeEach(tellOnFailure(() => daemon));
+  // What the daemon said is told then, and what it has left is not the next one's.
+  beforeEach(({ onTestFailed }) =>
+    onTestFailed(async () => {
+      if (daemon !== undefined) tell(daemon);
+      const left = (await client?.sandboxes.list().catch(() => [])) ?? [];
+      await Promise.allSettled(left.map(({ id }) => client?.sandboxes.attach(id).delete()));
+    }),
+  );
   afterAll(async () => {
     client?.close();
     await daemon?.stop();
@@ -118,7 +121,7 @@ export async function within(
   try {
     await body(client, daemon);
   } catch (error) {
-    console.log(daemon.log().split('\n').slice(-LOG_LINES).join('\n'));
+    tell(daemon);
     throw error;
   } finally {
     client.close();
