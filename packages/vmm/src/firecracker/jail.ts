@@ -19,6 +19,7 @@ import { type FifoReader, makeFifos } from './fifo.ts';
 import { JAIL_RECORD, type JailPlace, type JailRecord, jailsOf, readJailRecord } from './jails.ts';
 import { FifoLog } from './log.ts';
 import { type DiskLimits, FILES, type Limits } from './machine.ts';
+import { emptyNetwork } from './network.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const STDERR = 'stderr.log';
@@ -223,9 +224,10 @@ export class Jail {
     const { size } = await lstat(join(this.root, FILES.overlay));
     const { binaries, baseDirectory, parentCgroup } = this.#site;
     const id = String(this.record.uid);
+    const network = await emptyNetwork();
     const args = [
       ...['--id', this.name, '--exec-file', binaries.firecracker, '--uid', id, '--gid', id],
-      ...['--chroot-base-dir', baseDirectory, '--new-pid-ns'],
+      ...['--chroot-base-dir', baseDirectory, '--new-pid-ns', '--netns', network],
       ...['--cgroup-version', '2', '--parent-cgroup', parentCgroup],
       ...['--cgroup', `memory.max=${limits.memoryBytes}`, '--cgroup', 'memory.swap.max=0'],
       ...['--cgroup', `pids.max=${limits.pids}`, '--cgroup', `cpu.max=${limits.cpuMax}`],

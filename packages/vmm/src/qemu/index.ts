@@ -38,7 +38,7 @@ import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
 export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
-export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
+export { type KvmVerdict, locateQemu, probeKvm, qemuVersion } from './probe.ts';
 
 /** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
 export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> =>
@@ -169,8 +169,12 @@ async function templateOf(
       : `the snapshot was made by ${maker}, and this daemon runs ${madeBy} (${accelerator})`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
+    ...(isOurs && template !== undefined ? { hint: ANOTHER_RELEASE } : {}),
   });
 }
+
+/** Nothing is lost: what made it restores it. */
+const ANOTHER_RELEASE = 'Start the daemon with what made it: INSTAVM_QEMU_BIN names another release. Or delete it.';
 
 type Restoring = {
   readonly binary: string;
@@ -205,7 +209,8 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);
     });
-  } catch (error) {
+  } catch (cause) {
+    const error = vmm === undefined ? cause : await vmm.startFailure(cause);
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }).then(() => jail.close()) : vmm.kill());
     throw restoreFailure(error);
   }
@@ -231,8 +236,9 @@ async function adopt(
     const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
     const { status } = Status.parse(await qmp.run('query-status'));
     // A daemon that ended in the middle of a snapshot left it standing.
-    if (status !== 'running') await qmp.run('cont');
+    const goes = status === 'running' || (await qmp.goOn(CHANNEL_DEADLINE_MS));
     qmp.close();
+    if (!goes) return undefined;
   } catch {
     // One that does not answer is no survivor; it is reaped.
     return undefined;
