@@ -15,6 +15,7 @@ import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { Cgroup } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse } from '../host/files.ts';
+import { giveUpOomProtection } from '../host/oom.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { readCounts } from './counts.ts';
 import { type FifoReader, makeFifos } from './fifo.ts';
@@ -183,7 +184,10 @@ export class Jail {
     }
     // The jailer is gone, so what is in the cgroup is Firecracker; the pid file in the jail is Firecracker's to change.
     const [pid, ...others] = await this.cgroup.processes();
-    if (pid !== undefined && others.length === 0) return pid;
+    if (pid !== undefined && others.length === 0) {
+      await giveUpOomProtection(pid);
+      return pid;
+    }
     throw new InstaVMError('boot_failed', 'Firecracker ended while it was starting', {
       details: { diagnostics: await this.diagnostics() },
     });
