@@ -1,5 +1,5 @@
 /** Small pieces of text: states, times, sizes, ids. */
-import type { SandboxState } from '../api/types.ts';
+import type { Sandbox, SandboxState } from '../api/types.ts';
 
 export const StateBadge = ({ state }: { state: SandboxState | string }) => (
   <span className={`badge ${state}`}>{state}</span>
@@ -29,6 +29,18 @@ export function Ago({ at }: { at: string }) {
       {seconds >= 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`}
     </time>
   );
+}
+
+/** What its lease leads to, and when. */
+export function Lifetime({ sandbox }: { sandbox: Sandbox }) {
+  const { expires_at, auto_suspend, lease_left_seconds: left } = sandbox;
+  if (expires_at !== null)
+    return (
+      <span className="nowrap">
+        {auto_suspend ? 'suspends' : 'ends'} <Ago at={expires_at} />
+      </span>
+    );
+  return left === null ? '–' : `${span(left)} left`;
 }
 
 export const shortId = (id: string): string => id.slice(0, 8);

@@ -1,6 +1,6 @@
 /** Signing in: by a one-time link, which `instavm dashboard` opens, or by e-mail address and password. */
 import { type FormEvent, useEffect, useState } from 'react';
-import { Link, useLocation, useSearch } from 'wouter';
+import { Link, Redirect, useLocation, useSearch } from 'wouter';
 import { useEntrance, useSession } from '../api/session.ts';
 import { Button } from '../components/button.tsx';
 import { Field } from '../components/field.tsx';
@@ -47,6 +47,7 @@ export function SignInPage() {
   };
 
   if (isEntering) return <Loading />;
+  if (session.data?.account && error === undefined) return <Redirect to={next} replace />;
   return (
     <Entrance title="Sign in">
       {error && <Failure error={error} />}
