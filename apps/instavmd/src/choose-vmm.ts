@@ -19,10 +19,13 @@ import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
 import type { DataDirectory } from './data-directory.ts';
+import { removeLeftovers } from './leftovers.ts';
 import { checkProduction } from './production.ts';
+import { holdAllOf, recordingUses } from './templates/recording.ts';
+import type { TemplateUses } from './templates/uses.ts';
 
 type Chosen = { readonly vmm: Vmm; readonly images: GuestImages };
-type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory'>;
+type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory' | 'snapshotsDirectory'>;
 
 const HASH_DIGITS = 12;
 
@@ -30,6 +33,7 @@ const HASH_DIGITS = 12;
 export async function chooseVmm(
   config: Config,
   directories: Directories,
+  uses: TemplateUses,
   logger: Logger,
   observer: VmmObserver,
 ): Promise<Chosen> {
@@ -50,7 +54,8 @@ export async function chooseVmm(
   const images = await locate();
   const firecracker = await firecrackerVmm(config, directories, { judge, observer, logger });
   const vmm = firecracker ?? (await qemuVmm(config, directories, images, logger));
-  return { vmm, images };
+  await holdAllOf(directories, uses);
+  return { vmm: recordingUses(vmm, uses, () => removeLeftovers(config, logger)), images };
 }
 
 /** Relative to the mount of cgroup v2; another for every data directory. */

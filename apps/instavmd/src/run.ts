@@ -16,6 +16,10 @@ try {
     else if (command.kind === 'restore') {
       const to = { dataDirectory: command.dataDirectory, cacheDirectory: config.INSTAVM_CACHE_DIR };
       await (await import('./backup/restore.ts')).restore(command.source, to, say);
+    } else if (command.kind === 'templates' || command.kind === 'templates prune') {
+      const commands = await import('./templates/commands.ts');
+      const { listTemplatesCommand: list, pruneTemplatesCommand: prune } = commands;
+      console.log(await (command.kind === 'templates' ? list(config, command) : prune(config, command)));
     } else await (await import('./serve.ts')).serve(config);
   }
 } catch (error) {

@@ -10,7 +10,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { apiOf } from './api.ts';
 
 const SPEC = fileURLToPath(new URL('../../../spec/openapi.json', import.meta.url));
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../src/main.mjs', import.meta.url));
 
 describe('the daemon', () => {
   const directories: string[] = [];

@@ -109,7 +109,7 @@ describe('a daemon in production mode', () => {
   });
 
   it('ends at once where it may not start, says why and what to do, and leaves nothing that runs', async () => {
-    const main = join(import.meta.dirname, '../src/main.ts');
+    const main = join(import.meta.dirname, '../src/main.mjs');
     const env = {
       ...{ PATH: process.env.PATH, HOME: data, INSTAVM_DATA_DIR: data, INSTAVM_LISTEN: '127.0.0.1:0' },
       ...{ INSTAVM_PRODUCTION: 'on', INSTAVM_VMM: 'fake', INSTAVM_PREVIEW_LISTEN: 'off' },

@@ -36,7 +36,7 @@ const POOL_HEADROOM_MIB = 512;
 
 export type ServiceDependencies<Guest extends GuestLink> = Omit<
   OwnerDependencies<Guest>,
-  'telemetry' | 'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
+  'telemetry' | 'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached' | 'requireStorage'
 > & {
   readonly snapshots: SnapshotRecords;
   readonly files: SnapshotFiles;
@@ -77,7 +77,14 @@ export class SandboxService<Guest extends GuestLink> {
     const keepAtEnd = async (owner: SandboxOwner<Guest>, name: string): Promise<void> => {
       await (await this.snapshots.take(owner, { name })).done;
     };
-    const shared = { states, pool: this.#pool, admission: this.#admission, inTurn: pLimit(restoredAtOnce) };
+    const requireStorage = (accountId: AccountId) => this.snapshots.requireStorage(accountId);
+    const shared = {
+      states,
+      pool: this.#pool,
+      admission: this.#admission,
+      inTurn: pLimit(restoredAtOnce),
+      requireStorage,
+    };
     this.#deps = { ...ports, ...shared, reached, keepAtEnd };
   }
 

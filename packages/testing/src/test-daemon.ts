@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { assertNothingLeft } from './leftovers.ts';
 
-const MAIN = resolve(fileURLToPath(import.meta.url), '../../../../apps/instavmd/src/main.ts');
+const MAIN = resolve(fileURLToPath(import.meta.url), '../../../../apps/instavmd/src/main.mjs');
 const FLAGS = ['--conditions=instavm-source', '--disable-warning=ExperimentalWarning'];
 /** The first start may have to make a template in an emulated guest. */
 const START_DEADLINE_MS = 280_000;

@@ -13,7 +13,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { recognize } from '../acting.ts';
 import type { Services } from '../app.ts';
-import { FULL, PUBLIC } from '../auth.ts';
+import { FULL, PUBLIC, requireNoLonger } from '../auth.ts';
 import { ownOrigin } from '../sign-in/same-origin.ts';
 import { DASHBOARD } from './dashboard.ts';
 
@@ -57,6 +57,8 @@ export const cliAuthRoutes =
     app.post('/api/cli-auth/pairings/:id', { ...FULL, schema: answered }, async ({ caller, params, body }) => {
       const { id: accountId } = caller.account;
       const { hostname } = pairings.waiting(params.id);
+      // The key that comes of it has no end.
+      requireNoLonger(caller, null);
       const redirect_url = body.approve ? pairings.approve(params.id, accountId) : pairings.refuse(params.id);
       const type = body.approve ? 'auth.cli_approved' : 'auth.cli_refused';
       await audit.tell({ accountId, type, status: 'success', details: { hostname: printable(hostname) } });

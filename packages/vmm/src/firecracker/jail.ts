@@ -8,22 +8,19 @@
  *                                  and what is behind their names, is ours to say from before the guest runs
  */
 import { spawn } from 'node:child_process';
-import { chmod, chown, lchown, link, lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, lchown, link, lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { VmmObserver } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import { z } from 'zod';
-import { Cgroup } from '../host/cgroup.ts';
-import { assertPlainFile, copySparse } from '../host/files.ts';
-import { parseJson } from '../host/parse-json.ts';
+import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
+import { assertPlainFile, copySparse, tailOf } from '../host/files.ts';
 import { readCounts } from './counts.ts';
 import { type FifoReader, makeFifos } from './fifo.ts';
-import { type JailPlace, jailsOf } from './jails.ts';
+import { JAIL_RECORD, type JailPlace, type JailRecord, jailsOf, readJailRecord } from './jails.ts';
 import { FifoLog } from './log.ts';
 import { type DiskLimits, FILES, type Limits } from './machine.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
-const RECORD = 'vmm.json';
 const STDERR = 'stderr.log';
 const MEMORY_BASE = 'memory.base';
 const DIAGNOSTICS_BYTES = 8 * 1024;
@@ -32,14 +29,6 @@ const DIRECTORIES = ['dev', 'dev/net', 'run'];
 /** Of the device state, which is some kilobytes. */
 const MAX_STATE_BYTES = 16 * 1024 * 1024;
 const JAILER_DEADLINE_MS = 30_000;
-
-const JailRecord = z.object({
-  uid: z.number().int().positive(),
-  templateKey: z.string(),
-  /** Whose memory it started with, its own or below a snapshot's. */
-  templateBuildId: z.string().optional(),
-});
-export type JailRecord = z.infer<typeof JailRecord>;
 
 /** Where the jails of one daemon are. */
 export type JailSite = {
@@ -69,24 +58,31 @@ export class Jail {
     this.record = record;
     this.directory = join(jailsOf(site.baseDirectory, executable), name);
     this.root = join(this.directory, 'root');
-    this.cgroup = new Cgroup(site.parentCgroup, name);
+    this.cgroup = new Cgroup(record.parentCgroup ?? site.parentCgroup, name);
   }
 
-  /** Makes the directory and says whose it is, before anything runs in it. */
-  static async create(site: JailSite, name: string, record: JailRecord): Promise<Jail> {
+  /** Makes the directory and says whose it is, before anything runs in it. Nothing is left when it cannot be made. */
+  static async create(site: JailSite, name: string, own: Omit<JailRecord, 'parentCgroup'>): Promise<Jail> {
+    const record: JailRecord = { ...own, parentCgroup: site.parentCgroup };
     const jail = new Jail(site, { executable: basename(site.binaries.firecracker), name }, record);
-    await mkdir(jail.directory, { recursive: true, mode: 0o700 });
-    await mkdir(jail.root, { mode: 0o700 });
-    const partial = join(jail.directory, `${RECORD}.partial`);
-    await writeFile(partial, JSON.stringify(record), { mode: 0o600 });
-    await rename(partial, join(jail.directory, RECORD));
-    return jail;
+    try {
+      await mkdir(jail.directory, { recursive: true, mode: 0o700 });
+      await mkdir(jail.root, { mode: 0o700 });
+      const partial = join(jail.directory, `${JAIL_RECORD}.partial`);
+      await writeFile(partial, JSON.stringify(record), { mode: 0o600 });
+      await rename(partial, join(jail.directory, JAIL_RECORD));
+      return jail;
+    } catch (error) {
+      // One that is there already is somebody's.
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
+        await rm(jail.directory, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   /** @returns undefined when its record is missing or torn: then it never ran */
   static async find(site: JailSite, place: JailPlace): Promise<Jail | undefined> {
-    const path = join(jailsOf(site.baseDirectory, place.executable), place.name, RECORD);
-    const record = parseJson(JailRecord, await readFile(path, 'utf8').catch(() => ''));
+    const record = await readJailRecord(site.baseDirectory, place);
     return record && new Jail(site, place, record);
   }
 
@@ -121,7 +117,6 @@ export class Jail {
   /** As {@link takeOut}, leaving the original to Firecracker. The microVM must be held. */
   async copyOut(name: string, to: string): Promise<void> {
     await copySparse(join(this.root, name), to);
-    await assertPlainFile(to);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
@@ -252,6 +247,9 @@ export class Jail {
   /** Ends whatever runs in it and removes it. Idempotent. @throws teardown_incomplete */
   async destroy(): Promise<void> {
     await this.cgroup.end();
+    const { parentCgroup } = this.record;
+    // Of an earlier name of this daemon's directory: nobody makes another in it.
+    if (parentCgroup !== undefined && parentCgroup !== this.#site.parentCgroup) removeIfEmpty(parentCgroup);
     this.stopListening();
     await rm(this.directory, { recursive: true, force: true });
   }
@@ -271,16 +269,11 @@ export class Jail {
 
   /** The end of what jailer, guest and Firecracker said. */
   async diagnostics(): Promise<string> {
-    return (await tail(join(this.directory, STDERR))) + (this.#log?.tail() ?? '');
+    return (await tailOf(join(this.directory, STDERR), DIAGNOSTICS_BYTES)) + (this.#log?.tail() ?? '');
   }
 
   async #own(path: string): Promise<void> {
     await chown(path, this.record.uid, this.record.uid);
     await chmod(path, 0o600);
   }
-}
-
-async function tail(path: string): Promise<string> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  return text.slice(-DIAGNOSTICS_BYTES);
 }

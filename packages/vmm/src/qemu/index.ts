@@ -50,6 +50,9 @@ const CHANNEL_DEADLINE_MS = 20_000;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
 const LOAD_POLL_MS = 2;
+/** Between the end of its answers and its own. */
+const EXIT_GRACE_MS = 2_000;
+const CANNOT_LOAD = 'QEMU could not load the snapshot';
 
 export type QemuOptions = {
   /** Where templates are kept; may be shared by several daemons. */
@@ -194,6 +197,7 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     // Its limits hold before the guest runs.
     if (vmm.pid !== undefined) await jail.enter(vmm.pid, directory, disk);
     await load(vmm, stateDirectory !== template.directory, async (pid) => {
+      await jail.lock(directory);
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);
     });
@@ -219,6 +223,7 @@ async function adopt(
   const jail = jails.find(name, identity.uid);
   const vmm = QemuProcess.adopt(directory, identity, jail);
   try {
+    await jail.lock(directory);
     const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
     const { status } = Status.parse(await qmp.run('query-status'));
     // A daemon that ended in the middle of a snapshot left it standing.
@@ -255,9 +260,11 @@ async function load(vmm: QemuProcess, isPaused: boolean, onStarted: (pid: number
 /** @throws boot_failed */
 async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
   for (const until = performance.now() + LOAD_DEADLINE_MS; performance.now() < until; await sleep(LOAD_POLL_MS)) {
-    const answer = await qmp.run('query-status').catch(async () => {
-      const { diagnostics } = await vmm.exited;
-      throw new InstaVMError('boot_failed', 'QEMU could not load the snapshot', { details: { diagnostics } });
+    const answer = await qmp.run('query-status').catch(async (cause: unknown) => {
+      // Why it ended says more; one that only keeps silent is ended by the caller.
+      const exit = await Promise.race([vmm.exited, sleep(EXIT_GRACE_MS, undefined, { ref: false })]);
+      const why = exit === undefined ? 'QEMU does not answer while it loads the snapshot' : CANNOT_LOAD;
+      throw new InstaVMError('boot_failed', why, { cause, details: { diagnostics: exit?.diagnostics ?? '' } });
     });
     if (Status.parse(answer).status !== 'inmigrate') return;
   }

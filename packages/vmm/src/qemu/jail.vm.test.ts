@@ -61,7 +61,7 @@ describe('a running QEMU', () => {
     expect(devices.map((line) => line.trim().split(':')[0])).toEqual(['lo']);
   });
 
-  it('has a user of its own, who can take nothing of the daemon’s away and read no other’s', async (context) => {
+  it('has a user of its own, who can make, rename and remove no file and read no other’s', async (context) => {
     const { uids, missing } = backend.confinement;
     if (uids === undefined) return context.skip(missing.join('; '));
     const other = await backend.vmm.restore(await backend.template(), newIncarnationId());
@@ -74,7 +74,12 @@ describe('a running QEMU', () => {
         run('setpriv', [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', ...command], { cwd });
       const own = join(backend.runDirectory, vm.incarnationId);
       await as(own, 'cat', 'overlay.ext4', '--version');
-      for (const name of ['stderr.log', 'vmm.json']) await expect(as(own, 'mv', name, 'other')).rejects.toThrow();
+      for (const name of await readdir(own)) {
+        await expect(as(own, 'mv', name, 'other')).rejects.toThrow(/denied/);
+        await expect(as(own, 'rm', '-f', name)).rejects.toThrow(/denied/);
+      }
+      for (const make of ['ln -s /etc', 'mkfifo', 'mkdir', 'touch'])
+        await expect(as(own, ...make.split(' '), 'other')).rejects.toThrow(/denied/);
       await expect(as(own, 'cat', 'vmm.json')).rejects.toThrow(/denied/);
       await expect(as(join(backend.runDirectory, other.incarnationId), 'ls')).rejects.toThrow(/denied/);
     } finally {

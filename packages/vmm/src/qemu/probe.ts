@@ -10,6 +10,9 @@ import { promisify } from 'node:util';
 import type { GuestImages, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { makeOwnedDirectory } from '../host/owned-directories.ts';
+import { parseJson } from '../host/parse-json.ts';
+import { KVM_PROBE } from '../host/template-leftovers.ts';
 import { QEMU_BINARY } from './arguments.ts';
 import { buildTemplate } from './template.ts';
 
@@ -44,10 +47,7 @@ export async function probeKvm(
     return verdictOf(false, '/dev/kvm does not exist: no hardware virtualisation, or kvm is not loaded');
   if (opened !== undefined) return verdictOf(false, '/dev/kvm cannot be opened: add the user to the group kvm');
   const file = join(cacheDirectory, 'kvm-verdict.json');
-  const kept = await readFile(file, 'utf8').then(
-    (text) => KvmVerdict.safeParse(JSON.parse(text)).data,
-    () => undefined,
-  );
+  const kept = parseJson(KvmVerdict, await readFile(file, 'utf8').catch(() => ''));
   if (kept?.hostBootId === hostBootId.trim() && kept.qemu === qemu) return kept;
   progress(`booting a probe guest to see whether KVM works (at most ${PROBE_DEADLINE_MS / 1000} s)`);
   const verdict = verdictOf(...(await bootProbe(images, cacheDirectory)));
@@ -59,7 +59,7 @@ export async function probeKvm(
 }
 
 async function bootProbe(images: GuestImages, cacheDirectory: string): Promise<[boolean, string]> {
-  const templatesDirectory = join(cacheDirectory, `kvm-probe-${process.pid}`);
+  const templatesDirectory = await makeOwnedDirectory(cacheDirectory, KVM_PROBE);
   try {
     await buildTemplate({
       binary: QEMU_BINARY,

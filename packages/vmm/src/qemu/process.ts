@@ -4,15 +4,16 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { readdir, readFile, readlink, rm } from 'node:fs/promises';
+import { readdir, realpath, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { tailOf } from '../host/files.ts';
 import { tryConnect } from '../host/sockets.ts';
 import { DESCRIPTORS, FILES } from './arguments.ts';
-import { isAlive, type VmmIdentity } from './identity.ts';
+import { endIfAlive, isAlive, observed, type ProcessIdentity, type VmmIdentity, worksIn } from './identity.ts';
 import type { QemuJail } from './jail.ts';
 
 const DIAGNOSTICS_BYTES = 8 * 1024;
@@ -59,7 +60,7 @@ export class QemuProcess {
     this.#jail = jail;
     this.exited = handle.ended.then(async ({ code, signal, error }) => {
       this.#gone = true;
-      const diagnostics = error?.message ?? (await tail(join(directory, FILES.stderr)));
+      const diagnostics = error?.message ?? (await tailOf(join(directory, FILES.stderr), DIAGNOSTICS_BYTES));
       return { code, signal, requested: this.#requested, diagnostics };
     });
   }
@@ -158,21 +159,9 @@ function adopted(identity: VmmIdentity): Handle {
     }, WATCH_INTERVAL_MS);
     watch.unref();
   });
-  const kill = (): void => {
-    // Asked again, for the pid may be another's by now.
-    isAlive(identity).then(
-      (lives) => {
-        if (lives) process.kill(identity.pid, 'SIGKILL');
-      },
-      () => {},
-    );
-  };
+  // One that may not be ended shows as one that does not end.
+  const kill = (): void => void endIfAlive(identity).catch(() => {});
   return { pid: identity.pid, ended, kill };
-}
-
-async function tail(path: string): Promise<string> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  return text.slice(-DIAGNOSTICS_BYTES);
 }
 
 /**
@@ -187,37 +176,28 @@ export async function reapDirectory(
   const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
   for (const name of names) {
     const own = join(directory, name);
-    for (const pid of await processesIn(own, name)) await endProcess(pid);
+    for (const process of await processesIn(own)) await endProcess(process);
     await endOthers(name);
     await rm(own, { recursive: true, force: true });
   }
   return names.length;
 }
 
-async function processesIn(directory: string, name: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
-  const found: number[] = [];
-  for (const pid of pids) {
-    // A process may end between two reads, and others' may be unreadable: neither is one of ours.
-    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
-    if (cwd !== directory) continue;
-    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    if (command.includes(`-name\0${name}\0`)) found.push(Number(pid));
+async function processesIn(directory: string): Promise<ProcessIdentity[]> {
+  const [own, entries] = await Promise.all([realpath(directory), readdir('/proc')]);
+  const found: ProcessIdentity[] = [];
+  for (const pid of entries.filter((entry) => /^\d+$/.test(entry)).map(Number)) {
+    const seen = (await worksIn(pid, own)) ? await observed(pid) : undefined;
+    // Asked again: the pid may have been another's when it was seen.
+    if (seen !== undefined && (await worksIn(pid, own))) found.push(seen);
   }
   return found;
 }
 
-async function endProcess(pid: number): Promise<void> {
-  for (const until = performance.now() + KILL_DEADLINE_MS; performance.now() < until; await sleep(5)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return;
-      throw error;
-    }
-    const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-    // A zombie is its parent's to reap; it holds nothing of ours any more.
-    if (stat === '' || /\) Z /.test(stat)) return;
-  }
+/** @throws teardown_incomplete */
+async function endProcess(identity: ProcessIdentity): Promise<void> {
+  for (const until = performance.now() + KILL_DEADLINE_MS; performance.now() < until; await sleep(5))
+    if (!(await endIfAlive(identity))) return;
+  const { pid } = identity;
   throw new InstaVMError('teardown_incomplete', `a VMM process of an earlier daemon (pid ${pid}) does not end`);
 }

@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { assertPlainFile, copySparse, flush, sha256Hex } from '../host/files.ts';
+import { copySparse, flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
@@ -93,7 +93,6 @@ export async function takeSnapshot(
     ]);
     if (then === 'continue') await qmp.run('cont');
     await requireBuildId(template.directory, templateBuildId);
-    await assertPlainFile(join(partial, FILES.overlay));
     const overlay = await stat(join(partial, FILES.overlay));
     const manifest: Manifest = {
       templateKey: template.key,

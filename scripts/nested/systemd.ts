@@ -1,0 +1,67 @@
+/** systemd for the machine that stands for a KVM host: a disk whose files lie over the base image, which has none. */
+import { cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type ArtifactCache, type ArtifactRecipe, runCommand, sha256OfFile } from '@instavm/images';
+
+/** With the libraries that the base image does not have already. */
+// biome-ignore format: one group a line
+const PACKAGES: readonly string[] = [
+  'systemd', 'libsystemd0', 'libsystemd-shared',
+  'libapparmor1', 'libargon2-1', 'libcryptsetup12', 'libdevmapper1.02.1', 'libfdisk1', 'libip4tc2', 'libjson-c5', 'libkmod2',
+];
+const UNITS = join(import.meta.dirname, 'level-1/units');
+/** As in the base image; a package's files go to where they lead. */
+const LINKS = ['bin', 'lib', 'sbin'];
+
+export async function systemdDisk(cache: ArtifactCache, progress: (message: string) => void): Promise<string> {
+  const units = await readdir(UNITS);
+  const recipe: ArtifactRecipe = {
+    kind: 'nested-systemd',
+    inputs: {
+      revision: 1,
+      packages: PACKAGES,
+      units: await Promise.all(units.map((name) => sha256OfFile(join(UNITS, name)))),
+    },
+    async build(directory, say, signal) {
+      say('downloading systemd for the nested tests');
+      const scratch = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
+      try {
+        const debs = await download(PACKAGES, scratch, signal);
+        const tree = join(scratch, 'tree');
+        for (const name of LINKS) {
+          await mkdir(join(tree, 'usr', name), { recursive: true });
+          await symlink(`usr/${name}`, join(tree, name));
+        }
+        const unpack =
+          'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --keep-directory-symlink --exclude=./usr/share/doc';
+        for (const deb of debs)
+          await runCommand('bash', ['-o', 'pipefail', '-c', unpack, 'bash', deb, tree], { signal });
+        for (const name of units) await cp(join(UNITS, name), join(tree, 'etc/systemd/system', name));
+        // Fixed, and so nothing that every boot has to settle.
+        await writeFile(join(tree, 'etc/machine-id'), 'c0ffee00c0ffee00c0ffee00c0ffee00\n');
+        await writeFile(join(tree, 'etc/hostname'), 'level-1\n');
+        await runCommand('mkfs.erofs', ['--quiet', '--all-root', join(directory, 'systemd.erofs'), tree], { signal });
+      } finally {
+        await rm(scratch, { recursive: true, force: true });
+      }
+    },
+  };
+  return join((await cache.ensure(recipe, progress)).directory, 'systemd.erofs');
+}
+
+/** @returns paths of the packages, without what they depend on */
+export async function download(
+  packages: readonly string[],
+  directory: string,
+  signal: AbortSignal | undefined,
+): Promise<string[]> {
+  const unsandboxed = process.getuid?.() === 0 ? ['-o', 'APT::Sandbox::User=root'] : [];
+  await runCommand('apt-get', [...unsandboxed, 'download', ...packages], {
+    cwd: directory,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const archives = (await readdir(directory)).filter((name) => name.endsWith('.deb'));
+  if (archives.length !== packages.length) throw new Error(`apt-get download left ${archives.length} packages`);
+  return archives.map((name) => join(directory, name));
+}
