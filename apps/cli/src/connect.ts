@@ -11,6 +11,10 @@ export type Connection = { readonly apiKey: string | undefined; readonly baseUrl
 /** @throws InstaVMError `unauthenticated` when there is no key anywhere */
 export function clientOf(command: Command): InstaVM {
   const { apiKey, baseUrl } = connectionOf(command);
+  if (apiKey === undefined)
+    throw new InstaVMError('unauthenticated', 'no API key', {
+      hint: 'Get one with: npx instavm login (or set INSTAVM_API_KEY)',
+    });
   return new InstaVM({ apiKey, baseUrl });
 }
 

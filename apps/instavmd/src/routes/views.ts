@@ -23,10 +23,10 @@ const LIST_LIMIT = 1000;
 /** @throws sandbox_not_found */
 export async function ownerOf(services: Services, caller: Caller, sessionId: string): Promise<SandboxOwner<Guest>> {
   const id = parseSandboxId(sessionId);
-  if (id === undefined) throw new InstaVMError('sandbox_not_found', `there is no session ${sessionId.slice(0, 80)}`);
+  if (id === undefined) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${sessionId.slice(0, 80)}`);
   const owner = await services.sandboxes.get(caller.account.id, id);
   if (!isFor(caller, owner.record, owner.record.metadata))
-    throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
+    throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}`);
   aboutSandbox(id);
   return owner;
 }
