@@ -83,15 +83,16 @@ export function requireAllSandboxes({ sandboxMetadata }: Caller): void {
     throw new InstaVMError('permission_denied', 'this key is for some sandboxes only, and this is about all of them');
 }
 
-/** When the right of a caller ends; null: it does not. */
-export function endOf({ expiresAt, secretEndsAt }: Pick<Caller, 'expiresAt' | 'secretEndsAt'>): Date | null {
+/** When the key of a caller ends; null: it does not, or the caller is a person, whose sign-in ends only for want of use. */
+export function keyEndOf({ keyId, expiresAt, secretEndsAt }: Caller): Date | null {
+  if (keyId === null) return null;
   if (expiresAt === null || secretEndsAt === null) return expiresAt ?? secretEndsAt;
   return expiresAt < secretEndsAt ? expiresAt : secretEndsAt;
 }
 
-/** Of a key or a sign-in that the caller would come to have: a right that ends must not give itself one that lasts. @throws permission_denied */
+/** Of a key or a sign-in that the caller would come to have: a key that ends must not give itself a right that lasts. @throws permission_denied */
 export function requireNoLonger(caller: Caller, ends: Date | null): void {
-  const own = endOf(caller);
+  const own = keyEndOf(caller);
   if (own === null || (ends !== null && ends <= own)) return;
   throw new InstaVMError('permission_denied', `this key works until ${own.toISOString()}, and gives nobody longer`);
 }

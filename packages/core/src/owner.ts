@@ -235,7 +235,10 @@ export class SandboxOwner<Guest extends GuestLink> {
     const { running, ports, keeper } = this.#parts;
     const { state, expiresAt } = this.record;
     // Timers count time on their own: the clock was set back meanwhile.
-    if (state === 'running' && expiresAt !== null && !this.#isExpired) return running.expireAt(expiresAt);
+    if (state === 'running' && expiresAt !== null && !this.#isExpired) {
+      running.expireAt(expiresAt);
+      return;
+    }
     const expire = async (): Promise<void> => {
       const { autoSuspend, snapshotOnExpiry } = this.record.lifecycle;
       if (!autoSuspend || this.#expiryAttempts++ >= EXPIRY_ATTEMPTS) {

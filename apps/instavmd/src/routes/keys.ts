@@ -12,7 +12,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { endOf, FULL, requireNoLonger } from '../auth.ts';
+import { FULL, keyEndOf, requireNoLonger } from '../auth.ts';
 import { keyRight } from '../key-connections.ts';
 
 const Params = z.object({ id: z.string() });
@@ -34,7 +34,7 @@ export const keyRoutes =
         description = null,
         scope,
         sandbox_metadata = null,
-        expires_at = endOf(caller),
+        expires_at = keyEndOf(caller),
       } = body ?? CreateKeyRequest.parse({});
       requireFuture(expires_at);
       requireNoLonger(caller, expires_at);
