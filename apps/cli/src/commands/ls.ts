@@ -10,8 +10,7 @@ export const lsCommand = new Command('ls')
   .option('--json', 'as JSON')
   .addHelpText('after', help({ json: `${SANDBOX_JSON}[]`, examples: ['ls', "ls --json | jq -r '.[].id'"] }))
   .action(async ({ all, json }: { all?: boolean; json?: boolean }, command: Command) => {
-    const sandboxes = await clientOf(command).sandboxes.list();
-    const shown = all ? sandboxes : sandboxes.filter(({ state }) => state !== 'stopped' && state !== 'failed');
+    const shown = await clientOf(command).sandboxes.list(all ? {} : { ended: false });
     if (json) return printJson(shown);
     const rows = shown.map(({ id, state, incarnationId, memoryMb, vcpuCount, createdAt, metadata: { name } }) => [
       ...[id, state, incarnationId ?? '', `${memoryMb} MiB`, String(vcpuCount), age(createdAt)],

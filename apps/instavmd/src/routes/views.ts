@@ -53,6 +53,8 @@ type Wanted = {
   readonly limit?: number;
   /** Only those with a microVM. */
   readonly alive?: boolean;
+  /** Also those that have ended; true when left out. */
+  readonly ended?: boolean;
   readonly metadata?: Entries | undefined;
   /** Id of the last one before the page. */
   readonly before?: string | undefined;
@@ -62,11 +64,11 @@ type Wanted = {
 export async function recordsFor(
   services: Services,
   caller: Caller,
-  { limit = LIST_LIMIT, alive, metadata, before }: Wanted = {},
+  { limit = LIST_LIMIT, alive, ended, metadata, before }: Wanted = {},
 ): Promise<SandboxRecord[]> {
   const last = before === undefined ? undefined : (await ownerOf(services, caller, before)).record;
   const wanted = [caller.sandboxMetadata, metadata].filter((entries) => entries != null);
-  return services.sandboxes.list(caller.account.id, { limit, alive, metadata: wanted, before: last });
+  return services.sandboxes.list(caller.account.id, { limit, alive, ended, metadata: wanted, before: last });
 }
 
 /** By e-mail address or id. @throws account_not_found */
