@@ -259,7 +259,9 @@ class AsyncSandboxes:
 
         `before` is the id of a sandbox: those that come after it.
         """
-        answer = await self._http.json("GET", "/v2/sandboxes", query={"limit": limit, "before": before, **({} if ended else {"ended": "false"})})
+        answer = await self._http.json(
+            "GET", "/v2/sandboxes", query={"limit": limit, "before": before, "ended": None if ended else "false"}
+        )
         return [_sandbox_info(sandbox) for sandbox in answer["sandboxes"]]
 
 
