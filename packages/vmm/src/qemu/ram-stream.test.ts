@@ -2,47 +2,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { devicesOf, dissect, PAGE_BYTES, PageSection, RamStreamError } from './ram-stream.ts';
+import { BIOS_PAGES, devices, type Page, PREAMBLE, templateState, u64, VERSION } from './test/streams.ts';
 
 const PAGES = 64;
 const MEMORY = PAGES * PAGE_BYTES;
-const BIOS_PAGES = 2;
 
-type Page = { readonly page: number; readonly fill: number };
-
-const u64 = (value: number): Buffer => {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64BE(BigInt(value));
-  return bytes;
-};
-const name = (text: string): Buffer => Buffer.from([text.length, ...Buffer.from(text)]);
-const section = (kind: number): Buffer => Buffer.from([kind, 0, 0, 0, 2]);
-const FOOTER = Buffer.from([0x7e, 0, 0, 0, 2]);
-const VERSION = Buffer.from([0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3]);
-const PREAMBLE = Buffer.concat([VERSION, Buffer.from([7, 0, 0, 0, 9, ...Buffer.from('microvm-1')])]);
-const devices = (text: string): Buffer => Buffer.from([4, ...Buffer.from(text), 0]);
-
-/** A template's state as QEMU writes it: names only where the block changes, zero pages as one byte, the memory not in it. */
-function templateState(parts: readonly (readonly Page[])[], block = 'bios'): Buffer {
-  const bytes: Buffer[] = [
-    PREAMBLE,
-    Buffer.concat([section(1), name('ram'), Buffer.from([0, 0, 0, 0, 0, 0, 0, 4])]),
-    u64(MEMORY + BIOS_PAGES * PAGE_BYTES + 4),
-    ...[name('ram'), u64(MEMORY), u64(0), name('bios'), u64(BIOS_PAGES * PAGE_BYTES), u64(0xfff00000)],
-    ...[u64(0x10), FOOTER],
-  ];
-  let isNamed = false;
-  for (const [index, pages] of parts.entries()) {
-    bytes.push(section(index === parts.length - 1 ? 3 : 2));
-    for (const { page, fill } of pages) {
-      bytes.push(u64(((page % BIOS_PAGES) * PAGE_BYTES) | (fill === 0 ? 0x02 : 0x08) | (isNamed ? 0x20 : 0)));
-      if (!isNamed) bytes.push(name(block));
-      bytes.push(fill === 0 ? Buffer.of(0) : Buffer.alloc(PAGE_BYTES, fill));
-      isNamed = true;
-    }
-    bytes.push(u64(0x10), FOOTER);
-  }
-  return Buffer.concat([...bytes, devices('of the template')]);
-}
+const stateOf = (parts: readonly (readonly Page[])[], block?: string): Buffer => templateState(MEMORY, parts, block);
 
 /** What a restored machine has: the template's pages, under those of the stream. Reads as QEMU does. */
 function restored(stream: Buffer, template: Buffer): { memory: Buffer; bios: Buffer; rest: Buffer } {
@@ -94,7 +59,7 @@ const fills = fc.array(fill, { minLength: PAGES, maxLength: PAGES });
 describe('the stream of a snapshot', () => {
   it('restores the pages that were put into it over the template’s, and firmware and devices as they were', () => {
     const run = (firmware: Page[][], changed: Page[], given: number[], hasConfiguration: boolean): void => {
-      const state = templateState(firmware);
+      const state = stateOf(firmware);
       const template = Buffer.concat(given.map((each) => Buffer.alloc(PAGE_BYTES, each)));
       const own = devices('of the clone');
       const stream = snapshot(state, changed, Buffer.concat([hasConfiguration ? PREAMBLE : VERSION, own]));
@@ -110,7 +75,7 @@ describe('the stream of a snapshot', () => {
   });
 
   it('has the offsets of the largest machines', () => {
-    const parts = { ...dissect(templateState([[]]), MEMORY) };
+    const parts = { ...dissect(stateOf([[]]), MEMORY) };
     const out: Buffer[] = [];
     const section = new PageSection(parts, (bytes) => out.push(Buffer.from(bytes)));
     const offset = 8 * 1024 ** 3 - PAGE_BYTES;
@@ -121,20 +86,18 @@ describe('the stream of a snapshot', () => {
 
 describe('a template’s state', () => {
   it('is refused when its memory breaks off anywhere', () => {
-    const state = templateState([[{ page: 1, fill: 1 }], [{ page: 0, fill: 0 }]]);
+    const state = stateOf([[{ page: 1, fill: 1 }], [{ page: 0, fill: 0 }]]);
     for (let length = 0; length < state.length - devices('of the template').length; length++)
       expect(() => dissect(state.subarray(0, length), MEMORY)).toThrow(RamStreamError);
   });
 
   it('is refused when the memory is in it, or is none of this size', () => {
-    expect(() => dissect(templateState([[{ page: 1, fill: 1 }]], 'ram'), MEMORY)).toThrow(
-      /the memory is in the stream/,
-    );
-    expect(() => dissect(templateState([[]]), 2 * MEMORY)).toThrow(/not those of this machine/);
+    expect(() => dissect(stateOf([[{ page: 1, fill: 1 }]], 'ram'), MEMORY)).toThrow(/the memory is in the stream/);
+    expect(() => dissect(stateOf([[]]), 2 * MEMORY)).toThrow(/not those of this machine/);
   });
 
   it('is taken or refused, and nothing else, when it is no such stream', () => {
-    const good = templateState([[{ page: 1, fill: 1 }]]);
+    const good = stateOf([[{ page: 1, fill: 1 }]]);
     const damaged = fc.tuple(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 })).map(([at, change]) => {
       const bytes = Buffer.from(good);
       bytes[at] = (bytes[at] ?? 0) ^ change;
@@ -156,7 +119,7 @@ describe('a template’s state', () => {
 });
 
 describe('the state of devices', () => {
-  const parts = dissect(templateState([[]]), MEMORY);
+  const parts = dissect(stateOf([[]]), MEMORY);
 
   it('is refused when it is another machine’s, or not whole', () => {
     const other = Buffer.from(PREAMBLE);

@@ -1,35 +1,36 @@
 /**
  * Snapshots on disk: what a microVM has that its template has not. Made beside and renamed; found only when complete and intact.
  */
-import { constants, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { assertPlainFile, copySparse, flush, sha256Hex, sizeOf } from '../host/files.ts';
+import { snapshotFailure } from '../host/failure.ts';
+import { contentOf, copySparse, flush, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
-import { snapshotFailure } from '../host/snapshot-failure.ts';
-import { requireBuildId } from '../host/template-build.ts';
+import { KeyText, requireBuildId } from '../host/template-build.ts';
 import { FILES } from './arguments.ts';
 import type { QemuProcess } from './process.ts';
-import { readAll } from './process-memory.ts';
 import { QmpClient } from './qmp.ts';
 import type { StoreMessage, StoreRequest } from './snapshot-worker.ts';
 import type { QemuTemplate } from './template.ts';
 
 const MANIFEST = 'snapshot.json';
 const SOCKET_DEADLINE_MS = 20_000;
+/** It has listened since it was started. */
+const MONITOR_DEADLINE_MS = 2_000;
 /** For the whole memory of the largest machine, on a busy disk. */
 const STORE_DEADLINE_MS = 300_000;
 /** They have some 20 KiB. */
 const MAX_DEVICES_BYTES = 16 * 1024 * 1024;
 
 const Manifest = z.object({
-  templateKey: z.string(),
+  templateKey: KeyText,
   /** Whose pages it was compared with; the first ones do not say. */
   templateBuildId: z.string().optional(),
   memoryMib: z.number().int().positive(),
@@ -94,7 +95,7 @@ export async function takeSnapshot(
   const store = startStore(pid, template, join(partial, FILES.deviceState));
   let qmp: QmpClient | undefined;
   try {
-    qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+    qmp = await monitorOf(vmm);
     // From here on the guest stands still: all that can be ready is.
     await store.ready;
     await qmp.run('stop');
@@ -104,7 +105,6 @@ export async function takeSnapshot(
     ]);
     if (then === 'continue') await qmp.run('cont');
     await requireBuildId(template.directory, templateBuildId);
-    await assertPlainFile(join(partial, FILES.overlay));
     const overlay = await stat(join(partial, FILES.overlay));
     const manifest: Manifest = {
       templateKey: template.key,
@@ -119,9 +119,11 @@ export async function takeSnapshot(
     };
     await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
     for (const file of [FILES.overlay, MANIFEST]) await flush(join(partial, file));
+    await flush(partial);
     await rename(partial, directory);
     await flush(parent);
-    if (then === 'end') await vmm.kill();
+    // All of it is kept by now. What does not end stands still, and whoever releases the microVM is told.
+    if (then === 'end') await vmm.kill().catch(() => {});
     return viewOf(directory, manifest);
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
@@ -132,6 +134,14 @@ export async function takeSnapshot(
     qmp?.close();
     await store.end();
   }
+}
+
+/** @throws snapshot_failed */
+async function monitorOf(vmm: QemuProcess): Promise<QmpClient> {
+  const socket = await vmm.connect(FILES.qmp, MONITOR_DEADLINE_MS).catch((cause: Error) => {
+    throw new InstaVMError('snapshot_failed', 'QEMU cannot be asked: it has ended, or its socket is gone', { cause });
+  });
+  return QmpClient.open(socket);
 }
 
 type StateStore = {
@@ -181,28 +191,13 @@ async function storeState(
  * memory, too.
  */
 async function saveDevices(vmm: QemuProcess, qmp: QmpClient): Promise<Buffer> {
-  const path = join(vmm.directory, FILES.devices);
-  await rm(path, { force: true });
-  // "live" would give up the disks afterwards.
-  await qmp.run('xen-save-devices-state', { filename: FILES.devices, live: false });
+  const path = await vmm.offer(FILES.devices);
   try {
-    return await readPlain(path, MAX_DEVICES_BYTES);
+    // "live" would give up the disks afterwards.
+    await qmp.run('xen-save-devices-state', { filename: FILES.devices, live: false });
+    return await contentOf(path, MAX_DEVICES_BYTES);
   } finally {
     await rm(path, { force: true });
-  }
-}
-
-/** Of a VMM, which may have put something else there: nothing is followed, waited for or read beyond the limit. */
-async function readPlain(path: string, maxBytes: number): Promise<Buffer> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    const found = await file.stat();
-    if (!found.isFile() || found.size > maxBytes) throw new Error('QEMU left something else than its devices');
-    const bytes = Buffer.alloc(found.size);
-    await readAll(file, bytes, 0);
-    return bytes;
-  } finally {
-    await file.close();
   }
 }
 
