@@ -1,35 +1,27 @@
 /** The daemon over the real Firecracker and jailer, once through what a sandbox offers, and what is left of it. Runs in the machine that scripts/nested makes. */
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { assertNothingLeft, type TestDaemon } from '@instavm/testing';
-import { InstaVM, type Sandbox } from 'instavm';
+import type { Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Outside, SITE_CIDRS } from '../e2e/egress/outside.ts';
-import { cgroups, follow, POLL, START_MS, say, startNested, traces, visit } from './support.ts';
+import { cgroups, firecracker } from '../life/firecracker.ts';
+import { useDaemon, useDataDirectory } from '../life/host.ts';
+import { follow, say, visit } from '../life/say.ts';
 
-let dataDirectory: string;
+const POLL = firecracker.poll;
+const own = useDataDirectory(firecracker);
 let outside: Outside;
-let daemon: TestDaemon;
-let client: InstaVM;
-let sandbox: Sandbox;
-
 beforeAll(async () => {
-  dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
   outside = await Outside.open();
-  const network = { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS };
-  daemon = await startNested(dataDirectory, network);
-  client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
-  sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
-}, START_MS + 60_000);
-afterAll(async () => {
-  client?.close();
-  await daemon?.stop();
-  outside?.close();
-  expect(await traces(dataDirectory)).toEqual([]);
-  await assertNothingLeft(dataDirectory);
-  await rm(dataDirectory, { recursive: true, force: true });
 });
+afterAll(() => outside?.close());
+const running = useDaemon(firecracker, own, async () => ({
+  env: { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS },
+}));
+let sandbox: Sandbox;
+beforeAll(async () => {
+  sandbox = await running.client.sandboxes.create({ ttlSeconds: 3600 });
+}, firecracker.poll.timeout);
 
 describe('a sandbox under Firecracker', () => {
   it('runs commands and keeps files, in a jail whose cgroup is of this data directory', async () => {
@@ -56,7 +48,7 @@ describe('a sandbox under Firecracker', () => {
     await say(sandbox, 'setsid python3 -m http.server -b 127.0.0.1 -d /root/www 3000 >/dev/null 2>&1 &');
     await expect.poll(() => sandbox.run('curl -sf http://127.0.0.1:3000/').then((ran) => ran.exitCode), POLL).toBe(0);
     const { url } = await sandbox.shares.create({ port: 3000, isPublic: true });
-    expect(await visit(url, dataDirectory)).toEqual([200, 'from the sandbox']);
+    expect(await visit(url, own.path)).toEqual([200, 'from the sandbox']);
   });
 });
 
@@ -83,12 +75,12 @@ describe('a snapshot of it', () => {
     await expect.poll(reached, POLL).toBe('reached allowed.test');
     pty.detach();
 
-    const clone = await client.sandboxes.create({ snapshotId: snapshot.id, ttlSeconds: 3600 });
+    const clone = await running.client.sandboxes.create({ snapshotId: snapshot.id, ttlSeconds: 3600 });
     expect(await say(clone, 'cat /dev/shm/state; echo mine > /dev/shm/state')).toBe('memory');
     expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
     expect(await say(clone, 'curl -sS -m 30 http://allowed.test/')).toBe('reached allowed.test');
     await clone.delete();
-    await client.snapshots.delete(snapshot.id);
-    expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
+    await running.client.snapshots.delete(snapshot.id);
+    expect(await readdir(join(own.path, 'snapshots'))).toEqual([]);
   });
 });
