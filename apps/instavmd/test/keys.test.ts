@@ -253,6 +253,9 @@ describe('a key for some sandboxes', () => {
     expect(await page('limit=2')).toEqual(made.slice(0, 2));
     expect(await page(`limit=2&before=${made[1]}`)).toEqual(made.slice(2));
     expect(await page(`before=${made[2]}`)).toEqual([]);
+    await admin.request('DELETE', `/v2/sandboxes/${made[0]}`);
+    expect(await page('ended=false&limit=1')).toEqual([made[1]]);
+    expect(await page('ended=true&limit=1')).toEqual([made[0]]);
     expect(await page(`before=${sandbox}`)).toBe('sandbox_not_found');
   });
 

@@ -125,7 +125,7 @@ describe('a daemon in production mode', () => {
     };
     const child = spawn(process.execPath, ['--conditions=instavm-source', main], { env });
     const [said, [status]] = await Promise.all([text(child.stderr), once(child, 'exit')]);
-    expect(status).toBe(1);
+    expect(status).toBe(78);
     expect(said).toMatch(/^instavmd: production mode does not start here:\n {2}INSTAVM_VMM is fake/m);
     expect(said).toContain('npm run doctor');
     expect((await readdir(data)).filter((name) => name === 'daemon.pid')).toEqual([]);

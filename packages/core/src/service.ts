@@ -154,7 +154,7 @@ export class SandboxService<Guest extends GuestLink> {
   /** @throws sandbox_not_found, also for another account's */
   async get(accountId: AccountId, id: SandboxId): Promise<SandboxOwner<Guest>> {
     const owner = this.#present(id) ?? this.#ownStored(await this.#deps.records.find(id));
-    if (owner?.record.accountId !== accountId) throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
+    if (owner?.record.accountId !== accountId) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}`);
     return owner;
   }
 

@@ -133,6 +133,7 @@ export const Sandbox = z
 export const ListSandboxesQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(1000).default(1000),
   before: z.string().optional().describe('The id of a sandbox: those that come after it in the list.'),
+  ended: QueryBoolean.default(true).describe('False: without those that have ended.'),
 });
 
 export const CreateSnapshotRequest = z.strictObject({

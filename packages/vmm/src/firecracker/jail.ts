@@ -14,6 +14,7 @@ import type { VmmObserver } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse, tailOf } from '../host/files.ts';
+import { giveUpOomProtection } from '../host/oom.ts';
 import { readCounts } from './counts.ts';
 import { type FifoReader, makeFifos } from './fifo.ts';
 import { JAIL_RECORD, type JailPlace, type JailRecord, jailsOf, readJailRecord } from './jails.ts';
@@ -191,7 +192,10 @@ export class Jail {
     }
     // The jailer is gone, so what is in the cgroup is Firecracker; the pid file in the jail is Firecracker's to change.
     const [pid, ...others] = await this.cgroup.processes();
-    if (pid !== undefined && others.length === 0) return pid;
+    if (pid !== undefined && others.length === 0) {
+      await giveUpOomProtection(pid);
+      return pid;
+    }
     throw new InstaVMError('boot_failed', 'Firecracker ended while it was starting', {
       details: { diagnostics: await this.diagnostics() },
     });
