@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import proxyAddr from '@fastify/proxy-addr';
 import { CidrSet, parseAddress, unmapped } from '@instavm/egress';
+import type { FastifyInstance } from 'fastify';
 
 /** Whether it is believed what an address says in X-Forwarded-For about the one before it. Undefined is a connection that is gone. */
 export type TrustedProxies = (address: string | undefined) => boolean;
@@ -14,6 +15,18 @@ export function trustedProxies(cidrs: readonly string[]): TrustedProxies {
 /** Of what is no request of the application yet; `request.ip` is the same. */
 export const addressOf = (request: IncomingMessage, isTrusted: TrustedProxies): string =>
   (proxyAddr(request, isTrusted) as string | undefined) ?? 'unknown';
+
+/** Says so, once: an operator who put a proxy in front and did not name it has one limit for everybody. */
+export function tellOfUnknownProxies(app: FastifyInstance, isTrusted: TrustedProxies): void {
+  let isTold = false;
+  app.addHook('onRequest', async ({ headers, socket, log }) => {
+    if (isTold || headers['x-forwarded-for'] === undefined || isTrusted(socket.remoteAddress)) return;
+    isTold = true;
+    const hint =
+      'if it is a proxy of yours, name it in INSTAVM_TRUSTED_PROXIES; until then all who come through it count as one';
+    log.warn({ remoteAddress: socket.remoteAddress, hint }, 'somebody says in X-Forwarded-For that it asks for others');
+  });
+}
 
 const NETWORK_BYTES = 8;
 /** Some proxies add the port, which is another one with every connection. */

@@ -294,8 +294,12 @@ describe('a daemon where anyone may sign up', () => {
 
   it('gives no link to somebody for whom a proxy asks', async () => {
     const headers = { 'x-api-key': daemon.apiKey, 'x-forwarded-for': '203.0.113.7' };
-    const refused = await new Browser(daemon).ask('POST', '/api/auth/links', undefined, headers);
-    expect([refused.status, refused.body.code]).toEqual([403, 'permission_denied']);
+    for (let round = 0; round < 2; round++) {
+      const refused = await new Browser(daemon).ask('POST', '/api/auth/links', undefined, headers);
+      expect([refused.status, refused.body.code]).toEqual([403, 'permission_denied']);
+    }
+    // Told once, that a proxy which nobody named makes everybody share one limit.
+    expect(daemon.log().split('name it in INSTAVM_TRUSTED_PROXIES')).toHaveLength(2);
   });
 
   it('gives links and invitations to the administrator alone', async () => {
