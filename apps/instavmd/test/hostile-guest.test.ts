@@ -1,6 +1,6 @@
 /** What a guest says that is no guest of ours any more: what it sends costs it, not the daemon, and is answered by a name of the catalog. */
 import { AgentError } from '@instavm/agent-client';
-import { InstaVMError } from '@instavm/wire';
+import { errorBody, InstaVMError } from '@instavm/wire';
 import { describe, expect, it } from 'vitest';
 import { guestError } from '../src/guest/errors.ts';
 import type { Guest } from '../src/guest/guest.ts';
@@ -52,3 +52,10 @@ it.each(['constructor', '__proto__', 'unheard_of'])(
     expect(error).toMatchObject({ code: 'guest_protocol', status: 502 });
   },
 );
+
+it('what a VMM and a console said is for the log, and in no answer', () => {
+  const details = { diagnostics: 'cannot open /var/lib/instavm', console: 'root:', retryAfterMs: 5 };
+  expect(errorBody(new InstaVMError('boot_failed', 'no', { details }), 'id').details).toEqual({ retryAfterMs: 5 });
+  const said = { diagnostics: 'cannot open /var/lib/instavm' };
+  expect(errorBody(new InstaVMError('boot_failed', 'no', { details: said }), 'id')).not.toHaveProperty('details');
+});
