@@ -24,7 +24,7 @@ describe('output that is collected', () => {
   it('keeps nothing of the messages that it came in', async () => {
     const messages = Array.from({ length: 16 }, () => new Uint8Array(MIB));
     const guest = guestThatWrites(messages.map((message, index) => message.fill(index).subarray(0, 1)));
-    const { stdout } = await runToEnd(guest, REQUEST, new OutputBudget());
+    const { stdout } = await runToEnd(guest, REQUEST, new OutputBudget('acct_a'));
     expect(Buffer.concat(stdout)).toEqual(Buffer.from(messages.map((_, index) => index)));
     expect(stdout.reduce((total, { buffer }) => total + buffer.byteLength, 0)).toBeLessThan(1024);
   });
@@ -36,7 +36,7 @@ describe('output that is collected', () => {
         yield Uint8Array.of(at % 251);
       }
     }
-    const { stdout } = await runToEnd(guestThatWrites(crumbs()), REQUEST, new OutputBudget());
+    const { stdout } = await runToEnd(guestThatWrites(crumbs()), REQUEST, new OutputBudget('acct_a'));
     expect(stdout.length).toBeLessThan(20);
     const all = Buffer.concat(stdout);
     expect(all.length).toBe(200_000);
