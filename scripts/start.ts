@@ -1,8 +1,11 @@
 /**
- * `npm start`: sets up what is missing, then becomes the daemon. The daemon keeps this process's environment, standard
- * streams and signals, so SIGTERM or Ctrl-C stops it cleanly.
+ * `npm start`: sets up what is missing, then becomes the daemon: the same process runs another program, with its environment, standard
+ * streams and signals, so SIGTERM or Ctrl-C stops the daemon cleanly, and with nothing in memory of what setting up took.
  */
+import { join } from 'node:path';
 import { setup } from './steps/setup.ts';
 
 await setup({ python: false });
-await import('../apps/instavmd/src/main.ts');
+const main = join(import.meta.dirname, '../apps/instavmd/src/main.mjs');
+// Declared optional because Windows has none; `launch.mjs` starts nothing outside Linux.
+process.execve?.(process.execPath, [process.execPath, ...process.execArgv, main], process.env);

@@ -55,7 +55,7 @@ export class Timings {
 }
 
 export async function startDemoDaemon(dataDirectory: string): Promise<DemoDaemon> {
-  const child = spawn(process.execPath, [join(ROOT, 'apps/instavmd/src/main.ts')], {
+  const child = spawn(process.execPath, [join(ROOT, 'apps/instavmd/src/main.mjs')], {
     env: {
       ...process.env,
       INSTAVM_DATA_DIR: dataDirectory,

@@ -56,7 +56,7 @@ def _start(directory: Path, settings: dict[str, str]) -> tuple[subprocess.Popen[
     if "INSTAVM_CACHE_DIR" in os.environ:
         environment["INSTAVM_CACHE_DIR"] = os.environ["INSTAVM_CACHE_DIR"]
     process = subprocess.Popen(
-        [str(ROOT / "node_modules/.bin/node"), str(ROOT / "apps/instavmd/src/main.ts")],
+        [str(ROOT / "node_modules/.bin/node"), str(ROOT / "apps/instavmd/src/main.mjs")],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -10,6 +10,7 @@ import {
   type Confinement,
   createQemuVmm,
   type DiskLimits,
+  locateQemu,
   probeConfinement,
   probeKvm,
   qemuVersion,
@@ -20,10 +21,13 @@ import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
 import type { DataDirectory } from './data-directory.ts';
+import { removeLeftovers } from './leftovers.ts';
 import { checkProduction } from './production.ts';
+import { holdAllOf, recordingUses } from './templates/recording.ts';
+import type { TemplateUses } from './templates/uses.ts';
 
 type Chosen = { readonly vmm: Vmm; readonly images: GuestImages };
-type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory'>;
+type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory' | 'snapshotsDirectory'>;
 
 const HASH_DIGITS = 12;
 
@@ -31,6 +35,7 @@ const HASH_DIGITS = 12;
 export async function chooseVmm(
   config: Config,
   directories: Directories,
+  uses: TemplateUses,
   logger: Logger,
   observer: VmmObserver,
 ): Promise<Chosen> {
@@ -51,7 +56,8 @@ export async function chooseVmm(
   const images = await locate();
   const firecracker = await firecrackerVmm(config, directories, { judge, observer, logger });
   const vmm = firecracker ?? (await qemuVmm(config, directories, images, logger));
-  return { vmm, images };
+  await holdAllOf(directories, uses);
+  return { vmm: recordingUses(vmm, uses, () => removeLeftovers(config, logger)), images };
 }
 
 /** Relative to the mount of cgroup v2; another for every data directory. */
@@ -117,9 +123,11 @@ async function qemuVmm(
   logger: Logger,
 ): Promise<Vmm> {
   const { INSTAVM_CACHE_DIR: cacheDirectory, INSTAVM_ACCELERATOR: wanted } = config;
-  const accelerator = wanted === 'auto' ? await detectAccelerator(images, cacheDirectory, logger) : wanted;
+  const binary = await locateQemu(config.INSTAVM_QEMU_BIN);
+  const detect = (): Promise<'kvm' | 'tcg'> => detectAccelerator(images, cacheDirectory, binary, logger);
+  const accelerator = wanted === 'auto' ? await detect() : wanted;
   if (accelerator === 'tcg') logger.warn('guests are emulated (TCG): slow, and no security boundary; see SECURITY.md');
-  const version = await qemuVersion();
+  const version = await qemuVersion(binary);
   const jails = await reapAllJails(jailsDirectory, parentCgroupOf(config.INSTAVM_DATA_DIR));
   warnOfAnother(jails, 'Firecracker', logger);
   const confinement = await confinementOf(config, accelerator === 'kvm');
@@ -127,7 +135,7 @@ async function qemuVmm(
   for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
   const templatesDirectory = join(cacheDirectory, 'templates');
   const disk = diskLimitsOf(config);
-  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
+  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, binary, version, confinement, disk });
 }
 
 const diskLimitsOf = (config: Config): DiskLimits => ({
@@ -152,8 +160,13 @@ async function warnOfStrangers(config: Config, logger: Logger): Promise<void> {
   );
 }
 
-async function detectAccelerator(images: GuestImages, cacheDirectory: string, logger: Logger): Promise<'kvm' | 'tcg'> {
-  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message));
+async function detectAccelerator(
+  images: GuestImages,
+  cacheDirectory: string,
+  binary: string,
+  logger: Logger,
+): Promise<'kvm' | 'tcg'> {
+  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message), binary);
   logger.info({ usable: verdict.usable, reason: verdict.reason }, 'KVM');
   return verdict.usable ? 'kvm' : 'tcg';
 }

@@ -45,6 +45,14 @@ describe('the configuration', () => {
       expect(() => rangeOf(bad)).toThrow('INSTAVM_VMM_UIDS: must be first-last');
   });
 
+  it('takes no number for what is none: an empty price is not free', () => {
+    expect(parseConfig({ INSTAVM_RATE_VCPU_HOUR: '0.5' }).INSTAVM_RATE_VCPU_HOUR).toBe(500_000);
+    expect(parseConfig({}).INSTAVM_CREDIT_WELCOME).toBe(50_000_000);
+    for (const name of ['INSTAVM_RATE_VCPU_HOUR', 'INSTAVM_CREDIT_WELCOME', 'INSTAVM_REQUESTS_PER_MINUTE'])
+      for (const slip of ['', ' ', '0x10', '-1', '1e400', '50$'])
+        expect(() => parseConfig({ [name]: slip }), slip).toThrow(`${name}: must be a number`);
+  });
+
   it('lets the settings of clients stand in the same environment', () => {
     expect(() => parseConfig({ INSTAVM_API_KEY: 'k', INSTAVM_BASE_URL: 'http://h', HOME: '/root' })).not.toThrow();
   });

@@ -118,14 +118,14 @@ describe('a daemon in production mode', () => {
   });
 
   it('ends at once where it may not start, says why and what to do, and leaves nothing that runs', async () => {
-    const main = join(import.meta.dirname, '../src/main.ts');
+    const main = join(import.meta.dirname, '../src/main.mjs');
     const env = {
       ...{ PATH: process.env.PATH, HOME: data, INSTAVM_DATA_DIR: data, INSTAVM_LISTEN: '127.0.0.1:0' },
       ...{ INSTAVM_PRODUCTION: 'on', INSTAVM_VMM: 'fake', INSTAVM_PREVIEW_LISTEN: 'off' },
     };
     const child = spawn(process.execPath, ['--conditions=instavm-source', main], { env });
     const [said, [status]] = await Promise.all([text(child.stderr), once(child, 'exit')]);
-    expect(status).toBe(1);
+    expect(status).toBe(78);
     expect(said).toMatch(/^instavmd: production mode does not start here:\n {2}INSTAVM_VMM is fake/m);
     expect(said).toContain('npm run doctor');
     expect((await readdir(data)).filter((name) => name === 'daemon.pid')).toEqual([]);

@@ -24,6 +24,7 @@ export async function create<Guest extends GuestLink>(
   const { ports, keeper } = parts;
   const { size, ttlSeconds, epoch } = keeper.record;
   const startedAt = ports.clock.now();
+  await ports.requireStorage(keeper.record.accountId);
   await admitted(parts, () => {
     const pooled = source === undefined ? ports.pool.take(size) : undefined;
     const from = pooled !== undefined ? 'warm' : source === undefined ? 'template' : 'snapshot';

@@ -4,6 +4,7 @@ import type { Admission } from './admission.ts';
 import type { ActorSource } from './audit/event.ts';
 import type { ConstructionPorts } from './construction.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
+import type { AccountId } from './ids.ts';
 import type { SpendingGate } from './metering/credit.ts';
 import type { UsageObserver } from './metering/meter.ts';
 import type { QuotaSource } from './quotas.ts';
@@ -29,6 +30,8 @@ export type OwnerPorts<Guest extends GuestLink> = ConstructionPorts<Guest> & {
   readonly actor: ActorSource;
   readonly spending: SpendingGate;
   readonly quotas: QuotaSource;
+  /** @throws quota_exceeded when an account stores more than it may */
+  readonly requireStorage: (accountId: AccountId) => Promise<void>;
 };
 
 export type OwnerParts<Guest extends GuestLink> = {

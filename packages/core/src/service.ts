@@ -36,7 +36,7 @@ const POOL_HEADROOM_MIB = 512;
 
 export type ServiceDependencies<Guest extends GuestLink> = Omit<
   OwnerDependencies<Guest>,
-  'telemetry' | 'admission' | 'turns' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
+  'telemetry' | 'admission' | 'turns' | 'pool' | 'states' | 'keepAtEnd' | 'reached' | 'requireStorage'
 > & {
   readonly snapshots: SnapshotRecords;
   readonly files: SnapshotFiles;
@@ -77,8 +77,9 @@ export class SandboxService<Guest extends GuestLink> {
     const keepAtEnd = async (owner: SandboxOwner<Guest>, name: string): Promise<void> => {
       await (await this.snapshots.take(owner, { name })).done;
     };
+    const requireStorage = (accountId: AccountId) => this.snapshots.requireStorage(accountId);
     const turns = new Turns(ports.clock, restoredAtOnce);
-    const shared = { states, pool: this.#pool, admission: this.#admission, turns };
+    const shared = { states, pool: this.#pool, admission: this.#admission, turns, requireStorage };
     this.#deps = { ...ports, ...shared, reached, keepAtEnd };
   }
 
@@ -153,7 +154,7 @@ export class SandboxService<Guest extends GuestLink> {
   /** @throws sandbox_not_found, also for another account's */
   async get(accountId: AccountId, id: SandboxId): Promise<SandboxOwner<Guest>> {
     const owner = this.#present(id) ?? this.#ownStored(await this.#deps.records.find(id));
-    if (owner?.record.accountId !== accountId) throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
+    if (owner?.record.accountId !== accountId) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}`);
     return owner;
   }
 

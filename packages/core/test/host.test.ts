@@ -118,18 +118,28 @@ describe('the warm pool', () => {
 });
 
 describe('admission', () => {
-  it('takes no further snapshot when an account stores more than it may, and suspends all the same', async () => {
+  it('takes no further snapshot and makes no further sandbox when an account stores more than it may, and suspends and resumes all the same', async () => {
     const { create, service } = ladder({ quotas: { storedMib: 0 } });
     const owner = await create();
     const take = async () => (await service.snapshots.take(owner)).done;
     await take();
-    await expect(take()).rejects.toMatchObject({
-      code: 'quota_exceeded',
-      details: { quota: 'stored_mib', limit: 0, used: 1 },
-    });
-    await service.clone(owner, 1, null, {});
+    const refusal = { code: 'quota_exceeded', details: { quota: 'stored_mib', limit: 0, used: 1 } };
+    for (const more of [take, create, () => service.clone(owner, 1, null, {})])
+      await expect(more()).rejects.toMatchObject(refusal);
     await owner.suspend('');
     expect(owner.record.state).toBe('suspended');
+    await owner.resume();
+    await owner.end('', 'request');
+    // It was ended, and would be another microVM to suspend.
+    await expect(owner.start()).rejects.toMatchObject({ code: 'quota_exceeded' });
+  });
+
+  it('lets no two snapshots both be the last, however many are asked for at once', async () => {
+    const { create, service } = ladder({ quotas: { snapshots: 2 } });
+    const owner = await create();
+    const asked = Array.from({ length: 5 }, async () => (await service.snapshots.take(owner)).done);
+    const made = await Promise.allSettled(asked);
+    expect(made.map(({ status }) => status).filter((status) => status === 'fulfilled')).toHaveLength(2);
   });
 
   it('refuses without memory or disk, says when to ask again, and records nothing', async () => {

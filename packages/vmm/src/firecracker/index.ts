@@ -23,7 +23,7 @@ import { ending } from '../host/ending.ts';
 import { reasonOf, restoreFailure } from '../host/failure.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
-import { checkBuilding, readBuildId, removeAbandonedBuilds } from '../host/template-build.ts';
+import { checkBuilding, readBuildId } from '../host/template-build.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { Jail, type JailSite } from './jail.ts';
 import { findJails, reapJails } from './jails.ts';
@@ -178,10 +178,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: async () => {
-      await removeAbandonedBuilds(templatesDirectory);
-      return reapJails(site.baseDirectory, site.parentCgroup, owned);
-    },
+    reapLeftovers: () => reapJails(site.baseDirectory, site.parentCgroup, owned),
   };
 }
 

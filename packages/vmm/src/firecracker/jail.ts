@@ -14,11 +14,13 @@ import type { VmmObserver } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
 import { assertPlainFile, copySparse, tailOf } from '../host/files.ts';
+import { giveUpOomProtection } from '../host/oom.ts';
 import { readCounts } from './counts.ts';
 import { type FifoReader, makeFifos } from './fifo.ts';
 import { JAIL_RECORD, type JailPlace, type JailRecord, jailsOf, readJailRecord } from './jails.ts';
 import { FifoLog } from './log.ts';
 import { type DiskLimits, FILES, type Limits } from './machine.ts';
+import { emptyNetwork } from './network.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
 const STDERR = 'stderr.log';
@@ -190,7 +192,10 @@ export class Jail {
     }
     // The jailer is gone, so what is in the cgroup is Firecracker; the pid file in the jail is Firecracker's to change.
     const [pid, ...others] = await this.cgroup.processes();
-    if (pid !== undefined && others.length === 0) return pid;
+    if (pid !== undefined && others.length === 0) {
+      await giveUpOomProtection(pid);
+      return pid;
+    }
     throw new InstaVMError('boot_failed', 'Firecracker ended while it was starting', {
       details: { diagnostics: await this.diagnostics() },
     });
@@ -223,9 +228,10 @@ export class Jail {
     const { size } = await lstat(join(this.root, FILES.overlay));
     const { binaries, baseDirectory, parentCgroup } = this.#site;
     const id = String(this.record.uid);
+    const network = await emptyNetwork();
     const args = [
       ...['--id', this.name, '--exec-file', binaries.firecracker, '--uid', id, '--gid', id],
-      ...['--chroot-base-dir', baseDirectory, '--new-pid-ns'],
+      ...['--chroot-base-dir', baseDirectory, '--new-pid-ns', '--netns', network],
       ...['--cgroup-version', '2', '--parent-cgroup', parentCgroup],
       ...['--cgroup', `memory.max=${limits.memoryBytes}`, '--cgroup', 'memory.swap.max=0'],
       ...['--cgroup', `pids.max=${limits.pids}`, '--cgroup', `cpu.max=${limits.cpuMax}`],

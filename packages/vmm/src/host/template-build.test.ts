@@ -1,5 +1,5 @@
 /** Templates that are given their name, with small files in place of memory. */
-import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TemplateKey } from '@instavm/core';
@@ -39,15 +39,6 @@ describe('a template that was made', () => {
     await writeFile(join(root, KEY, 'memory'), '');
     expect(await make('next')).toBe('next');
     expect(await readdir(root)).toEqual([KEY]);
-  });
-
-  it('takes the place of what a build left that nobody can be at any more', async () => {
-    const [left, under, other] = ['.partial-0123456789ab-00000000', '.partial-0123456789ab-11111111', 'other'];
-    for (const name of [left, under, other]) await mkdir(join(root, name));
-    const yesterday = new Date(Date.now() - 24 * 3_600_000);
-    for (const name of [left, other]) await utimes(join(root, name), yesterday, yesterday);
-    expect(await make('one')).toBe('one');
-    expect((await readdir(root)).sort()).toEqual([under, KEY, other].sort());
   });
 
   it('that cannot be read back is no template', async () => {

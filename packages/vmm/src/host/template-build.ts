@@ -2,14 +2,15 @@
  * Buildings of templates. A template that is made again under its key has other memory, and what was saved beside the first building means
  * nothing beside the second; so every saved state names its building, and an intact template is never replaced.
  */
-import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { flush } from './files.ts';
+import { makeOwnedDirectory } from './owned-directories.ts';
 import { parseJson } from './parse-json.ts';
+import { PARTIAL_TEMPLATE } from './template-leftovers.ts';
 
 /** Of every template of every backend. */
 export const TEMPLATE_MANIFEST = 'template.json';
@@ -55,20 +56,6 @@ export function checkBuilding(snapshot: VmSnapshot, template: Template): void {
   });
 }
 
-const PARTIAL = '.partial-';
-/** Several times what the slowest host needs, and all the boots that it may take. Whose process it is cannot be told: daemons in containers may share the directory. */
-const ABANDONED_MS = 6 * 3_600_000;
-
-/** Removes what builds left whose daemon was killed: all the memory of a guest. */
-export async function removeAbandonedBuilds(templatesDirectory: string): Promise<void> {
-  for (const name of await readdir(templatesDirectory).catch(() => [])) {
-    const path = join(templatesDirectory, name);
-    const found = name.startsWith(PARTIAL) ? await stat(path).catch(() => undefined) : undefined;
-    if (found !== undefined && Date.now() - found.mtimeMs > ABANDONED_MS)
-      await rm(path, { recursive: true, force: true });
-  }
-}
-
 export type TemplatePlace<Found> = {
   readonly templatesDirectory: string;
   readonly key: TemplateKey;
@@ -89,10 +76,7 @@ export async function makeTemplate<Found>(
   { templatesDirectory, key, find }: TemplatePlace<Found>,
   make: (directory: string) => Promise<Made>,
 ): Promise<Found> {
-  await mkdir(templatesDirectory, { recursive: true, mode: 0o700 });
-  await removeAbandonedBuilds(templatesDirectory);
-  const partial = join(templatesDirectory, `${PARTIAL}${key.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
-  await mkdir(partial, { mode: 0o700 });
+  const partial = await makeOwnedDirectory(templatesDirectory, `${PARTIAL_TEMPLATE}-${key.slice(0, 12)}`);
   try {
     const { manifest, files } = await make(partial);
     await writeFile(join(partial, TEMPLATE_MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);

@@ -27,7 +27,7 @@ import { restoreFailure } from '../host/failure.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
-import { checkBuilding, removeAbandonedBuilds } from '../host/template-build.ts';
+import { checkBuilding } from '../host/template-build.ts';
 import { cloneArguments, cpuModel, DESCRIPTORS, FILES, QEMU_BINARY, TEMPLATE_FORMAT } from './arguments.ts';
 import { readIdentity, writeIdentity } from './identity.ts';
 import { type Confinement, type QemuJail, QemuJails } from './jail.ts';
@@ -39,7 +39,7 @@ import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
 export { strangersAmong } from '../host/uids.ts';
 export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
-export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
+export { type KvmVerdict, locateQemu, probeKvm, qemuVersion } from './probe.ts';
 
 /** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
 export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> =>
@@ -142,10 +142,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     findSnapshot,
     removePartialSnapshots,
-    reapLeftovers: async () => {
-      await removeAbandonedBuilds(templatesDirectory);
-      return reap(runDirectory, jails, owned);
-    },
+    reapLeftovers: () => reap(runDirectory, jails, owned),
   };
 }
 
@@ -173,8 +170,12 @@ async function templateOf(
       : `the snapshot was made by ${maker}, and this daemon runs ${madeBy} (${accelerator})`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
+    ...(isOurs && template !== undefined ? { hint: ANOTHER_RELEASE } : {}),
   });
 }
+
+/** Nothing is lost: what made it restores it. */
+const ANOTHER_RELEASE = 'Start the daemon with what made it: INSTAVM_QEMU_BIN names another release. Or delete it.';
 
 type Restoring = {
   readonly binary: string;
@@ -209,7 +210,8 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);
     });
-  } catch (error) {
+  } catch (cause) {
+    const error = vmm === undefined ? cause : await vmm.startFailure(cause);
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }).then(() => jail.close()) : vmm.kill());
     throw restoreFailure(error);
   }
@@ -235,8 +237,9 @@ async function adopt(
     const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
     const { status } = Status.parse(await qmp.run('query-status'));
     // A daemon that ended in the middle of a snapshot left it standing.
-    if (status !== 'running') await qmp.run('cont');
+    const goes = status === 'running' || (await qmp.goOn(CHANNEL_DEADLINE_MS));
     qmp.close();
+    if (!goes) return undefined;
   } catch {
     // One that does not answer is no survivor; it is reaped.
     return undefined;

@@ -23,6 +23,8 @@ import type { QemuTemplate } from './template.ts';
 
 const MANIFEST = 'snapshot.json';
 const SOCKET_DEADLINE_MS = 20_000;
+/** It has listened since it was started. */
+const MONITOR_DEADLINE_MS = 2_000;
 /** For the whole memory of the largest machine, on a busy disk. */
 const STORE_DEADLINE_MS = 300_000;
 
@@ -83,7 +85,7 @@ export async function takeSnapshot(
   const store = startStore(vmm, template, join(partial, FILES.deviceState));
   let qmp: QmpClient | undefined;
   try {
-    qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+    qmp = await monitorOf(vmm);
     // From here on the guest stands still: all that can be ready is.
     await store.listening;
     await qmp.run('stop');
@@ -122,6 +124,14 @@ export async function takeSnapshot(
     qmp?.close();
     await store.end();
   }
+}
+
+/** @throws snapshot_failed */
+async function monitorOf(vmm: QemuProcess): Promise<QmpClient> {
+  const socket = await vmm.connect(FILES.qmp, MONITOR_DEADLINE_MS).catch((cause: Error) => {
+    throw new InstaVMError('snapshot_failed', 'QEMU cannot be asked: it has ended, or its socket is gone', { cause });
+  });
+  return QmpClient.open(socket);
 }
 
 type StateStore = {
