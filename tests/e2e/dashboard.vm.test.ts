@@ -95,6 +95,12 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
       await page.getByRole('heading', { name: 'Sandboxes' }).waitFor();
       expect(new URL(page.url()).origin).toBe(daemon.baseUrl);
     }
+    await page.goto(`${daemon.baseUrl}/dashboard/sign-in`);
+    await page.getByRole('heading', { name: 'Sandboxes' }).waitFor();
+    // A session that ends while a page is open.
+    await visitor.context.clearCookies();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    expect(new URL(page.url()).searchParams.get('next')).toBe('/sandboxes');
     visitor.complaints.splice(0);
   });
 

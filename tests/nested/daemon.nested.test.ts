@@ -3,13 +3,15 @@
  * the systemd unit, whose hardening holds, in production mode. Runs in the machine that scripts/nested makes.
  */
 import { execFile } from 'node:child_process';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { assertNothingLeft } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Outside, SITE_CIDRS } from '../e2e/egress/outside.ts';
+import { cgroups, firecracker } from '../life/firecracker.ts';
+import { follow, say, visit } from '../life/say.ts';
 import {
   apiKey,
   BASE_URL,
@@ -22,10 +24,10 @@ import {
   uninstall,
   unitIs,
 } from './installed.ts';
-import { cgroups, firecrackers, follow, POLL, START_MS, say, traces, visit } from './support.ts';
 
 const { FIRECRACKER_BIN = '', JAILER_BIN = '' } = process.env;
 const FLAWS = '/sys/devices/system/cpu/vulnerabilities';
+const { poll: POLL, startMs: START_MS } = firecracker;
 const START = { timeout: START_MS, interval: 500 };
 
 let outside: Outside;
@@ -36,6 +38,7 @@ beforeAll(async () => {
   outside = await Outside.open();
   // The processor is emulated, and its kernel told to mitigate nothing: production mode is not to hear of it.
   await promisify(execFile)('mount', ['-t', 'tmpfs', 'none', FLAWS]);
+  await writeFile(join(FLAWS, 'meltdown'), 'Not affected\n');
   await install({
     ...{ production: 'on', firecracker_bin: FIRECRACKER_BIN, jailer_bin: JAILER_BIN, warm_pool: '0' },
     ...{ egress_dns: outside.dnsServer, egress_site_cidrs: SITE_CIDRS },
@@ -46,7 +49,7 @@ afterAll(async () => {
   await systemctl('stop');
   outside?.close();
   const state = await unitIs('ActiveState', 'Result');
-  const left = [...(await traces(DATA_DIRECTORY)), ...(await processes())];
+  const left = [...(await firecracker.traces(DATA_DIRECTORY)), ...(await processes())];
   await assertNothingLeft(DATA_DIRECTORY);
   await uninstall();
   await promisify(execFile)('umount', [FLAWS]);
@@ -78,7 +81,6 @@ describe('the installed daemon', () => {
     expect(messages).toContain(`listening on ${BASE_URL}`);
   });
 });
-
 describe('a sandbox under Firecracker', () => {
   it('runs commands and keeps files, in a jail whose cgroup is of this data directory', async () => {
     expect(await say(sandbox, 'id -un; pwd')).toBe('root\n/workspace');
@@ -98,7 +100,9 @@ describe('a sandbox under Firecracker', () => {
     expect([before, await limit()]).toEqual(['250000 100000\n', '250000 100000\n']);
     const spared = async (pid: number | undefined): Promise<number> =>
       Number(await readFile(`/proc/${pid}/oom_score_adj`, 'utf8'));
-    expect([await spared(await mainPid()), await spared((await firecrackers())[0])]).toEqual([-500, 0]);
+    expect([await spared(await mainPid()), await spared((await firecracker.vmms(DATA_DIRECTORY))[0])]).toEqual([
+      -500, 0,
+    ]);
   });
 
   it('reaches what its policy allows, and nothing else', async () => {
@@ -164,9 +168,9 @@ describe('a sandbox of the unit', { timeout: START_MS }, () => {
   });
 
   it('is there, as it runs, after "systemctl restart"', async () => {
-    const pids = await firecrackers();
+    const pids = await firecracker.vmms(DATA_DIRECTORY);
     await systemctl('restart');
-    expect(await firecrackers()).toEqual(pids);
+    expect(await firecracker.vmms(DATA_DIRECTORY)).toEqual(pids);
     await isKept();
   });
 

@@ -362,7 +362,7 @@ describe('instavm, in pipes', () => {
     const nowhere = '00000000-0000-4000-8000-000000000000';
     const [usage, notFound, refused, network, notRun, notAProgram] = [2, 3, 4, 5, 125, 127];
     const cases: [string[], object, number, RegExp][] = [
-      [['shell', nowhere], {}, notRun, /there is no session[\s\S]*instavm ls/],
+      [['shell', nowhere], {}, notRun, /there is no sandbox[\s\S]*instavm ls/],
       [['shell', sandbox.id, '--attach', 'nowhere'], {}, notRun, /nowhere[\s\S]*instavm shell ls/],
       [['shell', sandbox.id, '--escape', 'xx'], {}, usage, /one printable character/],
       [['shell', 'rm', sandbox.id, 'nowhere'], {}, notFound, /instavm shell ls/],
@@ -381,19 +381,21 @@ describe('instavm, in pipes', () => {
         usage,
         /x\.test is not on the list[\s\S]*egress get/,
       ],
-      [['egress', 'test', sandbox.id, 'nowhere'], {}, usage, /name:port/],
-      [['egress', 'log', nowhere], {}, notFound, /there is no session/],
+      [['egress', 'test', sandbox.id, 'nowhere:x'], {}, usage, /name:port[\s\S]*npx instavm egress test --help/],
+      [['egress', 'log', nowhere], {}, notFound, /there is no sandbox/],
       [['share', sandbox.id, '0'], {}, usage, /from 1 to 65535/],
-      [['share', sandbox.id], {}, usage, /missing required argument 'port'/],
+      [['share', sandbox.id], {}, usage, /missing required argument 'port'[\s\S]*npx instavm share --help/],
+      [['new', '--vcpus', '3'], {}, usage, /It takes 1, 2, 4, 6, 8/],
+      [['new', '--ttl', '5'], {}, usage, /from 20s up to 1d/],
       [['share', sandbox.id, '80', '--public', '--private'], {}, usage, /either/],
-      [['share', nowhere, '80'], {}, notFound, /there is no session/],
+      [['share', nowhere, '80'], {}, notFound, /there is no sandbox/],
       [['share', 'rm', 'nowhere'], {}, notFound, /there is no share nowhere[\s\S]*share ls/],
       [['share', 'link', 'nowhere', '--ttl', '8d'], {}, usage, /up to 7d/],
       [['share', 'link', 'nowhere', '--revoke', 'x'], {}, usage, /x is the id of no link/],
       [['lss'], {}, usage, /Did you mean ls\?/],
       [['ls', '--jsn'], {}, usage, /Did you mean --json\?/],
       [['ls'], { INSTAVM_API_KEY: 'wrong' }, refused, /API key[\s\S]*instavm login/],
-      [['ls'], { INSTAVM_API_KEY: '' }, refused, /no API key/],
+      [['ls'], { INSTAVM_API_KEY: '' }, refused, /no API key[\s\S]*instavm login/],
       [['ls'], { INSTAVM_BASE_URL: 'http://127.0.0.1:9' }, network, /instavm serve/],
     ];
     await eachOf(cases, async ([args, changes, expected, said]) => {
@@ -525,18 +527,22 @@ describe('instavm completion', () => {
 
   it('completes in bash by the script that it prints', async () => {
     const script = (await run(['completion', 'bash'])).stdout;
-    // What bash-completion, which is not everywhere, would say of the line.
     const words = 'instavm keys create --scope r';
-    const line = `_get_comp_words_by_ref() { cur=r; prev=--scope; words=(${words}); cword=4; }; PATH="$2:$PATH"
-      compopt() { :; }; eval "$1"; complete -p instavm; COMP_LINE="${words}"; COMP_POINT=\${#COMP_LINE}; COMP_WORDS=(${words}); COMP_CWORD=4; COMP_TYPE=9
+    // Twice, as an initialization file is read again; and without bash-completion, which is not everywhere.
+    const line = `PATH="$2:$PATH"; compopt() { :; }; eval "$1"; eval "$1"; complete -p instavm; COMP_LINE="${words}"; COMP_POINT=\${#COMP_LINE}; COMP_WORDS=(${words}); COMP_CWORD=4; COMP_TYPE=9
       "$(complete -p instavm | sed 's/.*-F \\([^ ]*\\) .*/\\1/')"; printf '%s\\n' "\${COMPREPLY[@]}"`;
     const shell = spawnPiped('bash', ['-c', line, 'bash', script, dirname(INSTAVM)], { env });
     let said = '';
     shell.stdout.on('data', (chunk) => {
       said += chunk;
     });
+    let complaints = '';
+    shell.stderr.on('data', (chunk) => {
+      complaints += chunk;
+    });
     await once(shell, 'close');
     expect(said).toMatch(/read/);
     expect(said).toMatch(/run/);
+    expect(complaints).toBe('');
   });
 });

@@ -54,6 +54,15 @@ describe('production mode', () => {
     ['the fake backend', {}, { INSTAVM_VMM: 'fake' }, /INSTAVM_VMM is fake: it runs no guest/],
     ['emulated guests', {}, { INSTAVM_ACCELERATOR: 'tcg' }, /INSTAVM_ACCELERATOR is tcg: emulated guests/],
     [
+      'a host that does not tell of its processor’s flaws',
+      {
+        'sys/devices/system/cpu/vulnerabilities/meltdown': '',
+        'sys/devices/system/cpu/vulnerabilities/spectre_v2': '',
+      },
+      {},
+      /CPU flaws: the kernel does not tell[\s\S]*→ Start the daemon where/,
+    ],
+    [
       'an old kernel',
       { 'proc/sys/kernel/osrelease': '5.4.0' },
       {},

@@ -5,6 +5,12 @@ export const StateBadge = ({ state }: { state: SandboxState | string }) => (
   <span className={`badge ${state}`}>{state}</span>
 );
 
+/** What a server says, in the middle of something or on its own: its first word is a word, not a name of the API. */
+export const sentence = (text: string): string =>
+  text
+    .replace(/^[a-z]+(?=[ ,:]|$)/, (word) => word.charAt(0).toUpperCase() + word.slice(1))
+    .replace(/[^.?!:…]$/, '$&.');
+
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 
 export function bytes(count: number): string {
@@ -44,3 +50,9 @@ export function Lifetime({ sandbox }: { sandbox: Sandbox }) {
 }
 
 export const shortId = (id: string): string => id.slice(0, 8);
+
+const LONGEST_NAME = 60;
+
+/** What the person calls it, when it is called something. */
+export const nameOf = ({ id, metadata: { name } }: Sandbox): string =>
+  typeof name === 'string' && name !== '' ? name.slice(0, LONGEST_NAME) : shortId(id);

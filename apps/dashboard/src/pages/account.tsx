@@ -1,7 +1,7 @@
 /** The person's own account: its limits, the password, and for the administrator, inviting others. */
 import { useMutation } from '@tanstack/react-query';
 import { type FormEvent, Fragment } from 'react';
-import { request } from '../api/http.ts';
+import { refused, request } from '../api/http.ts';
 import { useSession } from '../api/session.ts';
 import type { SignInState } from '../api/types.ts';
 import { useQuotas } from '../api/usage.ts';
@@ -59,7 +59,7 @@ function PasswordForm() {
           maxLength={128}
           required
         />
-        {change.isError && <Failure error={change.error} />}
+        {change.isError && <Failure error={refused(change.error, 'The present password is not that.')} />}
         {change.isSuccess && <p role="status">It is changed.</p>}
         <Button type="submit" kind="primary" isBusy={change.isPending}>
           Change it
@@ -71,10 +71,10 @@ function PasswordForm() {
 
 /** What is counted against a limit, and what the others are. */
 const COUNTED = [
-  ['sandboxes', 'Running sandboxes', String],
-  ['vcpus', 'Their vCPUs', String],
+  ['sandboxes', 'Running sandboxes', grouped],
+  ['vcpus', 'Their vCPUs', grouped],
   ['memory_mib', 'Their memory', mebibytes],
-  ['snapshots', 'Snapshots', String],
+  ['snapshots', 'Snapshots', grouped],
   ['stored_mib', 'Stored on the disk', mebibytes],
 ] as const;
 
@@ -96,13 +96,17 @@ function Limits() {
             </Fragment>
           ))}
           <dt>New sandboxes</dt>
-          <dd>{quotas.data.quotas.creates_per_minute} a minute</dd>
+          <dd>{grouped(quotas.data.quotas.creates_per_minute)} a minute</dd>
           <dt>Requests</dt>
-          <dd>{quotas.data.quotas.requests_per_minute} a minute</dd>
+          <dd>{grouped(quotas.data.quotas.requests_per_minute)} a minute</dd>
         </dl>
       )}
     </section>
   );
+}
+
+function grouped(count: number): string {
+  return count.toLocaleString();
 }
 
 function mebibytes(count: number): string {
@@ -110,7 +114,7 @@ function mebibytes(count: number): string {
 }
 
 const WHY_NOT = {
-  open: 'Nobody needs one: sign-up is open (INSTAVM_SIGN_UP=open).',
+  open: 'Nobody needs an invitation: sign-up is open (INSTAVM_SIGN_UP=open).',
   closed: 'Sign-up is closed. Start the server with INSTAVM_SIGN_UP=invitation to let people in by invitation.',
 } as const;
 

@@ -137,7 +137,7 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
       )}
       {doomed && (
         <Confirm
-          title={`Revoke ${doomed.name}?`}
+          title={`Revoke “${doomed.name}”?`}
           verb="Revoke"
           onConfirm={() => revoke.mutate(doomed.id)}
           onClose={() => setDoomed(undefined)}
@@ -179,7 +179,7 @@ function RotateKey({ apiKey, onClose, onRotated }: RotateProps) {
     rotate.mutate({ id: apiKey.id, graceSeconds: grace }, { onSuccess: onRotated });
   };
   return (
-    <Dialog title={`Rotate ${apiKey.name}?`} onClose={onClose}>
+    <Dialog title={`Rotate “${apiKey.name}”?`} onClose={onClose}>
       <form onSubmit={submit}>
         <p>It gets a new secret, which is shown once. Name, scope and end stay.</p>
         <label className="field">

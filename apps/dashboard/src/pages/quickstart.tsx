@@ -8,8 +8,14 @@ import PYTHON from './examples/analyst.py.txt?raw';
 import TYPESCRIPT from './examples/analyst.ts.txt?raw';
 
 const LANGUAGES = [
-  ['TypeScript', TYPESCRIPT, 'analyst.ts', 'node analyst.ts', 'Node 22.18 and the packages instavm and @openai/agents'],
-  ['Python', PYTHON, 'analyst.py', 'python3 analyst.py', 'Python 3.10 and the package instavm[agents]'],
+  [
+    'TypeScript',
+    TYPESCRIPT,
+    'analyst.ts',
+    'node analyst.ts',
+    'Node 22.18 or later, and the packages instavm and @openai/agents',
+  ],
+  ['Python', PYTHON, 'analyst.py', 'python3 analyst.py', 'Python 3.10 or later, and the package instavm[agents]'],
 ] as const;
 
 export function QuickstartPage() {

@@ -1,32 +1,28 @@
 /** All sandboxes of the account, live. */
 import { useState } from 'react';
 import { Link } from 'wouter';
-import { hasEnded, useSandboxes } from '../api/sandboxes.ts';
+import { MOST_LISTED, useSandboxes } from '../api/sandboxes.ts';
 import type { Sandbox } from '../api/types.ts';
 import { Button } from '../components/button.tsx';
 import { ListHead } from '../components/list-head.tsx';
 import { Empty, Failure, Loading } from '../components/notes.tsx';
 import { PageHead } from '../components/page-head.tsx';
-import { Ago, Lifetime, StateBadge, shortId } from '../components/text.tsx';
+import { Ago, Lifetime, nameOf, StateBadge } from '../components/text.tsx';
 import { CreateSandbox } from './create-sandbox.tsx';
 import { SandboxActions } from './sandbox/actions.tsx';
 
 export function SandboxesPage() {
-  const sandboxes = useSandboxes();
   const [isCreating, setCreating] = useState(false);
   const [withEnded, setWithEnded] = useState(false);
-  const all = sandboxes.data ?? [];
-  const ended = all.filter(hasEnded).length;
-  const shown = all.filter((sandbox) => withEnded || !hasEnded(sandbox));
+  const sandboxes = useSandboxes(withEnded);
+  const shown = sandboxes.data ?? [];
   return (
     <>
       <PageHead title="Sandboxes">
-        {ended > 0 && (
-          <label className="check">
-            <input type="checkbox" checked={withEnded} onChange={({ target }) => setWithEnded(target.checked)} />
-            Show ended ones ({ended})
-          </label>
-        )}
+        <label className="check">
+          <input type="checkbox" checked={withEnded} onChange={({ target }) => setWithEnded(target.checked)} />
+          Show ended ones
+        </label>
         <Button kind="primary" onClick={() => setCreating(true)}>
           New sandbox
         </Button>
@@ -34,7 +30,7 @@ export function SandboxesPage() {
       {sandboxes.isPending && <Loading />}
       {sandboxes.isError && <Failure error={sandboxes.error} />}
       {sandboxes.data && shown.length === 0 && (
-        <Empty title={ended === 0 ? 'No sandbox yet' : 'No sandbox runs'}>
+        <Empty title={withEnded ? 'No sandbox yet' : 'No sandbox is here'}>
           <p>
             Make one here, or follow the <Link href="/quickstart">quickstart</Link>.
           </p>
@@ -50,19 +46,19 @@ export function SandboxesPage() {
           </tbody>
         </table>
       )}
+      {shown.length >= MOST_LISTED && <p className="muted">The newest {MOST_LISTED}.</p>}
       {isCreating && <CreateSandbox onClose={() => setCreating(false)} />}
     </>
   );
 }
 
 function Row({ sandbox }: { sandbox: Sandbox }) {
-  const { id, state, state_reason, memory_mb, vcpu_count, created_at, metadata } = sandbox;
-  const { name } = metadata;
+  const { id, state, state_reason, memory_mb, vcpu_count, created_at } = sandbox;
   return (
     <tr>
       <td data-label="Sandbox">
         <Link href={`/sandboxes/${id}`} className="name">
-          {typeof name === 'string' && name !== '' ? name.slice(0, 60) : shortId(id)}
+          {nameOf(sandbox)}
         </Link>
         <code className="muted id">{id}</code>
       </td>

@@ -36,7 +36,7 @@ export function UsagePage() {
 
 function lasts({ days_left: days, remaining }: Forecast): string {
   if (remaining <= 0) return 'used up';
-  if (days === null || days > 3_650) return 'years';
+  if (days === null || days > 3_650) return 'over 10 years';
   return days < 1 ? 'less than a day' : `${Math.round(days)} days`;
 }
 
@@ -49,7 +49,7 @@ const Figure = ({ name, value }: { name: string; value: string }) => (
 
 function Days({ breakdown }: { breakdown: Breakdown }) {
   const { daily_breakdown: days, totals } = breakdown;
-  const most = Math.max(...days.map(({ cost_dollars }) => cost_dollars), 0);
+  const top = roundAbove(Math.max(...days.map(({ cost_dollars }) => cost_dollars), 0));
   const used = days.filter(({ cost_dollars, cpu_hours }) => cost_dollars > 0 || cpu_hours > 0);
   return (
     <section aria-labelledby="days">
@@ -62,7 +62,7 @@ function Days({ breakdown }: { breakdown: Breakdown }) {
       <figure className="plot days">
         <figcaption>Cost of each day, in dollars</figcaption>
         <Axes
-          scale={[dollars(most), dollars(most / 2), dollars(0)]}
+          scale={[edge(top), edge(top / 2), edge(0)]}
           from={days[0] && dayOf(days[0].date)}
           to={days.at(-1) && dayOf(days.at(-1)?.date ?? '')}
         >
@@ -74,7 +74,7 @@ function Days({ breakdown }: { breakdown: Breakdown }) {
           >
             <line className="grid" x1={0} x2={days.length * 10} y1={50} y2={50} />
             {days.map(({ date, cost_dollars }, index) => {
-              const height = most === 0 ? 0 : (cost_dollars / most) * 100;
+              const height = (cost_dollars / top) * 100;
               return (
                 <rect key={date} x={index * 10 + 1} y={100 - height} width="8" height={height}>
                   <title>{`${dayOf(date)}: ${dollars(cost_dollars)}`}</title>
@@ -110,6 +110,15 @@ function Days({ breakdown }: { breakdown: Breakdown }) {
     </section>
   );
 }
+
+/** The next of 1, 2, 5, 10, 20, … and their like below 1. */
+function roundAbove(amount: number): number {
+  if (amount <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(amount));
+  return power * ([1, 2, 5].find((step) => step * power >= amount) ?? 10);
+}
+
+const edge = (amount: number): string => `$${Number(amount.toPrecision(2))}`;
 
 /** The server's days are UTC's. */
 const dayOf = (date: string): string =>

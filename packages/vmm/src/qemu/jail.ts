@@ -271,7 +271,10 @@ export class QemuJail {
 
   /** When QEMU has ended. Idempotent. @throws teardown_incomplete */
   close(): Promise<void> {
-    this.#closed ??= this.#close();
+    this.#closed ??= this.#close().catch((error: unknown) => {
+      this.#closed = undefined;
+      throw error;
+    });
     return this.#closed;
   }
 }

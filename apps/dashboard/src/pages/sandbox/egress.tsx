@@ -52,7 +52,7 @@ function PolicyForm({ policy, save, isOver }: FormProps) {
   return (
     <form onSubmit={submit}>
       {isDefault && <p className="muted">The server's default is in force: nobody has set a policy.</p>}
-      <fieldset className="plain" disabled={isOver}>
+      <fieldset className="bare" disabled={isOver}>
         {SWITCHES.map(([name, label, hint]) => (
           <label key={name} className="check">
             <input

@@ -6,7 +6,7 @@ import { hasEnded, useSandbox } from '../../api/sandboxes.ts';
 import type { Sandbox } from '../../api/types.ts';
 import { Failure, Loading } from '../../components/notes.tsx';
 import { Nowhere, PageHead } from '../../components/page-head.tsx';
-import { Ago, Lifetime, StateBadge, shortId } from '../../components/text.tsx';
+import { Ago, Lifetime, nameOf, StateBadge } from '../../components/text.tsx';
 import { SandboxActions } from './actions.tsx';
 import { EgressView } from './egress.tsx';
 import { EventsView } from './events.tsx';
@@ -38,10 +38,9 @@ export default function SandboxPage({ id, view }: { id: string; view: string }) 
   const known = VIEWS.find(([name]) => name === view);
   if (known === undefined) return <Redirect to={`/sandboxes/${id}`} replace />;
   const [, viewTitle, View] = known;
-  const { name } = data.metadata;
   return (
     <>
-      <PageHead title={typeof name === 'string' && name !== '' ? name.slice(0, 60) : shortId(id)} view={viewTitle}>
+      <PageHead title={nameOf(data)} view={viewTitle}>
         <StateBadge state={data.state} />
         <SandboxActions sandbox={data} />
       </PageHead>

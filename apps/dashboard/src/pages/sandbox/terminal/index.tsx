@@ -55,12 +55,16 @@ export default function TerminalView({ sandbox }: ViewProps) {
   const current = tabs.find((pty) => pty.id === chosen) ?? tabs[0];
   const currentId = current?.id;
   useEffect(() => {
-    if (currentId !== undefined) sessionStorage.setItem(`pty ${id}`, currentId);
+    if (currentId === undefined) return;
+    sessionStorage.setItem(`pty ${id}`, currentId);
+    document.getElementById(`tab-${currentId}`)?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   }, [id, currentId]);
   const onTitle = useCallback(
     (title: string) => setTitles((before) => (currentId === undefined ? before : { ...before, [currentId]: title })),
     [currentId],
   );
+  // The sandbox itself may be what was lost.
+  const onLost = useCallback(() => void client.invalidateQueries({ queryKey: ['sandbox', id] }), [client, id]);
 
   const verdict = verdictOn('use', state);
   const reason = verdict.isAllowed ? undefined : verdict.reason;
@@ -93,7 +97,7 @@ export default function TerminalView({ sandbox }: ViewProps) {
                 if (next) document.getElementById(`tab-${next.id}`)?.focus();
               }}
             >
-              {titleOf(pty, titles[pty.id])}
+              {index + 1} {titleOf(pty, titles[pty.id])}
             </button>
           </span>
         ))}
@@ -116,7 +120,7 @@ export default function TerminalView({ sandbox }: ViewProps) {
             {another}
           </Empty>
         ) : (
-          <Screen key={currentId} sandboxId={id} ptyId={currentId} onTitle={onTitle} />
+          <Screen key={currentId} sandboxId={id} ptyId={currentId} onTitle={onTitle} onLost={onLost} />
         )}
       </div>
     </section>
