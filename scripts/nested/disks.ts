@@ -68,7 +68,7 @@ export async function modulesDisk(cache: ArtifactCache, progress: (message: stri
 export type Sources = {
   readonly images: GuestImages;
   readonly binaries: FirecrackerBinaries;
-  /** What bash runs in `/level-1/repository`. */
+  /** What bash runs in `/opt/instavm`. */
   readonly job: string;
 };
 
@@ -94,8 +94,8 @@ export async function sourcesDisk(directory: string, { images, binaries, job }: 
   return image;
 }
 
-/** Where setup's cache is inside. */
-const CACHE = '/var/cache/instavm/images';
+/** Where setup's cache is inside: that of an installed daemon. */
+const CACHE = '/var/lib/instavm/cache/images';
 /** Of what is on the data disk already; the rest is copied. */
 const ON_DATA_DISK: Readonly<Record<string, string>> = {
   basePath: '/var/level-1/base.erofs',

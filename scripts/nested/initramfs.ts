@@ -11,7 +11,7 @@ import {
   runCommand,
   sha256OfFile,
 } from '@instavm/images';
-import { download } from './systemd.ts';
+import { downloadPackages } from './download-packages.ts';
 
 export const HOST_KERNEL = kernelWithModules([
   'virtio_pci',
@@ -36,7 +36,7 @@ export async function hostInitramfs(kernel: Artifact): Promise<ArtifactRecipe> {
       const scratch = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
       try {
         progress('downloading busybox-static for the nested tests');
-        const [archive = ''] = await download(['busybox-static'], scratch, signal);
+        const [archive = ''] = await downloadPackages(['busybox-static'], scratch, signal);
         await runCommand('dpkg-deb', ['-x', archive, join(scratch, 'tree')], { signal });
         const busybox = await readFile(join(scratch, 'tree/bin/busybox'));
         await writeFile(join(directory, 'initramfs.cpio'), cpioArchive(await entries(kernel.directory, busybox)));

@@ -37,6 +37,7 @@ export type Machine = {
  */
 export async function runMachine(machine: Machine): Promise<number> {
   const { directory, limitMs } = machine;
+  machine.signal?.throwIfAborted();
   await mkdir(join(directory, 'result'), { recursive: true });
   const log = await open(join(directory, 'qemu.log'), 'w');
   await writeFile(join(directory, 'job.log'), '');

@@ -3,6 +3,7 @@ import { cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ArtifactCache, type ArtifactRecipe, runCommand, sha256OfFile } from '@instavm/images';
+import { downloadPackages } from './download-packages.ts';
 
 /** With the libraries that the base image does not have already. */
 // biome-ignore format: one group a line
@@ -21,13 +22,13 @@ export async function systemdDisk(cache: ArtifactCache, progress: (message: stri
     inputs: {
       revision: 1,
       packages: PACKAGES,
-      units: await Promise.all(units.map((name) => sha256OfFile(join(UNITS, name)))),
+      units: await Promise.all(units.map(async (name) => `${name} ${await sha256OfFile(join(UNITS, name))}`)),
     },
     async build(directory, say, signal) {
       say('downloading systemd for the nested tests');
       const scratch = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
       try {
-        const debs = await download(PACKAGES, scratch, signal);
+        const debs = await downloadPackages(PACKAGES, scratch, signal);
         const tree = join(scratch, 'tree');
         for (const name of LINKS) {
           await mkdir(join(tree, 'usr', name), { recursive: true });
@@ -48,20 +49,4 @@ export async function systemdDisk(cache: ArtifactCache, progress: (message: stri
     },
   };
   return join((await cache.ensure(recipe, progress)).directory, 'systemd.erofs');
-}
-
-/** @returns paths of the packages, without what they depend on */
-export async function download(
-  packages: readonly string[],
-  directory: string,
-  signal: AbortSignal | undefined,
-): Promise<string[]> {
-  const unsandboxed = process.getuid?.() === 0 ? ['-o', 'APT::Sandbox::User=root'] : [];
-  await runCommand('apt-get', [...unsandboxed, 'download', ...packages], {
-    cwd: directory,
-    ...(signal === undefined ? {} : { signal }),
-  });
-  const archives = (await readdir(directory)).filter((name) => name.endsWith('.deb'));
-  if (archives.length !== packages.length) throw new Error(`apt-get download left ${archives.length} packages`);
-  return archives.map((name) => join(directory, name));
 }

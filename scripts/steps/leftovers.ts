@@ -3,7 +3,7 @@
  * was told so, works there or was given a path there was started by the run, and what is still there afterwards was left behind. The
  * environment alone would not do: a VMM gets none.
  */
-import { mkdtempSync } from 'node:fs';
+import { chmodSync, mkdtempSync } from 'node:fs';
 import { readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +17,11 @@ export type Leftover = { readonly pid: number; readonly command: string };
 export class TestRun {
   /** A short one: paths of sockets lie in it. */
   readonly directory = mkdtempSync(join(tmpdir(), 'ivm-'));
+
+  constructor() {
+    // As `/tmp` is passed through by users of microVMs.
+    chmodSync(this.directory, 0o711);
+  }
 
   /** To be added to the environment of every program of the run. */
   get env(): Readonly<Record<string, string>> {

@@ -10,6 +10,7 @@ import {
   type Confinement,
   createQemuVmm,
   type DiskLimits,
+  locateQemu,
   probeConfinement,
   probeKvm,
   qemuVersion,
@@ -120,16 +121,18 @@ async function qemuVmm(
   logger: Logger,
 ): Promise<Vmm> {
   const { INSTAVM_CACHE_DIR: cacheDirectory, INSTAVM_ACCELERATOR: wanted } = config;
-  const accelerator = wanted === 'auto' ? await detectAccelerator(images, cacheDirectory, logger) : wanted;
+  const binary = await locateQemu(config.INSTAVM_QEMU_BIN);
+  const detect = (): Promise<'kvm' | 'tcg'> => detectAccelerator(images, cacheDirectory, binary, logger);
+  const accelerator = wanted === 'auto' ? await detect() : wanted;
   if (accelerator === 'tcg') logger.warn('guests are emulated (TCG): slow, and no security boundary; see SECURITY.md');
-  const version = await qemuVersion();
+  const version = await qemuVersion(binary);
   const jails = await reapAllJails(jailsDirectory, parentCgroupOf(config.INSTAVM_DATA_DIR));
   warnOfAnother(jails, 'Firecracker', logger);
   const confinement = await confinementOf(config, accelerator === 'kvm');
   for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
   const templatesDirectory = join(cacheDirectory, 'templates');
   const disk = diskLimitsOf(config);
-  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
+  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, binary, version, confinement, disk });
 }
 
 const diskLimitsOf = (config: Config): DiskLimits => ({
@@ -144,8 +147,13 @@ function warnOfAnother(ended: number, backend: string, logger: Logger): void {
   if (ended > 0) logger.warn({ ended, backend }, 'ended microVMs of another backend, which this one cannot take over');
 }
 
-async function detectAccelerator(images: GuestImages, cacheDirectory: string, logger: Logger): Promise<'kvm' | 'tcg'> {
-  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message));
+async function detectAccelerator(
+  images: GuestImages,
+  cacheDirectory: string,
+  binary: string,
+  logger: Logger,
+): Promise<'kvm' | 'tcg'> {
+  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message), binary);
   logger.info({ usable: verdict.usable, reason: verdict.reason }, 'KVM');
   return verdict.usable ? 'kvm' : 'tcg';
 }

@@ -17,10 +17,13 @@ export const addressOf = (request: IncomingMessage, isTrusted: TrustedProxies): 
 
 const NETWORK_BYTES = 8;
 
-/** Whom limits by address count as one: whoever has one address of an IPv6 network has as many as they like (RFC 6177). */
-export function limitedAs(address: string): string {
-  const parsed = parseAddress(address);
+/**
+ * Whom limits by address count as one: whoever has one address of an IPv6 network has as many as they like (RFC 6177).
+ * @param address `request.ip`, which is undefined for a connection that is gone, whatever its type says
+ */
+export function limitedAs(address: string | undefined): string {
+  const parsed = address === undefined ? undefined : parseAddress(address);
   const own = parsed && unmapped(parsed);
-  if (own === undefined) return address;
+  if (own === undefined) return address ?? 'unknown';
   return own.kind() === 'ipv4' ? own.toString() : `${own.toByteArray().slice(0, NETWORK_BYTES).join('.')}/64`;
 }

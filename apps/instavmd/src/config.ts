@@ -145,6 +145,7 @@ export const SETTINGS = {
   /** Paths, or names on the search path. */
   INSTAVM_FIRECRACKER_BIN: z.string().min(1).default('firecracker'),
   INSTAVM_JAILER_BIN: z.string().min(1).default('jailer'),
+  INSTAVM_QEMU_BIN: z.string().min(1).default('qemu-system-x86_64'),
   /** Users, and groups, of microVMs where the daemon is root; nothing else on the host may have them. The default is a range that systemd leaves to nobody. */
   INSTAVM_VMM_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */

@@ -3,8 +3,11 @@
  *
  * Compiled modules are cached on disk, below the user's own cache directory because they are code, so that a start loads neither the
  * type stripper nor its memory: 16 MiB, and as much again with the first worker thread. So this file is plain JavaScript, and the
- * directory is named in the environment, where worker threads look for it. The young generation stays small: the daemon moves bytes
- * in buffers outside the heap, and a large one only keeps garbage resident.
+ * directory is named in the environment, where worker threads look for it.
+ *
+ * The heap stays small: the daemon moves bytes in buffers outside of it, so what a heap that grows keeps resident is garbage. The young
+ * generation keeps its size, and the old one is collected when it is half as large again as what was alive, not four times as large: 200
+ * sandboxes made, used and ended leave 158 MiB resident instead of 186 to 253, for about 2 % more processor time.
  */
 import { enableCompileCache } from 'node:module';
 import { homedir } from 'node:os';
@@ -13,6 +16,7 @@ import { setFlagsFromString } from 'node:v8';
 
 setFlagsFromString('--max-semi-space-size=2');
 setFlagsFromString('--semi-space-growth-factor=1');
+setFlagsFromString('--heap-growing-percent=50');
 process.env.NODE_COMPILE_CACHE = join(homedir(), '.cache', 'instavm', 'compiled');
 enableCompileCache();
 await import('./run.ts');

@@ -42,7 +42,7 @@ describe('a limit by address', () => {
     expect(limitedAs('2001:db8:1:2::1')).not.toBe(limitedAs('2001:db8:1:3::1'));
     expect(limitedAs('::ffff:198.51.100.1')).toBe('198.51.100.1');
     expect(limitedAs('198.51.100.1')).not.toBe(limitedAs('198.51.100.2'));
-    expect(limitedAs('unknown')).toBe('unknown');
+    for (const nothing of ['unknown', undefined]) expect(limitedAs(nothing)).toBe('unknown');
   });
 
   it('is not escaped by who has many: neither in a network of their own nor all over the world', async () => {
@@ -96,6 +96,17 @@ describe('a daemon behind a proxy that it trusts', () => {
     await expect
       .poll(async () => (await told()).map(({ source_ip }: { source_ip: string }) => source_ip))
       .toEqual(['198.51.100.3', '198.51.100.2']);
+  });
+
+  it('lets a crowd from everywhere wait for its turn, and turns the rest away', async () => {
+    const crowd = Array.from({ length: 30 }, (_, index) => {
+      const headers = { ...OWN, 'x-forwarded-for': `203.0.113.${index + 100}` };
+      const guess = { email: `nobody-${index}@example.com`, password: 'a wrong guess' };
+      return new Browser(daemon).ask('POST', '/api/auth/sign-in', guess, headers);
+    });
+    const answers = (await Promise.all(crowd)).map(({ status, body }) => `${status} ${body.code}`);
+    expect(new Set(answers)).toEqual(new Set(['401 sign_in_failed', '429 rate_limited']));
+    expect(answers.filter((answer) => answer.startsWith('401')).length).toBeGreaterThan(20);
   });
 
   it('still makes links that sign in on its own machine alone', async () => {

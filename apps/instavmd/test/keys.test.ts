@@ -67,6 +67,7 @@ describe('an API key', () => {
     { expires_at: 'tomorrow' },
     { name: '' },
     { name: 'with a \u001b[31m colour' },
+    { name: 'turned \u202earound' },
     { sandbox_metadata: { team: 'a' } },
     { scope: 'run', sandbox_metadata: {} },
   ])('is not made of a wish that is not understood: %j', async (fields) => {
@@ -371,11 +372,15 @@ describe('what is open by a key', () => {
     expect(await endsOf({ middle, last })).toEqual({ middle: 'TypeError', last: 'TypeError' });
   });
 
-  it('includes tokens of terminals that nobody used yet', async () => {
+  it.each<[what: string, end: (id: number) => Promise<Answer>]>([
+    ['is revoked', (id) => admin.request('DELETE', `/v1/api-keys/${id}`)],
+    ['is rotated', (id) => admin.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 60 })],
+    ['is given another end', (id) => admin.json('PATCH', `/v1/api-keys/${id}`, { expires_at: null })],
+  ])('includes tokens of terminals that nobody used yet when it %s', async (_, end) => {
     const { api, id } = await make({ scope: 'run' });
     const { body: pty } = await admin.json('POST', `/v1/sessions/${sandbox}/pty/sessions`, { command: 'cat' });
     const { body } = await api.json('POST', `/v1/sessions/${sandbox}/pty/sessions/${pty.session_id}/token`, {});
-    await admin.request('DELETE', `/v1/api-keys/${id}`);
+    expect((await end(id)).status).toBe(200);
     const url = `${daemon.baseUrl.replace('http', 'ws')}/v1/sessions/${sandbox}/pty/${pty.session_id}/connect`;
     const socket = new WebSocket(`${url}?token=${body.token}`);
     expect((await once(socket, 'close'))[0]).toBe(4401);

@@ -87,7 +87,7 @@ export async function resume<Guest extends GuestLink>(
     ports.reached('resume.recorded');
     try {
       await ports.states.use(savedIn, async (state) => {
-        const prepared = await ports.inTurn(async () => {
+        const prepared = await ports.turns.take(async () => {
           const restored = (): void => ports.reached('resume.restored');
           return personalize(parts, await prepare(ports, state, id, DEADLINES_MS.resuming, restored));
         });
@@ -153,7 +153,7 @@ function restored<Guest extends GuestLink>(
   id: IncarnationId,
 ): Promise<Personalized<Guest>> {
   const { ports, keeper } = parts;
-  return ports.inTurn(async () => {
+  return ports.turns.take(async () => {
     const from =
       source ?? (await ports.telemetry.timed('template.get', {}, () => ports.templates.get(keeper.record.size)));
     const reached = (): void => ports.reached('create.restored');

@@ -15,6 +15,34 @@ async function filled(warm: number) {
   return stage;
 }
 
+describe('restoring', () => {
+  /** Restores of which none ends. */
+  const hanging = (count: number) => {
+    const stage = ladder();
+    let held = 0;
+    stage.world.beforeRestore = () => (held++ < count ? new Promise(() => {}) : Promise.resolve());
+    return { ...stage, restores: () => held };
+  };
+
+  it('is done a few at a time', async () => {
+    const { create, service, restores } = hanging(8);
+    for (let time = 0; time < 8; time++) create().catch(() => {});
+    await settled();
+    expect([restores(), service.restores]).toEqual([4, { active: 4, waiting: 4 }]);
+  });
+
+  it('is not kept from one sandbox by the guests of others that keep silent', async () => {
+    const { create, clock, restores } = hanging(4);
+    for (let time = 0; time < 4; time++) create().catch(() => {});
+    await settled();
+    const owner = create();
+    await settled();
+    expect(restores()).toBe(4);
+    clock.advance(3_000);
+    expect((await owner).record.state).toBe('running');
+  });
+});
+
 describe('the warm pool', () => {
   it('is filled one by one, and gives a sandbox what runs already', async () => {
     const { service, vms, create, clock } = ladder({ warm: 2 });

@@ -27,14 +27,13 @@ export type Forwarding = {
 const WITHOUT_BODY = ['GET', 'HEAD', 'OPTIONS', 'DELETE', 'TRACE'];
 const REPEATABLE = ['GET', 'HEAD', 'OPTIONS'];
 
-/** Resolves when the exchange has ended, however; failures are told to the visitor. */
-export function forward(forwarding: Forwarding): Promise<void> {
-  return new Promise((resolve) => new Exchange(forwarding, resolve).start());
+/** Until the answer is closed; failures are told to the visitor. */
+export function forward(forwarding: Forwarding): void {
+  new Exchange(forwarding).start();
 }
 
 class Exchange {
   readonly #of: Forwarding;
-  readonly #done: () => void;
   readonly #hasBody: boolean;
   /** May be asked once more when a kept connection turns out to be closed: without a body and effects, nothing is lost by it. */
   readonly #isRepeatable: boolean;
@@ -45,9 +44,8 @@ class Exchange {
   #invited = false;
   #ended = false;
 
-  constructor(of: Forwarding, done: () => void) {
+  constructor(of: Forwarding) {
     this.#of = of;
-    this.#done = done;
     this.#hasBody = hasBody(of.request);
     this.#isRepeatable = !this.#hasBody && REPEATABLE.includes(of.request.method ?? '');
     this.#idle = setTimeout(
@@ -170,6 +168,5 @@ class Exchange {
     clearTimeout(this.#answerTimer);
     clearTimeout(this.#idle);
     this.#abandon(); // does nothing to a request that has given its connection back
-    this.#done();
   }
 }

@@ -231,7 +231,7 @@ export class PreviewProxy {
       if (typeof next !== 'string') sendPage(request, response, next);
       else {
         const hold = access.kind === 'allowed' ? access.hold : undefined;
-        await this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
+        this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
       }
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
@@ -251,14 +251,20 @@ export class PreviewProxy {
     throw place.kind === 'share' ? notFound() : misdirected();
   }
 
-  async #pass(
+  /** Returns at once: a frame that waited would keep the whole request in memory for as long as its WebSocket is open. */
+  #pass(
     target: PreviewTarget,
     by: Admission,
     { request, response, path, parsed, line, isWebSocket, hold }: Passing,
-  ): Promise<void> {
-    const end = (): void => void (line?.socket ?? (isHttp2(response) ? response.stream : response)).destroy();
+  ): void {
+    const exchange = line?.socket ?? (isHttp2(response) ? response.stream : response);
+    const end = (): void => void exchange.destroy();
     const share = this.#shares.enter(target, by, end);
     const release = hold?.(end);
+    exchange.once('close', () => {
+      release?.();
+      share.leave();
+    });
     const forwarding: Forwarding = {
       request,
       response,
@@ -273,12 +279,8 @@ export class PreviewProxy {
       pool: share.pool,
       timeouts: { answerMs: this.#limits.answerTimeoutMs, idleMs: this.#limits.idleTimeoutMs },
     };
-    try {
-      await (isWebSocket ? forwardWebSocket(forwarding, line) : forward(forwarding));
-    } finally {
-      release?.();
-      share.leave();
-    }
+    if (isWebSocket) forwardWebSocket(forwarding, line);
+    else forward(forwarding);
   }
 }
 

@@ -75,10 +75,14 @@ export class ServicePool extends Agent {
 
 const KNOBS = ['ref', 'unref', 'setKeepAlive', 'setNoDelay', 'setTimeout'] as const;
 
+function unchanged(this: Duplex): Duplex {
+  return this;
+}
+
 /** A tunnel has no descriptor to tune; Node's HTTP client turns these knobs on every connection all the same. */
 function withSocketKnobs(stream: Duplex): Duplex {
   for (const knob of KNOBS) {
-    if (!(knob in stream)) Object.assign(stream, { [knob]: () => stream });
+    if (!(knob in stream)) Object.assign(stream, { [knob]: unchanged });
   }
   return stream;
 }

@@ -32,12 +32,14 @@ export function responseOver(request: IncomingMessage, socket: Duplex): ServerRe
 type Line = { readonly readable: Readable; readonly writable: Writable };
 
 /**
+ * Once both sides agree, only their streams are left: nothing that lives as long as a WebSocket, hours, may refer to the messages of
+ * its handshake, which are half of what one costs us.
  * @param line the socket of the upgrade with what was read of it already; undefined on HTTP/2
  */
 export function forwardWebSocket(
   of: Forwarding,
   line: { readonly socket: Duplex; readonly head: Buffer } | undefined,
-): Promise<void> {
+): void {
   const { request, response, visit, pool, timeouts } = of;
   const upstream = httpRequest({
     method: 'GET',
@@ -47,8 +49,9 @@ export function forwardWebSocket(
     maxHeaderSize: MAX_ANSWER_HEADER_BYTES,
     insecureHTTPParser: false,
   });
-  const isOver = new Promise<void>((resolve) => (line?.socket ?? response).once('close', resolve));
-  void isOver.then(() => upstream.destroy());
+  const exchange = line?.socket ?? response;
+  const giveUp = (): void => void upstream.destroy();
+  exchange.once('close', giveUp);
 
   const answerTimer = setTimeout(
     () => upstream.destroy(serviceTimeout('The service in the sandbox did not answer the WebSocket handshake.')),
@@ -70,6 +73,7 @@ export function forwardWebSocket(
   upstream.once('upgrade', (answer, service, early) => {
     clearTimeout(answerTimer);
     upstream.removeListener('error', fail);
+    exchange.removeListener('close', giveUp);
     const visitor = line
       ? acceptUpgrade(answer, line, response as ServerResponse, visit)
       : acceptConnect(answer, request, response, visit);
@@ -78,7 +82,6 @@ export function forwardWebSocket(
     splice(visitor, service, timeouts.idleMs);
   });
   upstream.end();
-  return isOver;
 }
 
 function handshake({ request, visit }: Forwarding): Field[] {

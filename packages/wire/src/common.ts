@@ -56,6 +56,20 @@ export function noNul(maxLength: number) {
     .regex(/^[^\0]*$/, 'holds a NUL character');
 }
 
+/** Control characters, and those that turn the direction of writing: with them text could pass for other text (Unicode TR 36 §2.5.2). */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there.
+const DECEPTIVE = /[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/;
+
+/** Shown to people in tables, pages and terminals. */
+export const plainText = (maxLength: number) =>
+  z
+    .string()
+    .max(maxLength)
+    .refine((text) => !DECEPTIVE.test(text), 'holds a control character');
+
+/** What is left of text that may be anything. */
+export const plain = (text: string): string => text.replaceAll(new RegExp(DECEPTIVE, 'g'), '');
+
 export const GuestPath = noNul(4096).regex(/^\//, 'must be an absolute path');
 
 export const SnapshotName = noNul(200).min(1);

@@ -23,11 +23,12 @@ writable() { # NAME LOWER MOUNTPOINT
   mount -t overlay -o "lowerdir=$2,upperdir=/var/level-1/$1/upper,workdir=/var/level-1/$1/work" "$1" "$3"
 }
 writable root /systemd:/lower /sysroot
-mkdir -p /sysroot/level-1
+mkdir -p /sysroot/level-1 /sysroot/opt/instavm
 mount -t erofs -o ro /dev/vdc /sources
 writable level-1 /sources /sysroot/level-1
+mount --bind /sysroot/level-1/repository /sysroot/opt/instavm
 mount -t erofs -o ro /dev/vdb /modules
-writable modules /modules /sysroot/level-1/repository/node_modules
+writable modules /modules /sysroot/opt/instavm/node_modules
 mkdir -p -m 1777 /var/tmp
 mount -t tmpfs -o mode=1777 tmp /sysroot/tmp
 mount --move /var /sysroot/var

@@ -71,8 +71,12 @@ export const keyRoutes =
         ...(expires_at !== undefined && { expiresAt: expires_at }),
       };
       const key = found(await keys.update(caller.account.id, keyIdOf(params.id), change), params.id);
-      // As all of these after the answer: what was being let in meanwhile is held by then.
-      if (expires_at !== undefined) reply.raw.once('close', () => keyConnections.endAt(keyRight(key.id), expires_at));
+      if (expires_at !== undefined) {
+        const right = keyRight(key.id);
+        ptyTokens.forget(right);
+        // As all of these after the answer: what was being let in meanwhile is held by then.
+        reply.raw.once('close', () => keyConnections.endAt(right, expires_at));
+      }
       return keyView(key);
     });
 

@@ -8,16 +8,18 @@ const PER_ADDRESS = 100;
 const GUESSES_OF_ONE_ADDRESS = 10;
 /** At one account from all addresses together (NIST SP 800-63B §5.2.2). */
 const GUESSES = 100;
+/** In a day: each account is given credit. */
 const ACCOUNTS_PER_ADDRESS = 20;
 const WINDOW_SECONDS = 15 * 60;
+const DAY_SECONDS = 86_400;
 
-const window = (points: number) => new RateLimiterMemory({ points, duration: WINDOW_SECONDS });
+const window = (points: number, duration = WINDOW_SECONDS) => new RateLimiterMemory({ points, duration });
 
 export class Attempts {
   readonly #perAddress = window(PER_ADDRESS);
   readonly #guessesOfOneAddress = window(GUESSES_OF_ONE_ADDRESS);
   readonly #guesses = window(GUESSES);
-  readonly #accounts = window(ACCOUNTS_PER_ADDRESS);
+  readonly #accounts = window(ACCOUNTS_PER_ADDRESS, DAY_SECONDS);
 
   /** One more guess at the password of this account from this address. @throws rate_limited */
   async guess(address: string, email: string): Promise<void> {

@@ -10,7 +10,7 @@ const LINK_LIFETIME_MS = 5 * 60_000;
 /** Of Node's four threads for such work, which files and look-ups of names need as well; each takes 32 MB meanwhile. */
 const HASHED_AT_ONCE = 2;
 /** Beyond this the last of them would wait for longer than a person does. */
-const MOST_WAITING = 50;
+const MOST_WAITING = 20;
 const RETRY_AFTER_MS = 5_000;
 
 export type SignedIn = {

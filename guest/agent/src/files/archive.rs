@@ -1,11 +1,13 @@
-//! Tar streams in and out of a directory, in bounded memory.
+//! Tar streams in and out of a directory, in memory that is bounded but for the names of the directories that come in.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, lchown};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
+use filetime::FileTime;
 use tar::{Archive, Builder, EntryType};
 
 use super::identity::acting_as;
@@ -46,12 +48,18 @@ pub fn unpack(open: TarInOpen, data: Incoming) -> Result<TarInResponse> {
     acting_as(&target.user, |user| {
         make_parents(&target, &|_| {})?;
         let located = locate(&target, true)?;
-        match std::fs::create_dir(located.path()) {
-            Ok(()) => ownership.apply(&located.path())?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        let is_new = match std::fs::create_dir(located.path()) {
+            Ok(()) => {
+                ownership.apply(&located.path())?;
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(AgentError::io(&target.path, &error)),
-        }
+        };
         let root = located.real.clone();
+        let mut root_mode = None;
+        // What is unpacked into a directory changes its time, so that is set afterwards.
+        let mut directories = Vec::new();
         let mut archive = Archive::new(IncomingReader { data, current: Bytes::new() });
         archive.set_preserve_permissions(true);
         archive.set_preserve_mtime(true);
@@ -63,6 +71,14 @@ pub fn unpack(open: TarInOpen, data: Incoming) -> Result<TarInResponse> {
             let path = entry.path().map_err(|error| archive_error(&error))?.into_owned();
             let kind = entry.header().entry_type();
             check_member(&path, kind)?;
+            let modified = FileTime::from_unix_time(entry.header().mtime().unwrap_or(0).try_into().unwrap_or(0), 0);
+            if is_directory_itself(&path) {
+                if is_new && kind == EntryType::Directory {
+                    root_mode = entry.header().mode().ok();
+                    directories.push((root.clone(), modified));
+                }
+                continue;
+            }
             done.entries += 1;
             done.size_bytes += entry.size();
             if open.max_entries > 0 && done.entries > open.max_entries {
@@ -83,9 +99,34 @@ pub fn unpack(open: TarInOpen, data: Incoming) -> Result<TarInResponse> {
             if kind != EntryType::Link {
                 owner.apply(&root.join(&path))?;
             }
+            if kind == EntryType::Directory {
+                directories.push((root.join(&path), modified));
+            }
+        }
+        for (directory, modified) in &directories {
+            set_modified(directory, *modified)?;
+        }
+        if let Some(mode) = root_mode {
+            let permissions = Permissions::from_mode(mode & 0o7777);
+            std::fs::set_permissions(&root, permissions).map_err(|error| AgentError::io(&target.path, &error))?;
         }
         Ok(done)
     })
+}
+
+/// Of a member `.`.
+fn is_directory_itself(path: &Path) -> bool {
+    path.components().all(|component| component == Component::CurDir)
+}
+
+/// One that was there before and is somebody else's keeps its time, and so does one that is gone already.
+fn set_modified(directory: &Path, modified: FileTime) -> Result<()> {
+    match filetime::set_symlink_file_times(directory, modified, modified) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {
+            Err(AgentError::io(directory.display(), &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// tar's own checks skip such members in silence; a caller must hear of them.
@@ -250,6 +291,12 @@ mod tests {
                 prop_assert!(!name.starts_with('/') && !name.split('/').any(|part| part == ".."));
             }
         }
+    }
+
+    #[test]
+    fn only_a_member_without_a_name_is_the_directory_itself() {
+        assert!([".", "./", "./."].iter().all(|path| is_directory_itself(Path::new(path))));
+        assert!(!is_directory_itself(Path::new("./a")));
     }
 
     #[test]

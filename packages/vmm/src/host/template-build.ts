@@ -15,6 +15,9 @@ import { PARTIAL_TEMPLATE } from './template-leftovers.ts';
 /** Of every template of every backend. */
 export const TEMPLATE_MANIFEST = 'template.json';
 
+/** Keys are hexadecimal: no manifest of a saved state leads out of the directory of templates. */
+export const KeyText = z.string().regex(/^[0-9a-f]{16,64}$/);
+
 /** Two boots never end in one device state: it holds the clocks to the nanosecond. */
 const Building = z.object({ stateSha256Hex: z.string() });
 
@@ -78,6 +81,7 @@ export async function makeTemplate<Found>(
     const { manifest, files } = await make(partial);
     await writeFile(join(partial, TEMPLATE_MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
     for (const file of [...files, TEMPLATE_MANIFEST]) await flush(join(partial, file));
+    await flush(partial);
     const faster = await find(templatesDirectory, key);
     if (faster !== undefined) return faster;
     await rm(join(templatesDirectory, key), { recursive: true, force: true });

@@ -7,12 +7,10 @@ import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { parseJson } from './parse-json.ts';
-import { readBuildId, TEMPLATE_MANIFEST } from './template-build.ts';
+import { KeyText, readBuildId, TEMPLATE_MANIFEST } from './template-build.ts';
 
 const TEMPLATES = 'templates';
-/** Keys are hexadecimal: no manifest of a saved state leads out of the directory of templates. */
-const KEY = /^[0-9a-f]{16,64}$/;
-const NamesTemplate = z.object({ templateKey: z.string().regex(KEY) });
+const NamesTemplate = z.object({ templateKey: KeyText });
 /** Of a saved state, and of a microVM, whichever backend made it. */
 const SNAPSHOT = 'snapshot.json';
 const VMM_RECORD = 'vmm.json';
@@ -41,7 +39,7 @@ export async function listTemplates(cacheDirectory: string): Promise<TemplateOnD
   const root = join(cacheDirectory, TEMPLATES);
   const found: TemplateOnDisk[] = [];
   for (const key of await readdir(root).catch(() => [])) {
-    if (!KEY.test(key)) continue;
+    if (!KeyText.safeParse(key).success) continue;
     const made = parseJson(Made, await textOf(join(root, key, TEMPLATE_MANIFEST)));
     found.push({ key, sizeBytes: await occupied(join(root, key)), made });
   }

@@ -100,6 +100,21 @@ describe('a QEMU that is not itself', () => {
   });
 });
 
+it('A saved state leads to no template outside of their directory, whatever its manifest says', async () => {
+  const { directory } = await snapshot();
+  const { findSnapshot } = await vmmWith({});
+  const manifest = {
+    ...{ ...SIZE, templateBuildId: BUILD_ID, accelerator: 'tcg', stateSha256Hex: BUILD_ID },
+    ...{ stateBytes: 1, overlayStoredBytes: 1, overlayBytes: 4 },
+  };
+  const found = async (templateKey: string): Promise<VmSnapshot | undefined> => {
+    await writeFile(join(directory, 'snapshot.json'), JSON.stringify({ ...manifest, templateKey }));
+    return findSnapshot(directory);
+  };
+  expect(await found(KEY)).toMatchObject({ templateKey: KEY });
+  expect(await found(`../templates/${KEY}`)).toBeUndefined();
+});
+
 it('A microVM is found again where a link leads to its directory, taken over or ended', async () => {
   const link = `${root}-link`;
   await symlink(root, link);

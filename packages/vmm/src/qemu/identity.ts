@@ -20,6 +20,8 @@ const Identity = z.object({
   uid: z.number().int().positive().optional(),
 });
 export type VmmIdentity = z.infer<typeof Identity>;
+/** What the kernel adds to the path of a file or directory that is gone. */
+export const REMOVED = / \(deleted\)$/;
 /** Of one process, and of none that has its pid later. */
 export type ProcessIdentity = Pick<VmmIdentity, 'pid' | 'startTicks' | 'executable'>;
 
@@ -30,7 +32,7 @@ export async function observed(pid: number): Promise<ProcessIdentity | undefined
   const executable = await readlink(`/proc/${pid}/exe`).catch(() => undefined);
   if (executable === undefined) return undefined;
   // After an upgrade the file may be gone from under the process; the kernel then says so behind the path.
-  return { pid, startTicks, executable: executable.replace(/ \(deleted\)$/, '') };
+  return { pid, startTicks, executable: executable.replace(REMOVED, '') };
 }
 
 /** For the VMM in `directory`, when it is one: what starts it has become QEMU. */
@@ -51,15 +53,19 @@ export async function writeIdentity(
 export async function readIdentity(directory: string): Promise<VmmIdentity | undefined> {
   const identity = parseJson(Identity, await readFile(join(directory, FILE), 'utf8').catch(() => ''));
   if (identity === undefined || !(await isAlive(identity))) return undefined;
-  return (await worksIn(identity.pid, await realpath(directory))) ? identity : undefined;
+  return (await workplaceOf(identity.pid)) === (await realpath(directory)) ? identity : undefined;
 }
 
-/** Whether it is in this directory, and goes by its name. @param directory as the kernel tells it, without links */
-export async function worksIn(pid: number, directory: string): Promise<boolean> {
+/**
+ * The directory that a VMM works in, and goes by the name of, without links; undefined for any other process. Where the directory is gone, the
+ * kernel says so behind its path.
+ */
+export async function workplaceOf(pid: number): Promise<string | undefined> {
   // It may end between two reads, and others' may be unreadable: neither is one of ours.
-  if ((await readlink(`/proc/${pid}/cwd`).catch(() => undefined)) !== directory) return false;
+  const directory = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
+  if (directory === undefined) return undefined;
   const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-  return command.includes(`-name\0${basename(directory)}\0`);
+  return command.includes(`-name\0${basename(directory.replace(REMOVED, ''))}\0`) ? directory : undefined;
 }
 
 /** Whether the same process still runs. */

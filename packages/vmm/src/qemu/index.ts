@@ -12,6 +12,7 @@ import {
   type IncarnationId,
   type MachineSize,
   type MicroVm,
+  mapLimited,
   parseIncarnationId,
   type Template,
   type TemplateKey,
@@ -21,6 +22,8 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import type { DiskLimits } from '../host/disk-limits.ts';
+import { ending } from '../host/ending.ts';
+import { restoreFailure } from '../host/failure.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
@@ -35,7 +38,7 @@ import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
 export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
-export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
+export { type KvmVerdict, locateQemu, probeKvm, qemuVersion } from './probe.ts';
 
 /** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
 export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> =>
@@ -47,6 +50,8 @@ async function reap(runDirectory: string, jails: QemuJails, owned: ReadonlySet<s
 }
 
 const CHANNEL_DEADLINE_MS = 20_000;
+/** Those that hang are waited for: together, so that they do not keep a daemon from its start. */
+const ADOPTED_AT_ONCE = 16;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
 const LOAD_POLL_MS = 2;
@@ -94,8 +99,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
   const owned = new Set<string>();
   const own = (vm: MicroVm): MicroVm => {
     owned.add(vm.incarnationId);
-    const kill = (): Promise<void> => vm.kill().then(() => void owned.delete(vm.incarnationId));
-    return { ...vm, kill };
+    return { ...vm, kill: ending(vm.kill, () => void owned.delete(vm.incarnationId)) };
   };
 
   return {
@@ -129,10 +133,10 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await readdir(runDirectory).catch(() => [])) {
+      await mapLimited(await readdir(runDirectory).catch(() => []), ADOPTED_AT_ONCE, async (name) => {
         const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory, jails);
         if (vm !== undefined) adopted.push(own(vm));
-      }
+      });
       return adopted;
     },
     findSnapshot,
@@ -165,8 +169,12 @@ async function templateOf(
       : `the snapshot was made by ${maker}, and this daemon runs ${madeBy} (${accelerator})`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
+    ...(isOurs && template !== undefined ? { hint: ANOTHER_RELEASE } : {}),
   });
 }
+
+/** Nothing is lost: what made it restores it. */
+const ANOTHER_RELEASE = 'Start the daemon with what made it: INSTAVM_QEMU_BIN names another release. Or delete it.';
 
 type Restoring = {
   readonly binary: string;
@@ -201,9 +209,10 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);
     });
-  } catch (error) {
+  } catch (cause) {
+    const error = vmm === undefined ? cause : await vmm.startFailure(cause);
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }).then(() => jail.close()) : vmm.kill());
-    throw error;
+    throw restoreFailure(error);
   }
   return microVm(vmm, template, incarnationId);
 }
@@ -227,8 +236,9 @@ async function adopt(
     const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
     const { status } = Status.parse(await qmp.run('query-status'));
     // A daemon that ended in the middle of a snapshot left it standing.
-    if (status !== 'running') await qmp.run('cont');
+    const goes = status === 'running' || (await qmp.goOn(CHANNEL_DEADLINE_MS));
     qmp.close();
+    if (!goes) return undefined;
   } catch {
     // One that does not answer is no survivor; it is reaped.
     return undefined;
@@ -272,7 +282,6 @@ async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
 }
 
 function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: IncarnationId): MicroVm {
-  let killed: Promise<void> | undefined;
   return {
     incarnationId,
     accelerator: template.accelerator,
@@ -280,10 +289,7 @@ function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: Incarn
     exited: vmm.exited,
     connect: (channel: Channel) => vmm.connect(FILES[channel], CHANNEL_DEADLINE_MS),
     snapshot: (directory, then) => takeSnapshot(vmm, template, directory, then),
-    kill: () => {
-      killed ??= vmm.kill();
-      return killed;
-    },
+    kill: () => vmm.kill(),
   };
 }
 

@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import { type MachineSize, parseIncarnationId } from '@instavm/core';
 import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
 import { type DiskLimits, ioMaxOf } from '../host/disk-limits.ts';
+import { giveUpOomProtection } from '../host/oom.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FILES } from './arguments.ts';
 
@@ -251,6 +252,7 @@ export class QemuJail {
   async enter(pid: number, directory: string, disk: DiskLimits): Promise<void> {
     await this.#cgroup?.limitDisk(directory, ioMaxOf(disk));
     await this.#cgroup?.add(pid);
+    await giveUpOomProtection(pid);
   }
 
   /**
@@ -269,7 +271,10 @@ export class QemuJail {
 
   /** When QEMU has ended. Idempotent. @throws teardown_incomplete */
   close(): Promise<void> {
-    this.#closed ??= this.#close();
+    this.#closed ??= this.#close().catch((error: unknown) => {
+      this.#closed = undefined;
+      throw error;
+    });
     return this.#closed;
   }
 }

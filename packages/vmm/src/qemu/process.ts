@@ -6,18 +6,29 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readdir, realpath, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { tailOf } from '../host/files.ts';
 import { tryConnect } from '../host/sockets.ts';
+import { strayDescriptors } from '../host/stray-descriptors.ts';
 import { DESCRIPTORS, FILES } from './arguments.ts';
-import { endIfAlive, isAlive, observed, type ProcessIdentity, type VmmIdentity, worksIn } from './identity.ts';
+import {
+  endIfAlive,
+  isAlive,
+  observed,
+  type ProcessIdentity,
+  REMOVED,
+  type VmmIdentity,
+  workplaceOf,
+} from './identity.ts';
 import type { QemuJail } from './jail.ts';
 
 const DIAGNOSTICS_BYTES = 8 * 1024;
 const CONNECT_POLL_MS = 2;
+/** Between the close of its sockets and its end. */
+const EXIT_MS = 2_000;
 const KILL_DEADLINE_MS = 10_000;
 
 /** How often a VMM that is no child of this process is looked at. */
@@ -98,6 +109,15 @@ export class QemuProcess {
     }
   }
 
+  /** What an answer that a QEMU which was just started did not give means. */
+  async startFailure(error: unknown): Promise<unknown> {
+    if (!(error instanceof InstaVMError) || error.code !== 'internal') return error;
+    const exit = await Promise.race([this.exited, sleep(EXIT_MS)]);
+    const why = exit === undefined ? error.message : 'QEMU ended while it was starting';
+    const details = { diagnostics: exit?.diagnostics ?? '' };
+    return new InstaVMError('boot_failed', why, { cause: error, details });
+  }
+
   /** Ends the process unless it has ended; keeps the directory. */
   async exitedOrKilled(): Promise<void> {
     if (!this.#gone) this.#handle.kill();
@@ -130,13 +150,17 @@ function spawned(binary: string, args: readonly string[], directory: string, opt
   };
   let child: ChildProcess;
   try {
-    const stdio: ('ignore' | number)[] = ['ignore', 'ignore', open(join(directory, FILES.stderr), 'a')];
+    const stdio: ('ignore' | number | undefined)[] = ['ignore', 'ignore', open(join(directory, FILES.stderr), 'a')];
     for (const [name, descriptor] of Object.entries(DESCRIPTORS)) {
       const path = options.files[name as keyof typeof DESCRIPTORS];
-      stdio[descriptor] = path === undefined ? 'ignore' : open(path, 'r');
+      if (path !== undefined) stdio[descriptor] = open(path, 'r');
     }
+    // What somebody left open in the daemon is none of QEMU's business: it has the empty device in that place.
+    const nothing = open('/dev/null', 'r');
+    for (const descriptor of strayDescriptors()) stdio[descriptor] ??= nothing;
+    const filled = Array.from(stdio, (each) => each ?? 'ignore');
     // A session of its own: signals for the daemon's terminal do not reach it, and it outlives the daemon.
-    child = spawn(program, rest, { cwd: directory, detached: true, env: {}, stdio });
+    child = spawn(program, rest, { cwd: directory, detached: true, env: {}, stdio: filled });
   } finally {
     for (const descriptor of opened) closeSync(descriptor);
   }
@@ -165,31 +189,41 @@ function adopted(identity: VmmIdentity): Handle {
 }
 
 /**
- * Ends the processes that work in `directory` under the name of one of its entries, then removes the entries; not those that are `owned`.
+ * Ends the processes that work below `directory` under the name of the entry that they work in, also where that is gone, and removes the entries;
+ * not those that are `owned`.
  * @param endOthers what else belongs to an entry
+ * @returns how many there were
  */
 export async function reapDirectory(
   directory: string,
   owned: ReadonlySet<string>,
   endOthers: (name: string) => Promise<void>,
 ): Promise<number> {
-  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
+  const running = await processesBelow(directory);
+  const entries = await readdir(directory).catch(() => []);
+  const names = [...new Set([...entries, ...running.keys()])].filter((name) => !owned.has(name));
   for (const name of names) {
-    const own = join(directory, name);
-    for (const process of await processesIn(own)) await endProcess(process);
+    for (const process of running.get(name) ?? []) await endProcess(process);
     await endOthers(name);
-    await rm(own, { recursive: true, force: true });
+    await rm(join(directory, name), { recursive: true, force: true });
   }
   return names.length;
 }
 
-async function processesIn(directory: string): Promise<ProcessIdentity[]> {
-  const [own, entries] = await Promise.all([realpath(directory), readdir('/proc')]);
-  const found: ProcessIdentity[] = [];
-  for (const pid of entries.filter((entry) => /^\d+$/.test(entry)).map(Number)) {
-    const seen = (await worksIn(pid, own)) ? await observed(pid) : undefined;
+/** By the name of the entry. */
+async function processesBelow(directory: string): Promise<Map<string, ProcessIdentity[]>> {
+  // One that was removed may have been what its name says.
+  const parent = await realpath(directory).catch(() => directory);
+  const found = new Map<string, ProcessIdentity[]>();
+  for (const pid of (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry)).map(Number)) {
+    const workplace = await workplaceOf(pid);
+    const own = workplace?.replace(REMOVED, '');
+    if (own === undefined || dirname(own) !== parent) continue;
+    const seen = await observed(pid);
     // Asked again: the pid may have been another's when it was seen.
-    if (seen !== undefined && (await worksIn(pid, own))) found.push(seen);
+    if (seen === undefined || (await workplaceOf(pid)) !== workplace) continue;
+    const name = basename(own);
+    found.set(name, [...(found.get(name) ?? []), seen]);
   }
   return found;
 }
