@@ -3,7 +3,7 @@
  * raw channel is a third virtio-serial port, plugged into the running clone, which carries bytes without any protocol.
  */
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -154,11 +154,15 @@ export class Clone {
     const addr = { type: 'unix', data: { path: `${RAW}.sock` } };
     const backend = { type: 'socket', data: { addr, server: true, wait: false } };
     const device = { driver: 'virtserialport', chardev: RAW, name: RAW, id: RAW };
+    // Locked since its guest runs: QEMU makes no socket in it any more.
+    const { mode } = await stat(this.#directory);
+    await chmod(this.#directory, 0o1770);
     await qmp(join(this.#directory, 'qmp.sock'), [
       { execute: 'qmp_capabilities' },
       { execute: 'chardev-add', arguments: { id: RAW, backend } },
       { execute: 'device_add', arguments: device },
     ]);
+    await chmod(this.#directory, mode & 0o7777);
     await this.run(`until [ -c ${RAW_DEVICE} ]; do sleep 0.01; done 2>/dev/null`);
   }
 
