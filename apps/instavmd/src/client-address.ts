@@ -16,13 +16,16 @@ export const addressOf = (request: IncomingMessage, isTrusted: TrustedProxies): 
   (proxyAddr(request, isTrusted) as string | undefined) ?? 'unknown';
 
 const NETWORK_BYTES = 8;
+/** Some proxies add the port, which is another one with every connection. */
+const WITH_PORT = /^(?:\[([^\]]+)\]|([\d.]+)):\d+$/;
 
 /**
  * Whom limits by address count as one: whoever has one address of an IPv6 network has as many as they like (RFC 6177).
  * @param address `request.ip`, which is undefined for a connection that is gone, whatever its type says
  */
 export function limitedAs(address: string | undefined): string {
-  const parsed = address === undefined ? undefined : parseAddress(address);
+  const [, ipv6, ipv4] = WITH_PORT.exec(address ?? '') ?? [];
+  const parsed = parseAddress(ipv6 ?? ipv4 ?? address ?? '');
   const own = parsed && unmapped(parsed);
   if (own === undefined) return address ?? 'unknown';
   return own.kind() === 'ipv4' ? own.toString() : `${own.toByteArray().slice(0, NETWORK_BYTES).join('.')}/64`;
