@@ -129,10 +129,13 @@ export interface Vmm {
   /**
    * Starts a copy-on-write clone of a template, or of a snapshot, any number of times. Resolves when the VMM runs and its sockets
    * accept; the guest may still be loading (readiness is a Ping over `control`).
-   * @throws boot_failed, capacity_unavailable; snapshot_incompatible when another backend or accelerator made the snapshot, or over another template or another building of it
+   * @throws boot_failed, capacity_unavailable; snapshot_damaged; snapshot_incompatible when another backend or accelerator made the snapshot, or over another template or another building of it
    */
   restore(source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm>;
-  /** @returns the snapshot in `directory` when it is complete and its digest holds, else undefined; another backend's too, for `restore` to refuse */
+  /**
+   * @returns the snapshot in `directory` when it is complete, else undefined; another backend's too, for `restore` to refuse. Whether its digest
+   * holds is found out here or, where that goes beside loading it, by `restore`
+   */
   findSnapshot(directory: string): Promise<VmSnapshot | undefined>;
   /** Removes what interrupted snapshots left in a directory of snapshots. @returns how many */
   removePartialSnapshots(parent: string): Promise<number>;

@@ -68,6 +68,19 @@ export async function tailOf(path: string, bytes: number): Promise<string> {
   }
 }
 
+/** Of a file that a VMM writes. @throws Error for what is no plain file, or has more bytes than these */
+export async function contentOf(path: string, maxBytes: number): Promise<Buffer> {
+  const handle = await open(path, AS_IT_IS);
+  try {
+    const found = await handle.stat();
+    if (!found.isFile() || found.size > maxBytes) throw notPlain(path);
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(found.size), 0, found.size, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await handle.close();
+  }
+}
+
 /** A file's contents, or a directory's entries, are on the disk afterwards. */
 export async function flush(path: string): Promise<void> {
   const handle = await open(path, constants.O_RDONLY);

@@ -15,8 +15,10 @@ export const FILES = {
   control: 'control.sock',
   egress: 'egress.sock',
   qmp: 'qmp.sock',
-  /** Where QEMU sends its state, and this process listens. */
+  /** Where QEMU sends a template's state, and this process listens. */
   state: 'state.sock',
+  /** Where QEMU saves its devices for a snapshot. */
+  devices: 'devices',
   stderr: 'stderr.log',
 } as const;
 
@@ -107,7 +109,7 @@ export function templateArguments(machine: Omit<Machine, 'memoryShared' | 'disk'
   return [...machineArguments({ ...machine, disk: UNLIMITED, memoryShared: true }), '-no-shutdown'];
 }
 
-/** Starts from a template's memory and the device state, both handed over. */
-export function cloneArguments(machine: Omit<Machine, 'memoryShared'>): string[] {
-  return [...machineArguments({ ...machine, memoryShared: false }), '-incoming', 'defer'];
+/** Starts from a template's memory and the device state, both handed over. @param waits for `cont` when it is loaded */
+export function cloneArguments(machine: Omit<Machine, 'memoryShared'>, waits: boolean): string[] {
+  return [...machineArguments({ ...machine, memoryShared: false }), '-incoming', 'defer', ...(waits ? ['-S'] : [])];
 }

@@ -1,32 +1,46 @@
 /** A QEMU that a guest has taken over, as one that never was QEMU: what it does to its own microVM ends by a name, and nothing of it stays. */
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MicroVm, newIncarnationId, type TemplateKey, type Vmm, type VmSnapshot } from '@instavm/core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { DESCRIPTORS } from './arguments.ts';
 import { createQemuVmm, PRIVILEGES_ONLY, UNLIMITED } from './index.ts';
+import { devices, PREAMBLE, templateState } from './test/streams.ts';
 
 const KEY = 'f'.repeat(32) as TemplateKey;
 const SIZE = { memoryMib: 1, vcpus: 1 };
-const STATE = 'the device state';
+const MEMORY = SIZE.memoryMib * 1024 * 1024;
+/** Also the size of the largest file that it may write. */
+const DISK = 64 * 1024 * 1024;
+const STATE = templateState(MEMORY, [[]]);
 const BUILD_ID = createHash('sha256').update(STATE).digest('hex');
 
-/** Opens QEMU's sockets and answers every command, but for what `deeds` do instead. */
-const impostor = (deeds: Readonly<Record<string, string>>): string => `#!${process.execPath}
-const [fs, net] = [require('node:fs'), require('node:net')];
-const deeds = { ${Object.entries(deeds).map(([command, deed]) => `${JSON.stringify(command)}: (socket) => { ${deed} }`)} };
-for (const name of ['control.sock', 'egress.sock', 'qmp.sock'])
-  net.createServer((socket) => {
-    socket.on('error', () => {});
-    if (name !== 'qmp.sock') return;
-    socket.on('data', (line) => {
-      const { execute } = JSON.parse(String(line));
-      const deed = deeds[execute];
-      const status = ['query-status', 'query-migrate'].includes(execute) ? { status: execute === 'query-status' ? 'running' : 'completed' } : {};
-      if (deed?.(socket) !== 'silent') socket.write(JSON.stringify({ return: status }) + '\\n');
-    });
-  }).listen(name);
+/** Maps its memory, opens QEMU's sockets and answers every command, but for what `deeds` do before, or instead: in Python, given `connection`. */
+const impostor = (deeds: Readonly<Record<string, string>>): string => `#!/usr/bin/python3
+import json, mmap, os, socket, threading
+memory = mmap.mmap(${DESCRIPTORS.memory}, ${MEMORY}, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+memory[0] = 7
+deeds = json.loads(${JSON.stringify(JSON.stringify(deeds))})
+answers = {"query-status": {"status": "running"}, "query-migrate": {"status": "completed"}}
+def serve(connection, name):
+    for line in connection.makefile():
+        command = json.loads(line)["execute"]
+        if command == "xen-save-devices-state":
+            open("devices", "wb").write(bytes.fromhex("${Buffer.concat([PREAMBLE, devices('own')]).toString('hex')}"))
+        said = {"connection": connection, "os": os, "silent": False}
+        exec(deeds.get(command, ""), said)
+        if not said["silent"]:
+            connection.sendall((json.dumps({"return": answers.get(command, {})}) + "\\n").encode())
+def listen(name):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(name)
+    listener.listen()
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0], name), daemon=True).start()
+for name in ("control.sock", "egress.sock", "qmp.sock"):
+    threading.Thread(target=listen, args=(name,)).start()
 `;
 
 let root: string;
@@ -38,11 +52,12 @@ beforeAll(async () => {
   const template = join(root, 'templates', KEY);
   await mkdir(template, { recursive: true });
   for (const name of ['image', 'templates/memory']) await writeFile(join(root, name), '');
-  for (const [name, text] of Object.entries({ memory: '', state: STATE, 'overlay.ext4': 'disk' }))
+  for (const [name, text] of Object.entries({ memory: Buffer.alloc(MEMORY), state: STATE, 'overlay.ext4': '' }))
     await writeFile(join(template, name), text);
   const image = join(root, 'image');
+  await truncate(join(template, 'overlay.ext4'), DISK);
   const manifest = {
-    ...{ key: KEY, ...SIZE, accelerator: 'tcg', stateSha256Hex: BUILD_ID, memoryBytes: 0, overlayBytes: 4 },
+    ...{ key: KEY, ...SIZE, accelerator: 'tcg', stateSha256Hex: BUILD_ID, memoryBytes: MEMORY, overlayBytes: DISK },
     images: { kernelPath: image, initramfsPath: image, basePath: image },
   };
   await writeFile(join(template, 'template.json'), JSON.stringify(manifest));
@@ -64,12 +79,21 @@ async function vmmWith(deeds: Readonly<Record<string, string>>, site = root): Pr
   return createQemuVmm({ ...directories, ...versions, binary });
 }
 
-/** Its state says that it stands still, as that of every snapshot, so it has to be told to go on. */
+const MANIFEST = {
+  ...{ ...SIZE, templateKey: KEY, templateBuildId: BUILD_ID, accelerator: 'tcg', stateSha256Hex: BUILD_ID },
+  ...{ stateBytes: STATE.length, overlayStoredBytes: 1, overlayBytes: DISK },
+};
+
+/** Like every one it is told to go on when it is loaded. */
 const snapshot = async (): Promise<VmSnapshot> => {
   const directory = join(root, 'saved');
   await mkdir(directory, { recursive: true });
-  for (const [name, text] of Object.entries({ state: STATE, 'overlay.ext4': 'disk' }))
+  for (const [name, text] of Object.entries({
+    ...{ state: STATE, 'overlay.ext4': '' },
+    'snapshot.json': JSON.stringify(MANIFEST),
+  }))
     await writeFile(join(directory, name), text);
+  await truncate(join(directory, 'overlay.ext4'), DISK);
   const made = {
     templateKey: KEY,
     templateBuildId: BUILD_ID,
@@ -82,7 +106,7 @@ const snapshot = async (): Promise<VmSnapshot> => {
 
 describe('a QEMU that is not itself', () => {
   it('and breaks off while it loads a snapshot is ended, whether it ends by itself or not', async () => {
-    const { restore } = await vmmWith({ 'query-status': "socket.write('no JSON\\n'); return 'silent';" });
+    const { restore } = await vmmWith({ 'query-status': "connection.sendall(b'no JSON\\n'); silent = True" });
     await expect(restore(await snapshot(), newIncarnationId())).rejects.toMatchObject({
       code: 'boot_failed',
       message: 'QEMU does not answer while it loads the snapshot',
@@ -90,25 +114,43 @@ describe('a QEMU that is not itself', () => {
   });
 
   it.each([
-    ['a FIFO', "require('node:child_process').execFileSync('/usr/bin/mkfifo', ['overlay.ext4']);"],
-    ['a link', "fs.symlinkSync('/etc/passwd', 'overlay.ext4');"],
-  ])('and has put %s in place of its disk is not saved, which is said at once', async (_, put) => {
-    const { restore } = await vmmWith({ stop: `fs.rmSync('overlay.ext4'); ${put}` });
+    ['a FIFO in place of its disk', 'stop', "os.remove('overlay.ext4'); os.mkfifo('overlay.ext4')"],
+    ['a link in place of its disk', 'stop', "os.remove('overlay.ext4'); os.symlink('/etc/passwd', 'overlay.ext4')"],
+    ['a FIFO in place of its devices', 'xen-save-devices-state', "os.remove('devices'); os.mkfifo('devices')"],
+    [
+      'a link in place of its devices',
+      'xen-save-devices-state',
+      "os.remove('devices'); os.symlink('/etc/passwd', 'devices')",
+    ],
+    ['devices without an end', 'xen-save-devices-state', "os.truncate('devices', 2**25)"],
+    ['the devices of another machine', 'xen-save-devices-state', "open('devices', 'w').write('another')"],
+  ])('and has put %s is not saved, which is said at once', async (_, command, deed) => {
+    const { restore } = await vmmWith({ [command]: deed });
     vm = await restore(await snapshot(), newIncarnationId());
-    await expect(vm.snapshot(join(root, 'made'), 'continue')).rejects.toMatchObject({ code: 'snapshot_failed' });
+    await expect(vm.snapshot(join(root, 'made'), 'continue')).rejects.toMatchObject({
+      code: 'snapshot_failed',
+      message: expect.stringMatching(/something else than a file|ELOOP|not those of the template/),
+    });
     expect((await readdir(root)).filter((name) => name.startsWith('made') || name.startsWith('.'))).toEqual([]);
+  });
+
+  it('and does what it is asked is saved with the page that it wrote to', async () => {
+    const { restore, findSnapshot } = await vmmWith({});
+    vm = await restore(await snapshot(), newIncarnationId());
+    const directory = join(root, 'made');
+    const { storedBytes } = await vm.snapshot(directory, 'end');
+    expect(storedBytes).toBeGreaterThan(4096);
+    expect(storedBytes).toBeLessThan(4 * 4096);
+    expect(await findSnapshot(directory)).toMatchObject({ storedBytes });
+    await rm(directory, { recursive: true });
   });
 });
 
 it('A saved state leads to no template outside of their directory, whatever its manifest says', async () => {
   const { directory } = await snapshot();
   const { findSnapshot } = await vmmWith({});
-  const manifest = {
-    ...{ ...SIZE, templateBuildId: BUILD_ID, accelerator: 'tcg', stateSha256Hex: BUILD_ID },
-    ...{ stateBytes: 1, overlayStoredBytes: 1, overlayBytes: 4 },
-  };
   const found = async (templateKey: string): Promise<VmSnapshot | undefined> => {
-    await writeFile(join(directory, 'snapshot.json'), JSON.stringify({ ...manifest, templateKey }));
+    await writeFile(join(directory, 'snapshot.json'), JSON.stringify({ ...MANIFEST, templateKey }));
     return findSnapshot(directory);
   };
   expect(await found(KEY)).toMatchObject({ templateKey: KEY });

@@ -33,7 +33,7 @@ import { readIdentity, writeIdentity } from './identity.ts';
 import { type Confinement, type QemuJail, QemuJails } from './jail.ts';
 import { QemuProcess, reapDirectory } from './process.ts';
 import { QmpClient } from './qmp.ts';
-import { findSnapshot, takeSnapshot } from './snapshot.ts';
+import { findSnapshot, takeSnapshot, verifySnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
@@ -192,6 +192,10 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
   const { binary, runDirectory, template, stateDirectory, incarnationId, jail, disk } = restoring;
   const directory = join(runDirectory, incarnationId);
   const { size, accelerator, images } = template;
+  // Beside all that follows, so that the snapshot is not read first by one and then by the other.
+  const verified = stateDirectory === template.directory ? undefined : verifySnapshot(stateDirectory);
+  // Heard before its guest runs, or not at all when the restore fails before.
+  verified?.catch(() => {});
   let vmm: QemuProcess | undefined;
   try {
     await checkMemory();
@@ -201,11 +205,11 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     const { kernelPath: kernel, initramfsPath: initramfs, basePath: base } = images;
     await jail.prepare(directory, size, { memory, images: [kernel, initramfs, base] });
     const files = { deviceState: join(stateDirectory, FILES.deviceState), kernel, initramfs, base, memory };
-    const args = cloneArguments({ name: incarnationId, size, accelerator, disk });
+    const args = cloneArguments({ name: incarnationId, size, accelerator, disk }, verified !== undefined);
     vmm = QemuProcess.spawn(binary, args, directory, { files, jail });
     // Its limits hold before the guest runs.
     if (vmm.pid !== undefined) await jail.enter(vmm.pid, directory, disk);
-    await load(vmm, stateDirectory !== template.directory, async (pid) => {
+    await load(vmm, verified, async (pid) => {
       await jail.lock(directory);
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);
@@ -251,17 +255,23 @@ async function adopt(
 const Status = z.object({ status: z.string() });
 
 /**
- * @param isPaused the state says so, as a snapshot's does: it was taken with the vCPUs stopped
+ * @param verified of a snapshot: its guest runs when it is loaded and this has settled; a template's runs as soon as it is loaded
  * @param onStarted when the process is QEMU, and its guest does not run yet
  */
-async function load(vmm: QemuProcess, isPaused: boolean, onStarted: (pid: number) => Promise<void>): Promise<void> {
+async function load(
+  vmm: QemuProcess,
+  verified: Promise<void> | undefined,
+  onStarted: (pid: number) => Promise<void>,
+): Promise<void> {
   const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
   try {
     if (vmm.pid !== undefined) await onStarted(vmm.pid);
     await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
     await qmp.run('migrate-incoming', { uri: `fd:${DESCRIPTORS.deviceState}` });
-    if (!isPaused) return;
-    await loaded(vmm, qmp);
+    if (verified === undefined) return;
+    // A damaged one may fail to load, too, and then this is why.
+    await loaded(vmm, qmp).catch((error) => verified.then(() => Promise.reject(error)));
+    await verified;
     await qmp.run('cont');
   } finally {
     qmp.close();

@@ -4,7 +4,7 @@
  * QEMU in the end. The directory of the microVM belongs to the daemon: QEMU adds its sockets to it, and nothing from before its guest runs.
  */
 import { execFile } from 'node:child_process';
-import { chmod, chown, lstat, readFile, stat } from 'node:fs/promises';
+import { chmod, chown, lstat, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type MachineSize, parseIncarnationId } from '@instavm/core';
@@ -45,6 +45,8 @@ const OVERHEAD_MIB = 320;
 /** QEMU reads and writes disks with up to 64 threads; the rest is its own. */
 const THREADS = 80;
 const CPU_PERIOD_US = 100_000;
+/** capabilities(7): to know what a process of another user runs, and to read its memory for a snapshot. */
+const CAP_SYS_PTRACE = 1n << 19n;
 
 /** Finds out, by trying, what can be had here. @param site what it would use where the daemon is root */
 export async function probeConfinement(site: {
@@ -87,6 +89,9 @@ async function userFault(
   dropsCapabilities: boolean,
   { uids, usesKvm }: { readonly uids: UidRange; readonly usesKvm: boolean },
 ): Promise<string | undefined> {
+  const effective = BigInt(`0x${/^CapEff:\s+(\S+)/m.exec(await readFile('/proc/self/status', 'utf8'))?.[1] ?? '0'}`);
+  if ((effective & CAP_SYS_PTRACE) === 0n)
+    return 'CAP_SYS_PTRACE is missing: the daemon could not see what such a microVM is';
   const groups = usesKvm ? await kvmGroups() : [];
   if (groups === undefined) return '/dev/kvm is for root alone: give it to a group, "chgrp kvm" and "chmod 660"';
   return fault('setpriv', [...setprivOptions(dropsCapabilities, uids.first, groups), '--', 'true']);
@@ -267,6 +272,13 @@ export class QemuJail {
       const found = await lstat(join(directory, name));
       if (!found.isSocket() || found.uid !== this.uid) throw new Error(`${name} is not QEMU's socket`);
     }
+  }
+
+  /** An empty file in the directory of the microVM, in place of what was there: QEMU may write to it, where it may make none any more. */
+  async offer(path: string): Promise<void> {
+    await rm(path, { force: true });
+    await writeFile(path, '', { flag: 'wx', mode: 0o600 });
+    if (this.uid !== undefined) await chown(path, this.uid, this.uid);
   }
 
   /** When QEMU has ended. Idempotent. @throws teardown_incomplete */

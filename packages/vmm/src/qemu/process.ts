@@ -118,6 +118,13 @@ export class QemuProcess {
     return new InstaVMError('boot_failed', why, { cause: error, details });
   }
 
+  /** An empty file for it to write to. @returns where it is; QEMU knows it by its name */
+  async offer(name: string): Promise<string> {
+    const path = join(this.directory, name);
+    await this.#jail.offer(path);
+    return path;
+  }
+
   /** Ends the process unless it has ended; keeps the directory. */
   async exitedOrKilled(): Promise<void> {
     if (!this.#gone) this.#handle.kill();

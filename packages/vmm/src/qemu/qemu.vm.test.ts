@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentClient } from '@instavm/agent-client';
@@ -45,6 +45,12 @@ describe('a QEMU snapshot', () => {
     expect(after).toBeGreaterThanOrEqual(before);
     expect(Number(await shell(again, `sleep 0.5; ${counted}`))).toBeGreaterThan(after);
     await again.kill();
+    const state = await open(join(directory, 'state'), 'r+');
+    await state.write('not what was stored here', Math.floor((await state.stat()).size / 2));
+    await state.close();
+    await expect(vmm.restore(found ?? snapshot, newIncarnationId())).rejects.toMatchObject({
+      code: 'snapshot_damaged',
+    });
     await writeFile(join(directory, 'state'), 'torn');
     expect(await vmm.findSnapshot(directory)).toBeUndefined();
     await writeFile(join(directory, 'snapshot.json'), '{"templateKey": 3');

@@ -1,55 +1,18 @@
-/** The filter of migration streams, against streams that are made up and against noise. */
+/** What a snapshot's stream is made of, against streams that are made up and against noise. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PAGE_BYTES, RamFilter, RamStreamError } from './ram-stream.ts';
+import { devicesOf, dissect, PAGE_BYTES, PageSection, RamStreamError } from './ram-stream.ts';
+import { BIOS_PAGES, devices, type Page, PREAMBLE, templateState, u64, VERSION } from './test/streams.ts';
 
 const PAGES = 64;
 const MEMORY = PAGES * PAGE_BYTES;
 
-type Page = { readonly page: number; readonly fill: number };
-type Piece = { readonly block: 'ram' | 'bios'; readonly pages: readonly Page[] };
-
-const u64 = (value: number | bigint): Buffer => {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64BE(BigInt(value));
-  return bytes;
-};
-const name = (text: string): Buffer => Buffer.from([text.length, ...Buffer.from(text)]);
-const section = (kind: number): Buffer => Buffer.from([kind, 0, 0, 0, 2]);
-const FOOTER = Buffer.from([0x7e, 0, 0, 0, 2]);
-const REST = Buffer.from('the device state, whatever is in it \x01\x02\x03');
-
-/** As QEMU writes one: names only where the block changes, zero pages as one byte. */
-function streamOf(parts: readonly (readonly Piece[])[]): Buffer {
-  const bytes: Buffer[] = [
-    Buffer.from([0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3, 7, 0, 0, 0, 9, ...Buffer.from('microvm-1')]),
-    Buffer.concat([section(1), name('ram'), Buffer.from([0, 0, 0, 0, 0, 0, 0, 4])]),
-    u64(MEMORY + 2 * PAGE_BYTES + 4),
-    ...[name('ram'), u64(MEMORY), u64(0), name('bios'), u64(2 * PAGE_BYTES), u64(0xfff00000)],
-    ...[u64(0x10), FOOTER],
-  ];
-  let block = '';
-  for (const [index, pieces] of parts.entries()) {
-    bytes.push(section(index === parts.length - 1 ? 3 : 2));
-    for (const piece of pieces) {
-      for (const { page, fill } of piece.pages) {
-        const offset = (page % (piece.block === 'ram' ? PAGES : 2)) * PAGE_BYTES;
-        const flags = (fill === 0 ? 0x02 : 0x08) | (block === piece.block ? 0x20 : 0);
-        bytes.push(u64(offset | flags));
-        if (block !== piece.block) bytes.push(name(piece.block));
-        bytes.push(fill === 0 ? Buffer.of(0) : Buffer.alloc(PAGE_BYTES, fill));
-        block = piece.block;
-      }
-    }
-    bytes.push(u64(0x10), FOOTER);
-  }
-  return Buffer.concat([...bytes, REST]);
-}
+const stateOf = (parts: readonly (readonly Page[])[], block?: string): Buffer => templateState(MEMORY, parts, block);
 
 /** What a restored machine has: the template's pages, under those of the stream. Reads as QEMU does. */
 function restored(stream: Buffer, template: Buffer): { memory: Buffer; bios: Buffer; rest: Buffer } {
   const memory = Buffer.from(template);
-  const bios = Buffer.alloc(2 * PAGE_BYTES);
+  const bios = Buffer.alloc(BIOS_PAGES * PAGE_BYTES);
   let at = stream.indexOf(u64(0x10)) + 8 + 5;
   let block = '';
   for (let kind = stream[at]; kind === 2 || kind === 3; kind = stream[at]) {
@@ -75,108 +38,95 @@ function restored(stream: Buffer, template: Buffer): { memory: Buffer; bios: Buf
   return { memory, bios, rest: stream.subarray(at) };
 }
 
-function filtered(stream: Buffer, template: Buffer, cuts: readonly number[]): Buffer {
-  const filter = new RamFilter(MEMORY, (offset) => template.subarray(offset, offset + PAGE_BYTES));
-  const out: Buffer[] = [];
-  let from = 0;
-  for (const to of [...cuts.map((cut) => cut % stream.length).sort((a, b) => a - b), stream.length]) {
-    // A chunk is only valid while it is pushed, as that of a socket.
-    for (const piece of filter.push(Buffer.from(stream.subarray(from, to)))) out.push(Buffer.from(piece));
-    from = to;
-  }
-  filter.end();
-  return Buffer.concat(out);
+function snapshot(state: Buffer, pages: readonly Page[], ownDevices: Buffer): Buffer {
+  const parts = dissect(state, MEMORY);
+  const out = [parts.head];
+  // A page is only valid while it is added.
+  const pagesOut = new PageSection(parts, (bytes) => out.push(Buffer.from(bytes)));
+  for (const { page, fill } of pages) pagesOut.add(page * PAGE_BYTES, Buffer.alloc(PAGE_BYTES, fill));
+  pagesOut.end();
+  return Buffer.concat([...out, parts.tail, devicesOf(ownDevices, parts)]);
 }
 
-const pages = fc.array(fc.record({ page: fc.nat(PAGES - 1), fill: fc.integer({ min: 0, max: 3 }) }), { maxLength: 12 });
-const piece = fc.record({ block: fc.constantFrom<'ram' | 'bios'>('ram', 'bios'), pages });
-const parts = fc.array(fc.array(piece, { maxLength: 4 }), { minLength: 1, maxLength: 4 });
-const fills = fc.array(fc.integer({ min: 0, max: 3 }), { minLength: PAGES, maxLength: PAGES });
-const templateOf = (given: readonly number[]): Buffer =>
-  Buffer.concat(given.map((fill) => Buffer.alloc(PAGE_BYTES, fill)));
+const fill = fc.integer({ min: 0, max: 3 });
+const pages = fc.array(fc.record({ page: fc.nat(PAGES - 1), fill }), { maxLength: 12 });
+const small = fc.array(fc.array(fc.record({ page: fc.nat(BIOS_PAGES - 1), fill }), { maxLength: 3 }), {
+  minLength: 1,
+  maxLength: 4,
+});
+const fills = fc.array(fill, { minLength: PAGES, maxLength: PAGES });
 
-describe('a filtered stream', () => {
-  it('restores the same machine over the template, however it was cut', () => {
-    const run = (all: Piece[][], given: number[], cuts: number[]): void => {
-      // Each page of memory comes once, as from a machine that stands still.
-      const seen = new Set<number>();
-      const once = all.map((part) =>
-        part.map((one) => ({
-          ...one,
-          pages: one.block === 'ram' ? one.pages.filter(({ page }) => !seen.has(page) && seen.add(page)) : one.pages,
-        })),
-      );
-      const template = templateOf(given);
-      const stream = streamOf(once);
-      expect(restored(filtered(stream, template, cuts), template)).toEqual(restored(stream, template));
+describe('the stream of a snapshot', () => {
+  it('restores the pages that were put into it over the template’s, and firmware and devices as they were', () => {
+    const run = (firmware: Page[][], changed: Page[], given: number[], hasConfiguration: boolean): void => {
+      const state = stateOf(firmware);
+      const template = Buffer.concat(given.map((each) => Buffer.alloc(PAGE_BYTES, each)));
+      const own = devices('of the clone');
+      const stream = snapshot(state, changed, Buffer.concat([hasConfiguration ? PREAMBLE : VERSION, own]));
+      const memory = Buffer.from(template);
+      for (const { page, fill } of changed) memory.fill(fill, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+      const found = restored(stream, template);
+      expect(found.memory.equals(memory)).toBe(true);
+      expect(found.bios.equals(restored(state, template).bios)).toBe(true);
+      expect(found.rest).toEqual(Buffer.concat([own, Buffer.from([6, 0, 0, 0, 0])]));
+      expect(stream.subarray(0, PREAMBLE.length)).toEqual(PREAMBLE);
     };
-    fc.assert(fc.property(parts, fills, fc.array(fc.nat(), { maxLength: 30 }), run), { numRuns: 80 });
+    fc.assert(fc.property(small, pages, fills, fc.boolean(), run), { numRuns: 80 });
   });
 
-  it('has no page that the template has, and every page that it has not', () => {
-    const template = templateOf(Array.from({ length: PAGES }, (_, page) => page % 2));
-    const all = Array.from({ length: PAGES }, (_, page) => ({
-      page,
-      fill: page === 5 ? 2 : page === 7 ? 0 : page % 2,
-    }));
-    const stream = streamOf([[{ block: 'ram', pages: all }]]);
-    const kept = filtered(stream, template, []);
-    expect(kept.length).toBeLessThan(stream.length - 30 * PAGE_BYTES);
-    expect(kept.filter((byte) => byte === 2).length).toBeGreaterThanOrEqual(PAGE_BYTES);
-    expect(restored(kept, template)).toEqual(restored(stream, template));
+  it('has the offsets of the largest machines', () => {
+    const parts = { ...dissect(stateOf([[]]), MEMORY) };
+    const out: Buffer[] = [];
+    const section = new PageSection(parts, (bytes) => out.push(Buffer.from(bytes)));
+    const offset = 8 * 1024 ** 3 - PAGE_BYTES;
+    section.add(offset, Buffer.alloc(PAGE_BYTES));
+    expect(Buffer.concat(out).readBigUInt64BE(5)).toBe(BigInt(offset) + 0x02n);
+  });
+});
+
+describe('a template’s state', () => {
+  it('is refused when its memory breaks off anywhere', () => {
+    const state = stateOf([[{ page: 1, fill: 1 }], [{ page: 0, fill: 0 }]]);
+    for (let length = 0; length < state.length - devices('of the template').length; length++)
+      expect(() => dissect(state.subarray(0, length), MEMORY)).toThrow(RamStreamError);
   });
 
-  it('is refused when it breaks off anywhere', () => {
-    const template = templateOf(Array(PAGES).fill(0));
-    const stream = streamOf([[{ block: 'ram', pages: [{ page: 1, fill: 1 }] }]]);
-    for (let length = 0; length < stream.length - REST.length; length++) {
-      const filter = new RamFilter(MEMORY, (offset) => template.subarray(offset, offset + PAGE_BYTES));
-      filter.push(stream.subarray(0, length));
-      expect(() => filter.end()).toThrow(RamStreamError);
-    }
+  it('is refused when the memory is in it, or is none of this size', () => {
+    expect(() => dissect(stateOf([[{ page: 1, fill: 1 }]], 'ram'), MEMORY)).toThrow(/the memory is in the stream/);
+    expect(() => dissect(stateOf([[]]), 2 * MEMORY)).toThrow(/not those of this machine/);
   });
 
-  it.each([
-    ['device state', Buffer.alloc(1024 * 1024)],
-    // Each another time than the template's, and so kept.
-    ['memory', Buffer.concat(Array(256).fill(Buffer.concat([u64(0x08), name('ram'), Buffer.alloc(PAGE_BYTES, 7)])))],
-  ])('is refused when its %s has no end', (what, more) => {
-    const template = templateOf(Array(PAGES).fill(0));
-    const filter = new RamFilter(MEMORY, (offset) => template.subarray(offset, offset + PAGE_BYTES));
-    const whole = streamOf([[{ block: 'ram', pages: [{ page: 1, fill: 1 }] }]]);
-    const begun = what === 'memory' ? whole.length - REST.length - FOOTER.length - 8 : whole.length;
-    filter.push(whole.subarray(0, begun));
-    let kept = 0;
-    const flood = (): void => {
-      for (let sent = 0; sent < 200; sent++) kept += filter.push(more).reduce((sum, { length }) => sum + length, 0);
-    };
-    expect(flood).toThrow('longer than that of any such machine');
-    expect(kept).toBeLessThan(70 * 1024 * 1024);
-  });
-
-  it('is refused, and never waited for, when it is no such stream', () => {
-    const template = templateOf(Array(PAGES).fill(0));
-    const good = streamOf([[{ block: 'ram', pages: [{ page: 1, fill: 1 }] }]]);
-    const damaged = fc
-      .tuple(fc.nat(good.length - REST.length - 1), fc.integer({ min: 1, max: 255 }))
-      .map(([at, change]) => {
-        const bytes = Buffer.from(good);
-        bytes[at] = (bytes[at] ?? 0) ^ change;
-        return bytes;
-      });
+  it('is taken or refused, and nothing else, when it is no such stream', () => {
+    const good = stateOf([[{ page: 1, fill: 1 }]]);
+    const damaged = fc.tuple(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 })).map(([at, change]) => {
+      const bytes = Buffer.from(good);
+      bytes[at] = (bytes[at] ?? 0) ^ change;
+      return bytes;
+    });
     const noise = fc.uint8Array({ maxLength: 20_000 }).map((bytes) => Buffer.from(bytes));
     fc.assert(
       fc.property(fc.oneof(damaged, noise), (stream) => {
-        const filter = new RamFilter(MEMORY, (offset) => template.subarray(offset, offset + PAGE_BYTES));
         try {
-          const out = filter.push(stream);
-          expect(out.reduce((sum, one) => sum + one.length, 0)).toBeLessThanOrEqual(stream.length + 1024);
-          filter.end();
+          const { head, tail } = dissect(stream, MEMORY);
+          expect(head.length + tail.length).toBeLessThanOrEqual(stream.length);
         } catch (error) {
           if (!(error instanceof RamStreamError)) throw error;
         }
       }),
       { numRuns: 1500 },
     );
+  });
+});
+
+describe('the state of devices', () => {
+  const parts = dissect(stateOf([[]]), MEMORY);
+
+  it('is refused when it is another machine’s, or not whole', () => {
+    const other = Buffer.from(PREAMBLE);
+    other[PREAMBLE.length - 1] = 0x32;
+    for (const stream of [Buffer.concat([other, devices('x')]), Buffer.from('noise'), Buffer.alloc(0), VERSION])
+      expect(() => devicesOf(stream, parts)).toThrow(/not those of the template/);
+    const whole = Buffer.concat([PREAMBLE, devices('x')]);
+    expect(() => devicesOf(whole.subarray(0, -1), parts)).toThrow(/broke off/);
   });
 });

@@ -1,7 +1,6 @@
 /**
  * Snapshots on disk: what a microVM has that its template has not. Made beside and renamed; found only when complete and intact.
  */
-import { rmSync } from 'node:fs';
 import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,7 +9,7 @@ import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { snapshotFailure } from '../host/failure.ts';
-import { copySparse, flush, sha256Hex } from '../host/files.ts';
+import { contentOf, copySparse, flush, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
@@ -27,6 +26,8 @@ const SOCKET_DEADLINE_MS = 20_000;
 const MONITOR_DEADLINE_MS = 2_000;
 /** For the whole memory of the largest machine, on a busy disk. */
 const STORE_DEADLINE_MS = 300_000;
+/** They have some 20 KiB. */
+const MAX_DEVICES_BYTES = 16 * 1024 * 1024;
 
 const Manifest = z.object({
   templateKey: KeyText,
@@ -43,16 +44,23 @@ const Manifest = z.object({
 });
 type Manifest = z.infer<typeof Manifest>;
 
-/** @returns undefined when it is missing, incomplete, or not what its manifest says; another backend's as it says itself */
+/** @returns undefined when it is missing, incomplete, or of other sizes than its manifest says; another backend's as it says itself */
 export async function findSnapshot(directory: string): Promise<VmSnapshot | undefined> {
   const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => undefined);
   const manifest = text === undefined ? undefined : parseJson(Manifest, text);
   if (manifest === undefined) return text === undefined ? undefined : foreignSnapshot(text, 'qemu', directory);
-  const overlay = await stat(join(directory, FILES.overlay)).catch(() => undefined);
-  if (overlay?.size !== manifest.overlayBytes) return undefined;
-  const state = join(directory, FILES.deviceState);
-  if ((await sha256Hex(state).catch(() => undefined)) !== manifest.stateSha256Hex) return undefined;
-  return viewOf(directory, manifest);
+  const [overlay, state] = await Promise.all(
+    [FILES.overlay, FILES.deviceState].map((file) => sizeOf(join(directory, file))),
+  );
+  return overlay === manifest.overlayBytes && state === manifest.stateBytes ? viewOf(directory, manifest) : undefined;
+}
+
+/** Reads all of it; meant to run beside the VMM that loads it, whose guest must not run before. @throws snapshot_damaged */
+export async function verifySnapshot(directory: string): Promise<void> {
+  const manifest = parseJson(Manifest, await readFile(join(directory, MANIFEST), 'utf8').catch(() => ''));
+  const found = await sha256Hex(join(directory, FILES.deviceState)).catch(() => undefined);
+  if (found === undefined || found !== manifest?.stateSha256Hex)
+    throw new InstaVMError('snapshot_damaged', 'the saved state was changed since it was made');
 }
 
 function viewOf(directory: string, manifest: Manifest): VmSnapshot {
@@ -80,17 +88,19 @@ export async function takeSnapshot(
   then: 'continue' | 'end',
 ): Promise<VmSnapshot> {
   const templateBuildId = await requireBuildId(template.directory);
+  const { pid } = vmm;
+  if (pid === undefined) throw new InstaVMError('snapshot_failed', 'the microVM never ran');
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
-  const store = startStore(vmm, template, join(partial, FILES.deviceState));
+  const store = startStore(pid, template, join(partial, FILES.deviceState));
   let qmp: QmpClient | undefined;
   try {
     qmp = await monitorOf(vmm);
     // From here on the guest stands still: all that can be ready is.
-    await store.listening;
+    await store.ready;
     await qmp.run('stop');
     const [stored] = await Promise.all([
-      storeState(qmp, store),
+      storeState(vmm, qmp, store),
       copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay)),
     ]);
     if (then === 'continue') await qmp.run('cont');
@@ -135,48 +145,61 @@ async function monitorOf(vmm: QemuProcess): Promise<QmpClient> {
 }
 
 type StateStore = {
-  /** The VMM may connect. */
-  readonly listening: Promise<unknown>;
-  stored(): Promise<StoreMessage>;
+  /** The guest may be stopped. */
+  readonly ready: Promise<unknown>;
+  /** @param devices QEMU's own stream of them; its guest stands still */
+  store(devices: Buffer): Promise<StoreMessage>;
   end(): Promise<void>;
 };
 
-/** The thread that takes the stream: its start takes a while, during which the guest can still run. */
-function startStore(vmm: QemuProcess, template: QemuTemplate, statePath: string): StateStore {
+/** The thread that stores: its start takes a while, during which the guest can still run. */
+function startStore(pid: number, template: QemuTemplate, statePath: string): StateStore {
   const request: StoreRequest = {
-    socketPath: join(vmm.directory, FILES.state),
+    pid,
     statePath,
+    templateStatePath: join(template.directory, FILES.deviceState),
     templateMemoryPath: join(template.directory, FILES.memory),
     memoryBytes: template.size.memoryMib * 1024 * 1024,
   };
-  // What an interrupted snapshot left would be in the way.
-  rmSync(request.socketPath, { force: true });
   const worker = new Worker(new URL('./snapshot-worker.ts', import.meta.url), { workerData: request });
   const messages = receive(worker);
-  const listening = messages.next();
+  const ready = messages.next();
   // Heard where it is awaited, or not at all when the snapshot fails before.
-  listening.catch(() => {});
-  const end = async (): Promise<void> => {
-    await worker.terminate();
-    await rm(request.socketPath, { force: true });
+  ready.catch(() => {});
+  const store = (devices: Buffer): Promise<StoreMessage> => {
+    worker.postMessage(devices);
+    return messages.next();
   };
-  return { listening, stored: () => messages.next(), end };
+  return { ready, store, end: () => worker.terminate().then(() => {}) };
 }
 
-async function storeState(qmp: QmpClient, store: StateStore): Promise<Extract<StoreMessage, { kind: 'stored' }>> {
-  await qmp.run('migrate-set-capabilities', { capabilities: [{ capability: 'x-ignore-shared', state: true }] });
-  await qmp.run('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH });
-  // Relative to the VMM's working directory, so that it is short.
-  await qmp.run('migrate', { uri: `unix:${FILES.state}` });
-  const stored = await Promise.race([store.stored(), sleep(STORE_DEADLINE_MS, undefined, { ref: false })]);
-  if (stored?.kind !== 'stored') throw new InstaVMError('snapshot_failed', 'storing the state took too long');
-  if ((await qmp.migrationEnd(SOCKET_DEADLINE_MS)) !== 'completed')
-    throw new InstaVMError('snapshot_failed', 'QEMU did not save its state');
-  return stored;
+async function storeState(
+  vmm: QemuProcess,
+  qmp: QmpClient,
+  store: StateStore,
+): Promise<Extract<StoreMessage, { kind: 'stored' }>> {
+  const devices = await saveDevices(vmm, qmp);
+  const stored = await Promise.race([store.store(devices), sleep(STORE_DEADLINE_MS, undefined, { ref: false })]);
+  if (stored?.kind === 'stored') return stored;
+  // Whoever broke into QEMU may have memory that is never read to its end.
+  await vmm.exitedOrKilled();
+  throw new InstaVMError('snapshot_failed', 'storing the state took too long');
 }
 
-/** The default of 128 MiB/s would be the slowest part. */
-const MAX_BANDWIDTH = 64 * 1024 ** 3;
+/**
+ * Everything but memory and disks, as one stream. QEMU has this for Xen, whose memory is not QEMU's; it works without. A migration would send the
+ * memory, too.
+ */
+async function saveDevices(vmm: QemuProcess, qmp: QmpClient): Promise<Buffer> {
+  const path = await vmm.offer(FILES.devices);
+  try {
+    // "live" would give up the disks afterwards.
+    await qmp.run('xen-save-devices-state', { filename: FILES.devices, live: false });
+    return await contentOf(path, MAX_DEVICES_BYTES);
+  } finally {
+    await rm(path, { force: true });
+  }
+}
 
 /** The worker's messages, one after another; its failures are thrown. */
 function receive(worker: Worker): { next(): Promise<StoreMessage> } {
