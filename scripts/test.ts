@@ -1,5 +1,5 @@
 /** `npm test`: sets up, runs every test with each runner's own summary, and ends with one line over all of them. */
-import { RunMark } from './steps/leftovers.ts';
+import { TestRun } from './steps/leftovers.ts';
 import { setup } from './steps/setup.ts';
 import { TEST_RUNNERS, type TestResult } from './steps/test-runners.ts';
 
@@ -8,18 +8,19 @@ process.on('SIGINT', () => {});
 
 await setup({ python: true, tests: true });
 
-const mark = new RunMark();
+const run = new TestRun();
 const results: TestResult[] = [];
 for (const runner of TEST_RUNNERS) {
   console.log(`\n── ${runner.name} ${'─'.repeat(Math.max(0, 100 - runner.name.length))}`);
-  results.push(await runner.run(mark.env));
+  results.push(await runner.run(run.env));
 }
 
-const leftovers = await mark.leftovers();
+const leftovers = await run.leftovers();
 for (const { pid, command } of leftovers) {
   console.error(`Left behind by a test, now ended: process ${pid}: ${command}`);
   process.kill(pid, 'SIGKILL');
 }
+await run.remove();
 
 console.log('');
 for (const { runner, passed, failed, skipped, ok } of results) {

@@ -35,3 +35,5 @@ def test_one_event_and_the_catalog_of_types(daemon: Daemon) -> None:
         with pytest.raises(InstaVMError) as unknown:
             client.audit.get("evt_100000000")
         assert unknown.value.code == "event_not_found"
+        with pytest.raises(TypeError, match="there is no filter kind"):
+            client.audit.page(kind="key")

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import tarfile
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from daemon import Daemon
@@ -57,9 +58,10 @@ async def test_a_missing_command_and_a_missing_user_are_named(sandbox: AsyncSand
 
 
 async def test_files_are_written_listed_read_and_removed(sandbox: AsyncSandbox) -> None:
-    await sandbox.files.write("/workspace/a/b.bin", b"\x00\xff", parents=True, mode=0o640)
+    then = datetime(2020, 1, 2, 3, 4, 5, 678000, tzinfo=timezone(timedelta(hours=5)))
+    await sandbox.files.write("/workspace/a/b.bin", b"\x00\xff", parents=True, mode=0o640, modified_at=then)
     info = await sandbox.files.stat("/workspace/a/b.bin")
-    assert (info.kind, info.size_bytes, info.mode) == ("file", 2, 0o640)
+    assert (info.kind, info.size_bytes, info.mode, info.modified_at) == ("file", 2, 0o640, then)
     assert [entry.name for entry in await sandbox.files.list("/workspace/a")] == ["b.bin"]
     await sandbox.files.rename("/workspace/a/b.bin", "/workspace/c")
     assert await sandbox.files.read("/workspace/c") == b"\x00\xff"

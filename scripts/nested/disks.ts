@@ -13,7 +13,17 @@ import type { FirecrackerBinaries } from './binaries.ts';
 const DATA_BYTES = 8 * 1024 ** 3;
 /** Development tools of the repository that no test of the nested machine runs; they are most of node_modules. */
 const UNUSED_MODULES = ['@biomejs', '@bufbuild/buf*', '@typescript', '@openai', 'openai', 'typescript', '@types'];
-const SOURCES = ['packages', 'apps', 'tests', 'bench', 'spec', 'scripts', 'package.json', 'vitest.config.ts'];
+const SOURCES = [
+  'packages',
+  'apps',
+  'tests',
+  'bench',
+  'spec',
+  'scripts',
+  'packaging',
+  'package.json',
+  'vitest.config.ts',
+];
 
 /** The guest's base image is the user space of the host, too: it is there anyway. */
 export async function dataDisk(
@@ -24,13 +34,12 @@ export async function dataDisk(
   const recipe: ArtifactRecipe = {
     kind: 'nested-data',
     // The directory's name holds the digest of what is in it.
-    inputs: { revision: 1, base: basename(join(images.basePath, '..')), sizeBytes: DATA_BYTES },
+    inputs: { revision: 2, base: basename(join(images.basePath, '..')), sizeBytes: DATA_BYTES },
     async build(directory, say, signal) {
       say('packing the base image into a disk for the nested tests');
       const content = join(directory, 'content');
-      await mkdir(content);
-      await linkOrCopy(images.basePath, join(content, 'base.erofs'));
-      await linkOrCopy(images.blankOverlayPath, join(content, 'overlay.ext4'));
+      await linkOrCopy(images.basePath, join(content, 'level-1/base.erofs'));
+      await linkOrCopy(images.blankOverlayPath, join(content, 'level-1/overlay.ext4'));
       const image = join(directory, 'data.ext4');
       await writeFile(image, '');
       await truncate(image, DATA_BYTES);
@@ -59,7 +68,7 @@ export async function modulesDisk(cache: ArtifactCache, progress: (message: stri
 export type Sources = {
   readonly images: GuestImages;
   readonly binaries: FirecrackerBinaries;
-  /** What bash runs in `/level-1/repository`. */
+  /** What bash runs in `/opt/instavm`. */
   readonly job: string;
 };
 
@@ -85,12 +94,12 @@ export async function sourcesDisk(directory: string, { images, binaries, job }: 
   return image;
 }
 
-/** Where setup's cache is inside. */
-const CACHE = '/data/cache/images';
+/** Where setup's cache is inside: that of an installed daemon. */
+const CACHE = '/var/lib/instavm/cache/images';
 /** Of what is on the data disk already; the rest is copied. */
 const ON_DATA_DISK: Readonly<Record<string, string>> = {
-  basePath: '/data/base.erofs',
-  blankOverlayPath: '/data/overlay.ext4',
+  basePath: '/var/level-1/base.erofs',
+  blankOverlayPath: '/var/level-1/overlay.ext4',
 };
 
 /**

@@ -1,5 +1,5 @@
 /** The first level's initramfs: busybox, the kernel modules of a host that runs KVM, and a script that mounts its disks. */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -11,6 +11,7 @@ import {
   runCommand,
   sha256OfFile,
 } from '@instavm/images';
+import { downloadPackages } from './download-packages.ts';
 
 export const HOST_KERNEL = kernelWithModules([
   'virtio_pci',
@@ -25,7 +26,7 @@ export const HOST_KERNEL = kernelWithModules([
 ]);
 
 const INIT = join(import.meta.dirname, 'level-1/initramfs-init.sh');
-const DIRECTORIES = ['bin', 'dev', 'proc', 'sys', 'lib', 'data', 'lower', 'modules', 'sources', 'sysroot'];
+const DIRECTORIES = ['bin', 'dev', 'proc', 'sys', 'lib', 'var', 'lower', 'systemd', 'modules', 'sources', 'sysroot'];
 
 export async function hostInitramfs(kernel: Artifact): Promise<ArtifactRecipe> {
   return {
@@ -35,11 +36,8 @@ export async function hostInitramfs(kernel: Artifact): Promise<ArtifactRecipe> {
       const scratch = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
       try {
         progress('downloading busybox-static for the nested tests');
-        const unsandboxed = process.getuid?.() === 0 ? ['-o', 'APT::Sandbox::User=root'] : [];
-        await runCommand('apt-get', [...unsandboxed, 'download', 'busybox-static'], { cwd: scratch, signal });
-        const archive = (await readdir(scratch)).find((name) => name.endsWith('.deb'));
-        if (archive === undefined) throw new Error('apt-get download busybox-static left no package');
-        await runCommand('dpkg-deb', ['-x', join(scratch, archive), join(scratch, 'tree')], { signal });
+        const [archive = ''] = await downloadPackages(['busybox-static'], scratch, signal);
+        await runCommand('dpkg-deb', ['-x', archive, join(scratch, 'tree')], { signal });
         const busybox = await readFile(join(scratch, 'tree/bin/busybox'));
         await writeFile(join(directory, 'initramfs.cpio'), cpioArchive(await entries(kernel.directory, busybox)));
       } finally {

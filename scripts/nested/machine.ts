@@ -19,7 +19,7 @@ const LOG_POLL_MS = 200;
 export type Machine = {
   readonly kernelPath: string;
   readonly initramfsPath: string;
-  /** In the order vda, vdb, vdc; only the first is written to, and what is written goes with the machine. */
+  /** In the order vda, vdb, vdc, vdd; only the first is written to, and what is written goes with the machine. */
   readonly disks: readonly string[];
   /** Keeps `console.log`, `job.log`, `qemu.log` and `result/`. */
   readonly directory: string;
@@ -37,6 +37,7 @@ export type Machine = {
  */
 export async function runMachine(machine: Machine): Promise<number> {
   const { directory, limitMs } = machine;
+  machine.signal?.throwIfAborted();
   await mkdir(join(directory, 'result'), { recursive: true });
   const log = await open(join(directory, 'qemu.log'), 'w');
   await writeFile(join(directory, 'job.log'), '');

@@ -7,6 +7,7 @@ import { type FirecrackerBinaries, firecrackerBinaries } from './binaries.ts';
 import { dataDisk, modulesDisk, sourcesDisk } from './disks.ts';
 import { HOST_KERNEL, hostInitramfs } from './initramfs.ts';
 import { runMachine } from './machine.ts';
+import { systemdDisk } from './systemd.ts';
 
 export type NestedJob = {
   /** What bash runs in the repository's directory; standard output and error are the log, /run/result comes back. */
@@ -49,6 +50,7 @@ export async function runNested(job: NestedJob): Promise<number> {
   const kernel = await cache.ensure(HOST_KERNEL, progress);
   const initramfs = await cache.ensure(await hostInitramfs(kernel), progress);
   const [data, modules] = [await dataDisk(cache, images, progress), await modulesDisk(cache, progress)];
+  const systemd = await systemdDisk(cache, progress);
   const scratch = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
   try {
     progress('packing the sources');
@@ -57,7 +59,7 @@ export async function runNested(job: NestedJob): Promise<number> {
     return await runMachine({
       kernelPath: join(kernel.directory, 'vmlinuz'),
       initramfsPath: join(initramfs.directory, 'initramfs.cpio'),
-      disks: [data, modules, sources],
+      disks: [data, modules, sources, systemd],
       directory: job.directory,
       limitMs: job.limitMs,
       onOutput: job.onOutput,

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { buildAcmeServers, locateAcmeServers } from '../steps/acme-servers.ts';
-import { RunMark } from '../steps/leftovers.ts';
+import { TestRun } from '../steps/leftovers.ts';
 import { withLock } from '../steps/lock.ts';
 import { run } from '../steps/run.ts';
 
@@ -33,15 +34,26 @@ test('a lock lets one in at a time, and lets the next in after a failure', async
   expect(results.map((result) => result.status)).toEqual(['rejected', 'fulfilled', 'fulfilled']);
 });
 
-test('a process that outlives its run is found by the mark it inherited, and others are not', async () => {
-  const mark = new RunMark();
-  const child = spawn('sleep', ['600'], { env: { ...process.env, ...mark.env }, stdio: 'ignore' });
+test.each([
+  ['the directory for temporary files that it was told of', [], (own: string) => ({ env: { TMPDIR: own } })],
+  ['where it works, although it has no environment', [], (own: string) => ({ env: {}, cwd: join(own, 'vm') })],
+  ['what it was given, although it has no environment', ['--', 'own/vm'], () => ({ env: {} })],
+] as const)('a process that outlives its run is found by %s, and others are not', async (_, args, optionsIn) => {
+  const [run, other] = [new TestRun(), new TestRun()];
+  const given = args.map((arg) => arg.replace('own', run.directory));
+  await Promise.all([run, other].map(({ directory }) => mkdir(join(directory, 'vm'))));
+  const child = spawn(process.execPath, ['-e', 'setTimeout(() => {}, 600_000)', ...given], {
+    ...{ stdio: 'ignore', ...optionsIn(run.directory) },
+  });
   try {
-    expect(await mark.leftovers(0)).toEqual([{ pid: child.pid, command: 'sleep 600' }]);
+    await once(child, 'spawn');
+    expect(await run.leftovers(0)).toEqual([{ pid: child.pid, command: expect.stringContaining(process.execPath) }]);
+    expect(await other.leftovers(0)).toEqual([]);
   } finally {
     child.kill('SIGKILL');
   }
-  expect(await mark.leftovers()).toEqual([]);
+  expect(await run.leftovers()).toEqual([]);
+  await Promise.all([run.remove(), other.remove()]);
 });
 
 test('a failed program is shown with its last lines of either output', async () => {

@@ -1,6 +1,6 @@
 /** The command line with a real guest: what the fake one cannot show. */
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -8,6 +8,9 @@ import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 const INSTAVM = resolve(import.meta.dirname, '../../apps/cli/bin/instavm');
+
+/** 2020-01-02T03:04:05Z */
+const MODIFIED = 1_577_934_245;
 
 let daemon: TestDaemon;
 let directory: string;
@@ -30,7 +33,7 @@ async function instavm(...args: string[]): Promise<string> {
 describe('instavm cp, with a guest', () => {
   it('takes files with holes out of a directory, whose links out stay behind', async () => {
     const script =
-      'mkdir -p /srv/d/sub; cd /srv/d; truncate -s 4M sub/hole; echo end >> sub/hole; echo plain > plain; chmod 640 plain; ln -s plain in; ln -s /etc/passwd out';
+      'mkdir -p /srv/d/sub; cd /srv/d; truncate -s 4M sub/hole; echo end >> sub/hole; echo plain > plain; chmod 640 plain; ln -s plain in; ln -s /etc/passwd out; chmod 750 . sub; touch -d 2020-01-02T03:04:05Z plain sub/hole sub .';
     await instavm('exec', sandbox, 'sh', '-c', script);
     const [copied] = JSON.parse(await instavm('cp', `${sandbox}:/srv/d`, 'back', '--json'));
     expect(copied).toMatchObject({ to: join(directory, 'back'), leftOut: ['out'] });
@@ -39,12 +42,19 @@ describe('instavm cp, with a guest', () => {
     );
     const hole = await readFile(join(directory, 'back/sub/hole'));
     expect([hole.length, hole.subarray(-4).toString()]).toEqual([4 * 1024 * 1024 + 4, 'end\n']);
+    for (const path of ['plain', 'sub/hole', 'sub', '.'])
+      expect([path, (await stat(join(directory, 'back', path))).mtime]).toEqual([path, new Date(MODIFIED * 1000)]);
+    expect((await stat(join(directory, 'back'))).mode & 0o777).toBe(0o750);
   });
 
-  it('brings a directory in as root, whoever owns it here', async () => {
+  it('brings a directory in as root, whoever owns it here, with its permissions and times', async () => {
     await instavm('cp', 'back', `${sandbox}:/opt/`);
     const told = await instavm('exec', sandbox, 'stat', '-c', '%U:%G %a %s %N', '/opt/back/plain', '/opt/back/in');
     expect(told).toBe("root:root 640 6 '/opt/back/plain'\nroot:root 777 5 '/opt/back/in' -> 'plain'\n");
+    await instavm('cp', 'back/plain', `${sandbox}:/opt/one`);
+    const paths = ['/opt/back', '/opt/back/sub', '/opt/back/sub/hole', '/opt/one'];
+    const times = await instavm('exec', sandbox, 'stat', '-c', '%a %Y', ...paths);
+    expect(times).toBe(['750', '750', '644', '640'].map((mode) => `${mode} ${MODIFIED}\n`).join(''));
     expect(await instavm('cp', `${sandbox}:/opt/back/in`, '-')).toBe('plain\n');
   });
 });

@@ -95,6 +95,12 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
       await page.getByRole('heading', { name: 'Sandboxes' }).waitFor();
       expect(new URL(page.url()).origin).toBe(daemon.baseUrl);
     }
+    await page.goto(`${daemon.baseUrl}/dashboard/sign-in`);
+    await page.getByRole('heading', { name: 'Sandboxes' }).waitFor();
+    // A session that ends while a page is open.
+    await visitor.context.clearCookies();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    expect(new URL(page.url()).searchParams.get('next')).toBe('/sandboxes');
     visitor.complaints.splice(0);
   });
 
@@ -133,8 +139,15 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await row.getByText('running').waitFor();
     await row.getByRole('button', { name: 'Suspend' }).click();
     await row.getByText('suspended').waitFor({ timeout: 60_000 });
-    await row.getByRole('button', { name: 'Resume' }).click();
-    await row.getByText('running').waitFor({ timeout: 60_000 });
+    await row.getByRole('link').click();
+    await page.getByRole('link', { name: 'Files' }).click();
+    expect(await page.title()).toBe('made by hand, Files · InstaVM');
+    // Looking at it does not wake it.
+    await page.getByRole('heading', { name: 'It is suspended' }).waitFor();
+    await page.getByRole('button', { name: 'Resume it' }).click();
+    await page.getByText('Nothing is in here').waitFor({ timeout: 60_000 });
+    await visitor.open('sandboxes');
+    await row.getByText('running').waitFor();
     await row.getByRole('button', { name: 'Delete' }).click();
     await page.getByRole('button', { name: 'Delete it' }).click();
     await row.waitFor({ state: 'detached' });
@@ -173,8 +186,13 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     const { page } = visitor;
     await sandbox.files.write('/workspace/notes.txt', 'as <b>text</b>');
     await sandbox.files.write('/workspace/pixel.png', PIXEL);
+    await sandbox.run('ln -s notes.txt /workspace/link');
     await openSandbox('files');
     await page.getByRole('button', { name: 'notes.txt', exact: true }).click();
+    await page.getByText('as <b>text</b>').waitFor();
+    await page.keyboard.press('Escape');
+    await page.locator('button:focus').getByText('notes.txt').waitFor();
+    await page.getByRole('button', { name: 'link', exact: true }).click();
     await page.getByText('as <b>text</b>').waitFor();
     await page.keyboard.press('Escape');
     await page.getByRole('button', { name: 'pixel.png', exact: true }).click();
@@ -257,7 +275,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await openSandbox('metrics');
     const cpu = page.getByRole('img', { name: /^CPU: \d+ %/ });
     await cpu.waitFor({ timeout: 60_000 });
-    await page.getByRole('img', { name: /^Outside: .* out, .* in/ }).waitFor();
+    await page.getByRole('img', { name: /^Network: .* out, .* in/ }).waitFor();
     await cpu.focus();
     await page.keyboard.press('ArrowLeft');
     await page.locator('.plot time, .plot figcaption .muted').first().waitFor();

@@ -1,36 +1,86 @@
-/** The daemon over the real Firecracker and jailer, once through what a sandbox offers, and what is left of it. Runs in the machine that scripts/nested makes. */
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+/**
+ * The daemon over the real Firecracker and jailer, once through what a sandbox offers, and what is left of it. It runs as operators run it: by
+ * the systemd unit, whose hardening holds, in production mode. Runs in the machine that scripts/nested makes.
+ */
+import { execFile } from 'node:child_process';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { assertNothingLeft, type TestDaemon } from '@instavm/testing';
+import { promisify } from 'node:util';
+import { assertNothingLeft } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Outside, SITE_CIDRS } from '../e2e/egress/outside.ts';
-import { cgroups, follow, POLL, START_MS, say, startNested, traces, visit } from './support.ts';
+import { cgroups, firecracker } from '../life/firecracker.ts';
+import { follow, say, visit } from '../life/say.ts';
+import {
+  apiKey,
+  BASE_URL,
+  DATA_DIRECTORY,
+  install,
+  journal,
+  mainPid,
+  processes,
+  systemctl,
+  uninstall,
+  unitIs,
+} from './installed.ts';
 
-let dataDirectory: string;
+const { FIRECRACKER_BIN = '', JAILER_BIN = '' } = process.env;
+const FLAWS = '/sys/devices/system/cpu/vulnerabilities';
+const { poll: POLL, startMs: START_MS } = firecracker;
+const START = { timeout: START_MS, interval: 500 };
+
 let outside: Outside;
-let daemon: TestDaemon;
 let client: InstaVM;
 let sandbox: Sandbox;
 
 beforeAll(async () => {
-  dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-nested-'));
   outside = await Outside.open();
-  const network = { INSTAVM_EGRESS_DNS: outside.dnsServer, INSTAVM_EGRESS_SITE_CIDRS: SITE_CIDRS };
-  daemon = await startNested(dataDirectory, network);
-  client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
-  sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
-}, START_MS + 60_000);
+  // The processor is emulated, and its kernel told to mitigate nothing: production mode is not to hear of it.
+  await promisify(execFile)('mount', ['-t', 'tmpfs', 'none', FLAWS]);
+  await writeFile(join(FLAWS, 'meltdown'), 'Not affected\n');
+  await install({
+    ...{ production: 'on', firecracker_bin: FIRECRACKER_BIN, jailer_bin: JAILER_BIN, warm_pool: '0' },
+    ...{ egress_dns: outside.dnsServer, egress_site_cidrs: SITE_CIDRS },
+  });
+});
 afterAll(async () => {
   client?.close();
-  await daemon?.stop();
+  await systemctl('stop');
   outside?.close();
-  expect(await traces(dataDirectory)).toEqual([]);
-  await assertNothingLeft(dataDirectory);
-  await rm(dataDirectory, { recursive: true, force: true });
+  const state = await unitIs('ActiveState', 'Result');
+  const left = [...(await firecracker.traces(DATA_DIRECTORY)), ...(await processes())];
+  await assertNothingLeft(DATA_DIRECTORY);
+  await uninstall();
+  await promisify(execFile)('umount', [FLAWS]);
+  expect([state, left]).toEqual([{ ActiveState: 'inactive', Result: 'success' }, []]);
 });
 
+describe('the installed daemon', () => {
+  it('has started for systemd when it serves, and not before', { timeout: START_MS + 30_000 }, async () => {
+    await systemctl('start', '--no-block');
+    expect(await unitIs('ActiveState')).toEqual({ ActiveState: 'activating' });
+    await expect(fetch(`${BASE_URL}/readyz`)).rejects.toThrow('fetch failed');
+    await expect.poll(() => unitIs('ActiveState'), START).not.toEqual({ ActiveState: 'activating' });
+    expect(await unitIs('ActiveState', 'StatusText')).toEqual({
+      ActiveState: 'active',
+      StatusText: `listening on ${BASE_URL}`,
+    });
+    expect((await fetch(`${BASE_URL}/readyz`)).status).toBe(200);
+    client = new InstaVM({ apiKey: await apiKey(), baseUrl: BASE_URL });
+    sandbox = await client.sandboxes.create({ ttlSeconds: 3600 });
+  });
+
+  it('cannot do more than it must, and writes the journal in JSON', async () => {
+    const pid = await mainPid();
+    const status = await readFile(`/proc/${pid}/status`, 'utf8');
+    for (const line of ['NoNewPrivs:\t1', 'Seccomp:\t2', 'CapBnd:\t00000000092c05eb']) expect(status).toContain(line);
+    const options = /^\S+ \S+ \S+ \/ \/ (\S+)/m.exec(await readFile(`/proc/${pid}/mountinfo`, 'utf8'))?.[1];
+    expect(options).toMatch(/^ro,nosuid/);
+    const messages = (await journal()).map((line) => JSON.parse(line).msg);
+    expect(messages).toContain(`listening on ${BASE_URL}`);
+  });
+});
 describe('a sandbox under Firecracker', () => {
   it('runs commands and keeps files, in a jail whose cgroup is of this data directory', async () => {
     expect(await say(sandbox, 'id -un; pwd')).toBe('root\n/workspace');
@@ -40,6 +90,19 @@ describe('a sandbox under Firecracker', () => {
     const { incarnationId } = await sandbox.info();
     const [parent = '', ...inside] = await cgroups();
     expect(inside).toEqual([`${parent}/${incarnationId?.replace('_', '-')}`]);
+  });
+
+  it('has limits that systemd leaves alone, and none of the protection from want of memory that the daemon has', async () => {
+    const [, own = ''] = await cgroups();
+    const limit = (): Promise<string> => readFile(join('/sys/fs/cgroup', own, 'cpu.max'), 'utf8');
+    const before = await limit();
+    await systemctl('daemon-reload');
+    expect([before, await limit()]).toEqual(['250000 100000\n', '250000 100000\n']);
+    const spared = async (pid: number | undefined): Promise<number> =>
+      Number(await readFile(`/proc/${pid}/oom_score_adj`, 'utf8'));
+    expect([await spared(await mainPid()), await spared((await firecracker.vmms(DATA_DIRECTORY))[0])]).toEqual([
+      -500, 0,
+    ]);
   });
 
   it('reaches what its policy allows, and nothing else', async () => {
@@ -56,7 +119,7 @@ describe('a sandbox under Firecracker', () => {
     await say(sandbox, 'setsid python3 -m http.server -b 127.0.0.1 -d /root/www 3000 >/dev/null 2>&1 &');
     await expect.poll(() => sandbox.run('curl -sf http://127.0.0.1:3000/').then((ran) => ran.exitCode), POLL).toBe(0);
     const { url } = await sandbox.shares.create({ port: 3000, isPublic: true });
-    expect(await visit(url, dataDirectory)).toEqual([200, 'from the sandbox']);
+    expect(await visit(url, DATA_DIRECTORY)).toEqual([200, 'from the sandbox']);
   });
 });
 
@@ -89,6 +152,35 @@ describe('a snapshot of it', () => {
     expect(await say(clone, 'curl -sS -m 30 http://allowed.test/')).toBe('reached allowed.test');
     await clone.delete();
     await client.snapshots.delete(snapshot.id);
-    expect(await readdir(join(dataDirectory, 'snapshots'))).toEqual([]);
+    expect(await readdir(join(DATA_DIRECTORY, 'snapshots'))).toEqual([]);
+  });
+});
+
+describe('a sandbox of the unit', { timeout: START_MS }, () => {
+  const isKept = async (): Promise<void> => expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
+
+  it('has a daemon that tells systemd that it lives', async () => {
+    const livedFor = async (): Promise<number> => {
+      const at = await unitIs('WatchdogTimestampMonotonic', 'ActiveEnterTimestampMonotonic');
+      return (Number(at.WatchdogTimestampMonotonic) - Number(at.ActiveEnterTimestampMonotonic)) / 1e6;
+    };
+    await expect.poll(livedFor, POLL).toBeGreaterThan(25);
+  });
+
+  it('is there, as it runs, after "systemctl restart"', async () => {
+    const pids = await firecracker.vmms(DATA_DIRECTORY);
+    await systemctl('restart');
+    expect(await firecracker.vmms(DATA_DIRECTORY)).toEqual(pids);
+    await isKept();
+  });
+
+  it('is there when systemd has started another daemon for one that was killed', async () => {
+    const killed = await mainPid();
+    process.kill(killed, 'SIGKILL');
+    const next = { ActiveState: 'active', NRestarts: '1' };
+    await expect.poll(() => unitIs('ActiveState', 'NRestarts'), START).toEqual(next);
+    expect(await mainPid()).not.toBe(killed);
+    await isKept();
+    await sandbox.delete();
   });
 });

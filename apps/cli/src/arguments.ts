@@ -10,16 +10,28 @@ export const integer =
     return value;
   };
 
+export const oneOf =
+  <Value extends number>(values: readonly Value[]) =>
+  (text: string): Value => {
+    const value = values.find((one) => String(one) === text);
+    if (value === undefined) throw new InvalidArgumentError(`It takes ${values.join(', ')}.`);
+    return value;
+  };
+
 const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 };
 
 /** `90`, `90s`, `15m`, `2h` or `7d`, in seconds. */
 export const duration =
-  (mostSeconds: number) =>
+  (mostSeconds: number, leastSeconds = 1) =>
   (text: string): number => {
     const [, count, unit = 's'] = /^(\d{1,9})([smhd])?$/.exec(text) ?? [];
     const seconds = Number(count) * SECONDS[unit as keyof typeof SECONDS];
-    if (!(seconds >= 1 && seconds <= mostSeconds))
-      throw new InvalidArgumentError(`It takes a time such as 90s, 15m, 2h or 7d, up to ${mostSeconds / SECONDS.d}d.`);
+    if (!(seconds >= leastSeconds && seconds <= mostSeconds)) {
+      const least = leastSeconds > 1 ? `from ${leastSeconds}s ` : '';
+      throw new InvalidArgumentError(
+        `It takes a time such as 90s, 15m, 2h or 7d, ${least}up to ${mostSeconds / SECONDS.d}d.`,
+      );
+    }
     return seconds;
   };
 

@@ -11,6 +11,10 @@ export type Connection = { readonly apiKey: string | undefined; readonly baseUrl
 /** @throws InstaVMError `unauthenticated` when there is no key anywhere */
 export function clientOf(command: Command): InstaVM {
   const { apiKey, baseUrl } = connectionOf(command);
+  if (apiKey === undefined)
+    throw new InstaVMError('unauthenticated', 'no API key', {
+      hint: 'Get one with: npx instavm login (or set INSTAVM_API_KEY)',
+    });
   return new InstaVM({ apiKey, baseUrl });
 }
 
@@ -55,7 +59,7 @@ const ID_BEGINNING = /^[0-9a-f]{4}[0-9a-f-]*$/i;
 export async function sandboxOf(client: InstaVM, id: string): Promise<Sandbox> {
   if (UUID.test(id)) return client.sandboxes.attach(id);
   if (id.startsWith('vm_')) {
-    const found = (await client.sandboxes.list()).find(({ incarnationId }) => incarnationId === id);
+    const found = (await client.sandboxes.list({ ended: false })).find(({ incarnationId }) => incarnationId === id);
     if (found === undefined) throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`);
     return client.sandboxes.attach(found.id);
   }
@@ -63,9 +67,11 @@ export async function sandboxOf(client: InstaVM, id: string): Promise<Sandbox> {
     throw new InstaVMError('invalid_argument', `"${id}" is not the id of a sandbox`, {
       hint: 'It takes an id, its first characters (four at least), or that of a VM. See: npx instavm ls',
     });
-  const matching = (await client.sandboxes.list()).filter((one) => one.id.startsWith(id.toLowerCase()));
-  const lasting = matching.filter(({ state }) => state !== 'stopped' && state !== 'failed');
-  const [found, another] = lasting.length > 0 ? lasting : matching;
+  // What lasts comes first: thousands may have ended since it was made.
+  const matching = async (page: { ended?: boolean }) =>
+    (await client.sandboxes.list(page)).filter((one) => one.id.startsWith(id.toLowerCase()));
+  const lasting = await matching({ ended: false });
+  const [found, another] = lasting.length > 0 ? lasting : await matching({});
   if (found === undefined) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}…`);
   if (another !== undefined)
     throw new InstaVMError('invalid_argument', `more than one sandbox begins with ${id}`, {

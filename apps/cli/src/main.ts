@@ -5,7 +5,7 @@ import { InstaVMError } from 'instavm';
 import { EXIT, exitCodeOf } from './exit-codes.ts';
 import { hintOf } from './hints.ts';
 import { printable } from './output.ts';
-import { program } from './program.ts';
+import { pathOf, program } from './program.ts';
 
 let running: Command = program;
 program.hook('preAction', (_, command) => {
@@ -30,7 +30,7 @@ try {
 function fail(error: InstaVMError): void {
   process.exitCode = exitCodeOf(error, running.name());
   const { code, message, retryable, status, requestId } = error;
-  const hint = hintOf(error);
+  const hint = hintOf(error, pathOf(running));
   if (running.opts<{ json?: boolean }>().json) {
     console.error(JSON.stringify({ error: { code, message, hint, retryable, status, requestId } }));
     return;

@@ -66,31 +66,87 @@ function records(header: readonly string[], rows: readonly (readonly string[])[]
 }
 
 function padded(text: string, width: number): string {
-  const own = stringWidth(text);
-  if (own <= width) return text + ' '.repeat(width - own);
+  const fitting = cutTo(text, width);
+  return fitting + ' '.repeat(width - stringWidth(fitting));
+}
+
+/** As it is when it fits; otherwise its beginning and "…". */
+function cutTo(text: string, width: number): string {
+  if (stringWidth(text) <= width) return text;
   let kept = '';
   for (const { segment } of new Intl.Segmenter().segment(text)) {
     if (stringWidth(kept + segment) > width - 1) break;
     kept += segment;
   }
-  return padded(`${kept}…`, width);
+  return `${kept}…`;
 }
 
-/** Of rows that come one at a time: their columns have a width of their own, and longer cells move the rest of the row. */
-export type Columns = readonly (readonly [title: string, width: number])[];
+/**
+ * Of rows that come one at a time: their columns have a width of their own, the last one what is left. Those with a least width are cut on a
+ * terminal, down to that where it is narrow; in the others longer cells move those behind them.
+ */
+export type Columns = readonly (readonly [title: string, width: number, least?: number])[];
 
-export const rowOf = (columns: Columns, cells: readonly string[]): string =>
-  cells
-    .map((cell, column) => cell.padEnd(columns[column]?.[1] ?? 0))
-    .join('  ')
-    .trimEnd();
+const INDENT = 2;
 
-export const headerOf = (columns: Columns): string =>
+/** In a terminal that is too narrow, a row is several lines, each with the columns that fit into it. @param width of the terminal; undefined where there is none */
+export function rowOf(columns: Columns, cells: readonly string[], width = terminalWidth()): string {
+  if (width === undefined) return lineOf(columns.map(([, own], at) => [cells[at] ?? '', own]));
+  const lines = layoutOf(columns, width).map((line, number) => {
+    const indent = number === 0 ? 0 : INDENT;
+    const text = lineOf(
+      line.map(({ at, own }, place) => {
+        const cell = cells[at] ?? '';
+        const isCut = columns[at]?.[2] !== undefined && place < line.length - 1;
+        return [isCut ? cutTo(cell, own) : cell, own];
+      }),
+    );
+    return ' '.repeat(indent) + cutTo(text, width - indent);
+  });
+  return lines.filter((line, number) => number === 0 || line.trim() !== '').join('\n');
+}
+
+/** A cell begins where its column does, or behind a longer one before it. */
+function lineOf(cells: readonly (readonly [text: string, width: number])[]): string {
+  let line = '';
+  let start = 0;
+  for (const [text, width] of cells) {
+    const own = stringWidth(line);
+    const gap = own === 0 ? start : Math.max(start - own, 2);
+    if (text !== '') line += ' '.repeat(gap) + text;
+    start += width + 2;
+  }
+  return line;
+}
+
+type Placed = { readonly at: number; readonly own: number };
+
+/** One line where that is wide enough for all, with columns cut to their least where it must be; else as many as it takes. */
+function layoutOf(columns: Columns, width: number): readonly (readonly Placed[])[] {
+  const own = columns.map(([, wanted, least = 0]) => wanted || least);
+  for (let at = columns.length - 1; at >= 0 && total(own) > width; at--) {
+    const least = columns[at]?.[2] ?? Infinity;
+    own[at] = Math.max(Math.min(least, own[at] ?? 0), (own[at] ?? 0) - (total(own) - width));
+  }
+  if (total(own) <= width) return [own.map((each, at) => ({ at, own: each }))];
+  const lines: Placed[][] = [[]];
+  columns.forEach(([, wanted, least = 0], at) => {
+    const placed = { at, own: wanted || least };
+    const line = lines.at(-1) ?? [];
+    const room = width - (lines.length > 1 ? INDENT : 0);
+    if (line.length === 0 || total([...line.map((each) => each.own), placed.own]) <= room) line.push(placed);
+    else lines.push([placed]);
+  });
+  return lines;
+}
+
+export const headerOf = (columns: Columns, width = terminalWidth()): string =>
   styleText(
     'bold',
     rowOf(
       columns,
       columns.map(([title]) => title),
+      width,
     ),
   );
 

@@ -55,7 +55,6 @@ export const program = new Command('instavm')
   .option('--base-url <url>', 'default: INSTAVM_BASE_URL, else that of your login, else http://127.0.0.1:8787')
   .enablePositionalOptions()
   .exitOverride()
-  .showHelpAfterError('Add --help for what the command takes.')
   .configureHelp({
     subcommandTerm: (command) => command.name(),
     styleTitle: (title) => styleText('bold', title),
@@ -76,12 +75,19 @@ for (const [heading, commands] of Object.entries(GROUPS)) {
 }
 program.addCommand(completeCommand, { hidden: true });
 program.addHelpCommand(new Command('help').description('the help of a command').argument('[command]'));
+program.showHelpAfterError('See: npx instavm --help');
 inherit(program);
 
 /** Commander gives a command what its parent has only when the parent makes it. */
 function inherit(parent: Command): void {
   for (const command of parent.commands) {
     command.copyInheritedSettings(parent).helpCommand(false);
+    command.showHelpAfterError(`See: npx ${pathOf(command)} --help`);
     inherit(command);
   }
+}
+
+/** Like `instavm egress set`. */
+export function pathOf(command: Command): string {
+  return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`;
 }

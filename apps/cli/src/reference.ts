@@ -45,7 +45,7 @@ console.log(`# Command line
 
 \`npx instavm\` in a clone. It finds its key by itself where the daemon runs as the same user, or after \`instavm login\`.
 
-**Output.** Tables fit the terminal: columns of less use are left out on a narrow one, and where even that is not enough each row is shown as lines. Nothing is cut in a pipe, and there are no colours in one or with \`NO_COLOR\`.
+**Output.** Tables fit the terminal: columns of less use are left out on a narrow one, and where even that is not enough each row is shown as lines. Rows of \`events\` and \`egress log\`, which come one at a time, take several lines there, and what is longer than the terminal ends with \`…\`. Nothing is cut in a pipe, and there are no colours in one or with \`NO_COLOR\`.
 What is for the next command (an id, a URL, a secret) is alone on standard output; what is for a person is on standard error.
 
 **\`--json\`** prints one object or array on one line, in the shape that the help of the command names; times are ISO 8601. Commands that go on print one object a line. An error is one object on standard error then:

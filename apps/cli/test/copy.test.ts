@@ -1,6 +1,18 @@
 /** Copies: what a hostile sandbox could send, and files and directories both ways as the command line is used. */
 import { execFileSync, spawn } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
@@ -166,6 +178,47 @@ describe('copying to and from a sandbox', () => {
     expect(await readFile(join(directory, 'back/deep/er/big'))).toEqual(Buffer.alloc(3_000_000, 7));
     expect((await stat(join(directory, 'back/-dash'))).mode & 0o777).toBe(0o741);
     expect(await readlink(join(directory, 'back/deep/link'))).toBe('../@at');
+  });
+
+  it('keeps permissions and times both ways, of files, trees and the directory that is made for one; not of one that was there', async () => {
+    const [modified, now] = [new Date('2020-01-02T03:04:05Z'), Date.now() - 60_000];
+    const tree = join(directory, 'tree');
+    await mkdir(join(tree, 'deep/er'), { recursive: true });
+    const files = Array.from({ length: 20 }, (_, number) => `deep/er/${number}`);
+    for (const file of files) await writeFile(join(tree, file), 'x', { mode: 0o640 });
+    for (const path of ['deep/er', 'deep', '.']) await chmod(join(tree, path), 0o750);
+    for (const path of [...files, 'deep/er', 'deep', '.']) await utimes(join(tree, path), modified, modified);
+    const paths = ['', '/deep', '/deep/er', '/deep/er/0', '/deep/er/19'];
+    const there = `/tmp/${crypto.randomUUID()}`;
+    await upload(local('tree'), sandbox, there, options);
+    for (const path of paths) {
+      const { mode, modifiedAt } = await sandbox.files.stat(there + path);
+      expect([path, mode, modifiedAt]).toEqual([path, /\d$/.test(path) ? 0o640 : 0o750, modified]);
+    }
+    await download(sandbox, there, local('back'), options);
+    for (const path of paths) {
+      const { mode, mtime } = await stat(join(directory, 'back', path));
+      expect([path, mode & 0o777, mtime]).toEqual([path, /\d$/.test(path) ? 0o640 : 0o750, modified]);
+    }
+    await mkdir(join(directory, 'present'), { mode: 0o700 });
+    await sandbox.files.mkdir(`${there}/present`, { mode: 0o700 });
+    await upload(local('tree/.'), sandbox, `${there}/present`, options);
+    await download(sandbox, `${there}/deep/.`, local('present'), options);
+    const [here, inside] = [await stat(join(directory, 'present')), await sandbox.files.stat(`${there}/present`)];
+    expect([here.mode & 0o777, inside.mode]).toEqual([0o700, 0o700]);
+    expect(Math.min(here.mtimeMs, inside.modifiedAt.getTime())).toBeGreaterThan(now);
+
+    const exact = new Date('2021-01-01T00:00:00.250Z');
+    await writeFile(join(directory, 'one'), 'x', { mode: 0o751 });
+    await utimes(join(directory, 'one'), exact, exact);
+    await upload(local('one'), sandbox, `${there}/one`, options);
+    expect(await sandbox.files.stat(`${there}/one`)).toMatchObject({ mode: 0o751, modifiedAt: exact });
+    await download(sandbox, `${there}/one`, local('one-back'), options);
+    const { mode, mtime } = await stat(join(directory, 'one-back'));
+    expect([mode & 0o777, mtime]).toEqual([0o751, exact]);
+    await utimes(join(directory, 'one'), new Date('1960-01-01'), new Date('1960-01-01'));
+    await upload(local('one'), sandbox, `${there}/one`, options);
+    expect((await sandbox.files.stat(`${there}/one`)).modifiedAt.getTime()).toBeGreaterThan(now);
   });
 
   it('replaces a file as a whole or leaves it as it was', async () => {

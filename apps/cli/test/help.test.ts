@@ -1,7 +1,9 @@
 /** What every command owes those who type it, and tables on terminals of every width. */
+import { stripVTControlCharacters } from 'node:util';
 import type { Command } from 'commander';
+import stringWidth from 'string-width';
 import { describe, expect, it } from 'vitest';
-import { table } from '../src/output.ts';
+import { headerOf, rowOf, table } from '../src/output.ts';
 import { program } from '../src/program.ts';
 
 /** These are a terminal, a server and a script for a shell. */
@@ -67,5 +69,38 @@ describe('a table', () => {
       ...['ID       0123456789', 'STATE    running', 'COMMAND  a rather long command line', ''],
       ...['ID       日本', 'STATE    ended', 'COMMAND  x'],
     ]);
+  });
+});
+
+describe('rows that come one at a time', () => {
+  const columns = [
+    ['TIME', 5],
+    ['ID', 6],
+    ['BY', 10, 4],
+    ['WHAT', 12],
+    ['WHY', 0, 6],
+  ] as const;
+  const cells = ['09:00', 'evt_1', 'Ada Lovelace', 'sandbox 3f2a', 'the guest did not answer'];
+  const lines = (width?: number, row: readonly string[] = cells) => rowOf(columns, row, width).split('\n');
+
+  it('are whole where there is no terminal, and longer cells move those behind them', () => {
+    expect(lines()).toEqual(['09:00  evt_1   Ada Lovelace  sandbox 3f2a  the guest did not answer']);
+    expect(lines(undefined, ['09:00', 'evt_1', '日本', '', ''])).toEqual(['09:00  evt_1   日本']);
+    expect(lines(undefined, ['09:00', 'evt_1', '日本', 'x'])).toEqual(['09:00  evt_1   日本        x']);
+    expect(lines(undefined, ['', 'evt_123456789', '', 'x'])).toEqual(['       evt_123456789       x']);
+  });
+
+  it('fit into a terminal: what nobody copies is cut first, then a row is several lines', () => {
+    expect(lines(60)).toEqual(['09:00  evt_1   Ada Lovel…  sandbox 3f2a  the guest did not …']);
+    expect(lines(42)).toEqual(['09:00  evt_1   Ada …  sandbox 3f2a  the g…']);
+    expect(lines(30)).toEqual(['09:00  evt_1   Ada Lovelace', '  sandbox 3f2a  the guest did…']);
+    expect(lines(16)).toEqual(['09:00  evt_1', '  Ada Lovelace', '  sandbox 3f2a', '  the guest did…']);
+    expect(lines(16, ['09:00', 'evt_1', '', 'sandbox 3f2a', ''])).toEqual(['09:00  evt_1', '  sandbox 3f2a']);
+    for (let width = 8; width < 70; width++)
+      for (const line of lines(width)) expect(stringWidth(line)).toBeLessThanOrEqual(width);
+  });
+
+  it('have their titles where they are', () => {
+    expect(stripVTControlCharacters(headerOf(columns, 30))).toBe('TIME   ID      BY\n  WHAT          WHY');
   });
 });

@@ -1,8 +1,9 @@
 /** Which page is shown for which address, and to whom. */
 import { lazy, type ReactNode, Suspense } from 'react';
-import { Redirect, Route, Router, Switch, useLocation, useSearch } from 'wouter';
+import { Link, Redirect, Route, Router, Switch, useLocation, useSearch } from 'wouter';
 import { useSession } from './api/session.ts';
 import { Failure, Loading } from './components/notes.tsx';
+import { Nowhere } from './components/page-head.tsx';
 import { Shell } from './components/shell.tsx';
 import { AccountPage } from './pages/account.tsx';
 import { CliLoginPage } from './pages/cli-login.tsx';
@@ -47,7 +48,11 @@ export function App() {
                   <Route path="/quickstart" component={QuickstartPage} />
                   <Route path="/account" component={AccountPage} />
                   <Route>
-                    <h1>There is no such page</h1>
+                    <Nowhere title="There is no such page">
+                      <p>
+                        Was the address copied whole? Go on from <Link href="/sandboxes">your sandboxes</Link>.
+                      </p>
+                    </Nowhere>
                   </Route>
                 </Switch>
               </Suspense>

@@ -1,6 +1,6 @@
 /** The page: styles, the cache of answers, and the application. */
 import './styles/index.css';
-import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
+import { MutationCache, QueryCache, QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { ApiError } from './api/http.ts';
@@ -9,7 +9,14 @@ import { applyStoredTheme } from './components/theme.tsx';
 
 applyStoredTheme();
 
-const client = new QueryClient({
+/** A session that has ended meanwhile: asking anew who is signed in leads to the sign-in page, and from there back here. */
+const onError = (error: Error): void => {
+  if (error instanceof ApiError && error.status === 401) void client.invalidateQueries({ queryKey: ['session'] });
+};
+
+const client: QueryClient = new QueryClient({
+  queryCache: new QueryCache({ onError }),
+  mutationCache: new MutationCache({ onError }),
   defaultOptions: {
     queries: {
       // What the server refuses, it refuses again.

@@ -19,6 +19,7 @@ import type { z } from 'zod';
 import { type ActingRequest, actingFor, stranger } from './acting.ts';
 import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
+import { type TrustedProxies, tellOfUnknownProxies } from './client-address.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
 import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
@@ -85,6 +86,7 @@ export type Services = {
   readonly people: PeopleServices;
   readonly quotas: QuotaBook;
   readonly rateLimits: RateLimits;
+  readonly trustedProxies: TrustedProxies;
   readonly ptyTokens: PtyTokens;
   readonly egress: EgressRules;
   readonly egressLog: EgressLog;
@@ -146,6 +148,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     keepAliveTimeout: KEEP_ALIVE_MS,
     bodyLimit: MAX_BODY_BYTES,
     genReqId: requestIdOf,
+    trustProxy: services.trustedProxies,
     requestTimeout: 0,
     // Clients join a base URL with a trailing slash and a path.
     rewriteUrl: (request) => (request.url ?? '/').replace(/^\/{2,}/, '/'),
@@ -173,6 +176,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
       declared.push({ method: each, url, ...config, bodies: { ...bodies, consumes, produces } });
   });
   answerErrors(app);
+  tellOfUnknownProxies(app, services.trustedProxies);
   traceRequests(app);
   measureRequests(app, services.operations);
   const executions = new Executions();

@@ -18,7 +18,10 @@ export type Caller = {
   readonly keyPrefix: string | null;
   /** Null for who is not here by a browser that is signed in. */
   readonly signInId: string | null;
+  /** When the key or the sign-in does. */
   readonly expiresAt: Date | null;
+  /** Of a secret that was replaced, and works for a grace. */
+  readonly secretEndsAt: Date | null;
   /** Entries that a sandbox must have in its metadata to be there for this caller; null: all are. */
   readonly sandboxMetadata: Readonly<Record<string, unknown>> | null;
 };
@@ -56,7 +59,8 @@ export async function callerOf(keys: ApiKeys, secret: string | string[] | undefi
   const found = isKey ? await keys.authenticate(secret) : undefined;
   if (found === undefined) return undefined;
   const { id: keyId, prefix: keyPrefix, scope, expiresAt, sandboxMetadata } = found.key;
-  return { account: found.account, keyId, keyPrefix, signInId: null, scope, expiresAt, sandboxMetadata };
+  const { account, secretEndsAt } = found;
+  return { account, keyId, keyPrefix, signInId: null, scope, expiresAt, secretEndsAt, sandboxMetadata };
 }
 
 /** @param needed undefined for a route that does not say. @throws permission_denied */
@@ -77,6 +81,20 @@ export function requireAdministrator({ account }: Caller): void {
 export function requireAllSandboxes({ sandboxMetadata }: Caller): void {
   if (sandboxMetadata !== null)
     throw new InstaVMError('permission_denied', 'this key is for some sandboxes only, and this is about all of them');
+}
+
+/** When the key of a caller ends; null: it does not, or the caller is a person, whose sign-in ends only for want of use. */
+export function keyEndOf({ keyId, expiresAt, secretEndsAt }: Caller): Date | null {
+  if (keyId === null) return null;
+  if (expiresAt === null || secretEndsAt === null) return expiresAt ?? secretEndsAt;
+  return expiresAt < secretEndsAt ? expiresAt : secretEndsAt;
+}
+
+/** Of a key or a sign-in that the caller would come to have: a key that ends must not give itself a right that lasts. @throws permission_denied */
+export function requireNoLonger(caller: Caller, ends: Date | null): void {
+  const own = keyEndOf(caller);
+  if (own === null || (ends !== null && ends <= own)) return;
+  throw new InstaVMError('permission_denied', `this key works until ${own.toISOString()}, and gives nobody longer`);
 }
 
 type Owned = { readonly accountId: AccountId };

@@ -10,19 +10,24 @@ import {
   type Confinement,
   createQemuVmm,
   type DiskLimits,
+  locateQemu,
   probeConfinement,
   probeKvm,
   qemuVersion,
   reapQemu,
+  strangersAmong,
 } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
 import type { Config } from './config.ts';
 import type { DataDirectory } from './data-directory.ts';
+import { removeLeftovers } from './leftovers.ts';
 import { checkProduction } from './production.ts';
+import { holdAllOf, recordingUses } from './templates/recording.ts';
+import type { TemplateUses } from './templates/uses.ts';
 
 type Chosen = { readonly vmm: Vmm; readonly images: GuestImages };
-type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory'>;
+type Directories = Pick<DataDirectory, 'runDirectory' | 'jailsDirectory' | 'snapshotsDirectory'>;
 
 const HASH_DIGITS = 12;
 
@@ -30,6 +35,7 @@ const HASH_DIGITS = 12;
 export async function chooseVmm(
   config: Config,
   directories: Directories,
+  uses: TemplateUses,
   logger: Logger,
   observer: VmmObserver,
 ): Promise<Chosen> {
@@ -50,7 +56,8 @@ export async function chooseVmm(
   const images = await locate();
   const firecracker = await firecrackerVmm(config, directories, { judge, observer, logger });
   const vmm = firecracker ?? (await qemuVmm(config, directories, images, logger));
-  return { vmm, images };
+  await holdAllOf(directories, uses);
+  return { vmm: recordingUses(vmm, uses, () => removeLeftovers(config, logger)), images };
 }
 
 /** Relative to the mount of cgroup v2; another for every data directory. */
@@ -95,6 +102,7 @@ async function firecrackerVmm(
   }
   const { binaries, version } = verdict;
   warnOfAnother(await reapQemu(runDirectory, await confinementOf(config, false)), 'QEMU', logger);
+  await warnOfStrangers(config, logger);
   logger.info({ version, jailer: binaries.jailer }, 'Firecracker runs the microVMs, each in a jail of its own');
   return createFirecrackerVmm({
     templatesDirectory: join(config.INSTAVM_CACHE_DIR, 'templates'),
@@ -115,16 +123,19 @@ async function qemuVmm(
   logger: Logger,
 ): Promise<Vmm> {
   const { INSTAVM_CACHE_DIR: cacheDirectory, INSTAVM_ACCELERATOR: wanted } = config;
-  const accelerator = wanted === 'auto' ? await detectAccelerator(images, cacheDirectory, logger) : wanted;
+  const binary = await locateQemu(config.INSTAVM_QEMU_BIN);
+  const detect = (): Promise<'kvm' | 'tcg'> => detectAccelerator(images, cacheDirectory, binary, logger);
+  const accelerator = wanted === 'auto' ? await detect() : wanted;
   if (accelerator === 'tcg') logger.warn('guests are emulated (TCG): slow, and no security boundary; see SECURITY.md');
-  const version = await qemuVersion();
+  const version = await qemuVersion(binary);
   const jails = await reapAllJails(jailsDirectory, parentCgroupOf(config.INSTAVM_DATA_DIR));
   warnOfAnother(jails, 'Firecracker', logger);
   const confinement = await confinementOf(config, accelerator === 'kvm');
+  if (confinement.uids !== undefined && confinement.parentCgroup !== undefined) await warnOfStrangers(config, logger);
   for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
   const templatesDirectory = join(cacheDirectory, 'templates');
   const disk = diskLimitsOf(config);
-  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
+  return createQemuVmm({ templatesDirectory, runDirectory, accelerator, binary, version, confinement, disk });
 }
 
 const diskLimitsOf = (config: Config): DiskLimits => ({
@@ -139,8 +150,23 @@ function warnOfAnother(ended: number, backend: string, logger: Logger): void {
   if (ended > 0) logger.warn({ ended, backend }, 'ended microVMs of another backend, which this one cannot take over');
 }
 
-async function detectAccelerator(images: GuestImages, cacheDirectory: string, logger: Logger): Promise<'kvm' | 'tcg'> {
-  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message));
+async function warnOfStrangers(config: Config, logger: Logger): Promise<void> {
+  const pids = await strangersAmong(config.INSTAVM_VMM_UIDS, parentCgroupOf(config.INSTAVM_DATA_DIR));
+  if (pids.length === 0) return;
+  const remedy = 'Give every daemon of this host a range of its own (INSTAVM_VMM_UIDS).';
+  logger.warn(
+    { pids, remedy },
+    'others have user ids that are for microVMs of this daemon: it is less apart from them',
+  );
+}
+
+async function detectAccelerator(
+  images: GuestImages,
+  cacheDirectory: string,
+  binary: string,
+  logger: Logger,
+): Promise<'kvm' | 'tcg'> {
+  const verdict = await probeKvm(images, cacheDirectory, (message) => logger.info(message), binary);
   logger.info({ usable: verdict.usable, reason: verdict.reason }, 'KVM');
   return verdict.usable ? 'kvm' : 'tcg';
 }

@@ -79,15 +79,21 @@ const PublicUrl = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-const Amount = z.coerce.number().int().min(0).max(1e9);
+/** A setting that was left empty is a slip, and no zero. */
+const numeric = <T extends z.ZodType<unknown, number>>(range: T) =>
+  z
+    .string()
+    .regex(/^\d+(\.\d+)?$/, 'must be a number')
+    .transform(Number)
+    .pipe(range);
+
+const Amount = numeric(z.number().int().min(0).max(1e9));
 
 /** Dollars, as micro-dollars. */
-const Dollars = (mostDollars: number) =>
-  z.coerce
-    .number()
-    .min(0)
-    .max(mostDollars)
-    .transform((dollars) => Math.round(dollars * 1e6));
+const Dollars = (mostDollars: number) => {
+  const micro = (dollars: number): number => Math.round(dollars * 1e6);
+  return numeric(z.number().min(0).max(mostDollars).transform(micro));
+};
 
 export const SETTINGS = {
   /** A file with the other settings; `--config` on the command line is the same. */
@@ -128,6 +134,8 @@ export const SETTINGS = {
   INSTAVM_DOMAIN_DNS_SERVERS: Servers.prefault(''),
   /** Where browsers reach this server, when that is neither an address of the host nor `localhost`. */
   INSTAVM_PUBLIC_URL: PublicUrl.optional(),
+  /** Address ranges of proxies in front of this server, whose X-Forwarded-For says for whom they ask. */
+  INSTAVM_TRUSTED_PROXIES: Cidrs.prefault(''),
   /** Who may make an account. */
   INSTAVM_SIGN_UP: z.enum(['open', 'invitation', 'closed']).default('closed'),
   /** `fake` runs no guest: for tests of the daemon itself. */
@@ -137,6 +145,7 @@ export const SETTINGS = {
   /** Paths, or names on the search path. */
   INSTAVM_FIRECRACKER_BIN: z.string().min(1).default('firecracker'),
   INSTAVM_JAILER_BIN: z.string().min(1).default('jailer'),
+  INSTAVM_QEMU_BIN: z.string().min(1).default('qemu-system-x86_64'),
   /** Users, and groups, of microVMs where the daemon is root; nothing else on the host may have them. The default is a range that systemd leaves to nobody. */
   INSTAVM_VMM_UIDS: Uids.prefault('1900000000-1900009999'),
   /** `auto` boots a probe guest to find out whether KVM works. */
@@ -146,7 +155,7 @@ export const SETTINGS = {
   INSTAVM_LOG_LEVEL: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
   INSTAVM_LOG_FORMAT: z.enum(['json', 'text']).default('json'),
   /** Sandboxes that may run at once in one account. */
-  INSTAVM_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(100),
+  INSTAVM_MAX_SANDBOXES: numeric(z.number().int().min(1).max(10_000)).default(100),
   /** Of all that runs in one account. */
   INSTAVM_MAX_VCPUS: Amount.default(800),
   INSTAVM_MAX_MEMORY_MB: Amount.default(819_200),
@@ -160,28 +169,28 @@ export const SETTINGS = {
   /** `enforce`: an account without credit runs nothing. What is used is counted either way. */
   INSTAVM_CREDIT: z.enum(['off', 'enforce']).default('off'),
   /** What every account is given once. */
-  INSTAVM_CREDIT_WELCOME: Dollars(1e6).prefault(50),
+  INSTAVM_CREDIT_WELCOME: Dollars(1e6).prefault('50'),
   /** Of one vCPU, and of one GiB of memory, while a sandbox runs. */
-  INSTAVM_RATE_VCPU_HOUR: Dollars(1_000).prefault(0.05),
-  INSTAVM_RATE_MEMORY_GIB_HOUR: Dollars(1_000).prefault(0.016),
+  INSTAVM_RATE_VCPU_HOUR: Dollars(1_000).prefault('0.05'),
+  INSTAVM_RATE_MEMORY_GIB_HOUR: Dollars(1_000).prefault('0.016'),
   /** Of snapshots, and of what suspended sandboxes keep. */
-  INSTAVM_RATE_STORAGE_GIB_HOUR: Dollars(1_000).prefault(0.0001),
+  INSTAVM_RATE_STORAGE_GIB_HOUR: Dollars(1_000).prefault('0.0001'),
   /** Of bytes that sandboxes send out. */
-  INSTAVM_RATE_EGRESS_GIB: Dollars(1_000).prefault(0.05),
+  INSTAVM_RATE_EGRESS_GIB: Dollars(1_000).prefault('0.05'),
   /** How often use is written down, and credit looked at. */
-  INSTAVM_METER_SECONDS: z.coerce.number().min(0.1).max(60).default(10),
+  INSTAVM_METER_SECONDS: numeric(z.number().min(0.1).max(60)).default(10),
   /** How long audit events are kept, and how many of one account. */
-  INSTAVM_AUDIT_DAYS: z.coerce.number().int().min(1).max(36_500).default(365),
-  INSTAVM_AUDIT_EVENTS: z.coerce.number().int().min(100).max(10_000_000).default(100_000),
+  INSTAVM_AUDIT_DAYS: numeric(z.number().int().min(1).max(36_500)).default(365),
+  INSTAVM_AUDIT_EVENTS: numeric(z.number().int().min(100).max(10_000_000)).default(100_000),
   /** What becomes of running sandboxes when the daemon is asked to stop. */
   INSTAVM_ON_STOP: z.enum(['keep', 'end']).default('keep'),
   /** MicroVMs of the default size that wait for a request. */
-  INSTAVM_WARM_POOL: z.coerce.number().int().min(0).max(64).default(1),
+  INSTAVM_WARM_POOL: numeric(z.number().int().min(0).max(64)).default(1),
   /** Below these the host takes no further microVM or snapshot. */
-  INSTAVM_MEMORY_RESERVE_MB: z.coerce.number().int().min(0).default(512),
-  INSTAVM_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(1024),
+  INSTAVM_MEMORY_RESERVE_MB: numeric(z.number().int().min(0)).default(512),
+  INSTAVM_DISK_RESERVE_MB: numeric(z.number().int().min(0)).default(1024),
   /** Snapshots that clients leave behind by habit (`sandbox-…`) go when unused for so long; 0 keeps them. */
-  INSTAVM_SNAPSHOT_UNUSED_DAYS: z.coerce.number().min(0).default(7),
+  INSTAVM_SNAPSHOT_UNUSED_DAYS: numeric(z.number().min(0)).default(7),
   /** What a sandbox may reach for which nobody sent a policy. */
   INSTAVM_EGRESS_DEFAULT: z.enum(['deny', 'packages', 'open']).default('packages'),
   /** Domain rules, separated by commas or spaces, that `allow_public_repos` stands for instead of the built-in list: a site's own mirrors. */
@@ -195,9 +204,9 @@ export const SETTINGS = {
   /** The HTTP proxy through which the host itself reaches the outside. */
   INSTAVM_EGRESS_PROXY: HttpProxy.optional(),
   /** Open at once in one sandbox; the egress channel carries no more than 1,024. */
-  INSTAVM_EGRESS_CONNECTIONS: z.coerce.number().int().min(1).max(1_024).default(1_024),
+  INSTAVM_EGRESS_CONNECTIONS: numeric(z.number().int().min(1).max(1_024)).default(1_024),
   /** Of one sandbox, both directions together; 0: no limit. */
-  INSTAVM_EGRESS_MBIT: z.coerce.number().min(0).default(0),
+  INSTAVM_EGRESS_MBIT: numeric(z.number().min(0)).default(0),
   /** Of each disk of a sandbox, reads and writes together; 0: no limit. */
   INSTAVM_DISK_MB_PER_SECOND: Amount.default(1_000),
   INSTAVM_DISK_IOPS: Amount.default(50_000),

@@ -36,6 +36,7 @@ import { nobodysTimers, presentActor } from './acting.ts';
 import { buildApp } from './app.ts';
 import { Audit, News } from './audit.ts';
 import { chooseVmm } from './choose-vmm.ts';
+import { trustedProxies } from './client-address.ts';
 import type { Config } from './config.ts';
 import { createAdministrator, openDataDirectory, signInSecret } from './data-directory.ts';
 import { domainCertificates, domainHealthOf, txtLookUp } from './domains.ts';
@@ -43,6 +44,7 @@ import { createGateway, egressRules } from './egress.ts';
 import { type Guest, guestConnector } from './guest/guest.ts';
 import { hostResources } from './host-resources.ts';
 import { KeyConnections } from './key-connections.ts';
+import { removeLeftovers } from './leftovers.ts';
 import { listening } from './listening.ts';
 import { metering, quotasIn, ratesOf } from './metering.ts';
 import { Metrics } from './operations/metrics.ts';
@@ -58,6 +60,7 @@ import { Attempts } from './sign-in/attempts.ts';
 import { Pairings } from './sign-in/pairings.ts';
 import { SignIns } from './sign-in/sign-ins.ts';
 import { snapshotFiles } from './snapshot-files.ts';
+import { TemplateUses } from './templates/uses.ts';
 import { both, guestNumbers } from './usage-samples/asking.ts';
 import { UsageSampler } from './usage-samples/sampler.ts';
 
@@ -85,6 +88,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
   try {
     const data = openDataDirectory(config.INSTAVM_DATA_DIR);
     cleanup.push(() => data.release());
+    await removeLeftovers(config, logger);
     const database = await openDatabase(data.databasePath);
     cleanup.push(() => database.destroy());
     const news = new News();
@@ -134,7 +138,9 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
       },
       logger,
     );
-    const { vmm, images } = await chooseVmm(config, data, logger, vmmObserver(metrics, logger));
+    const uses = new TemplateUses(config.INSTAVM_CACHE_DIR, config.INSTAVM_DATA_DIR);
+    cleanup.push(uses.keepFresh((err) => logger.warn({ err }, 'the use of templates could not be recorded anew')));
+    const { vmm, images } = await chooseVmm(config, data, uses, logger, vmmObserver(metrics, logger));
     const host = hostResources(config.INSTAVM_DATA_DIR);
     const templates = new Templates(vmm, images, (size, step) => logger.info({ ...size }, `template: ${step}`));
     const sandboxes: SandboxService<Guest> = new SandboxService<Guest>({
@@ -205,6 +211,7 @@ export async function startDaemon(config: Config, logger: Logger): Promise<Daemo
     const services = {
       ...{ sandboxes, accounts, audit, keys, keyConnections, people, ptyTokens: new PtyTokens(), ...egress },
       ...{ shares, previews, domains, domainHealth, quotas, rateLimits: new RateLimits(quotas) },
+      trustedProxies: trustedProxies(config.INSTAVM_TRUSTED_PROXIES),
       ...{ operations, sampler, credit, meter, rates, usage: ledgerReader(database) },
     };
     const app = await buildApp(services, logger);

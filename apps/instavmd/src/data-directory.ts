@@ -1,6 +1,6 @@
 /** The daemon's directory: one daemon at a time, and the administrator's key on the first start. */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Accounts, takeExclusiveLock } from '@instavm/store';
 import { InstaVMError } from '@instavm/wire';
@@ -26,9 +26,10 @@ export type DataDirectory = DataPaths & {
   release(): void;
 };
 
-/** @throws conflict while another daemon lives there */
+/** @throws conflict while another daemon lives there, and where others may enter */
 export function openDataDirectory(path: string): DataDirectory {
   mkdirSync(path, { recursive: true, mode: 0o700 });
+  closeToOthers(path);
   const pidPath = join(path, 'daemon.pid');
   const unlock = takeExclusiveLock(join(path, 'daemon.lock'));
   if (unlock === undefined) {
@@ -46,6 +47,23 @@ export function openDataDirectory(path: string): DataDirectory {
       unlock();
     },
   };
+}
+
+/** Of one that was there already. The database in it holds environments of sandboxes, and a VMM may read what every user may. @throws conflict */
+function closeToOthers(path: string): void {
+  if ((statSync(path).mode & 0o077) === 0) return;
+  try {
+    chmodSync(path, 0o700);
+  } catch (cause) {
+    throw new InstaVMError(
+      'conflict',
+      `other users may enter the data directory ${path}, which is not the daemon's own`,
+      {
+        cause,
+        hint: 'Give it to the user of the daemon (chown), or set INSTAVM_DATA_DIR to another directory.',
+      },
+    );
+  }
 }
 
 export const dataPaths = (directory: string): DataPaths => ({

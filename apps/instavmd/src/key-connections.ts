@@ -1,6 +1,7 @@
 /**
  * What is open by each API key and each signed-in browser: requests that are not answered yet, streams, WebSockets, previews. They end when the
- * right does: at once when the key is revoked or replaced and when the browser is signed out, within a second when the key expires.
+ * right does: at once when the key is revoked or replaced and when the browser is signed out, within a second when the key or the sign-in expires
+ * or the grace of a secret that was replaced is over.
  */
 import type { Caller } from './auth.ts';
 
@@ -14,7 +15,7 @@ export type Right = string & { readonly [brand]: 'Right' };
 export const keyRight = (keyId: number): Right => `key ${keyId}` as Right;
 export const signInRight = (signInId: string): Right => `sign-in ${signInId}` as Right;
 
-export type Holder = Pick<Caller, 'keyId' | 'signInId' | 'expiresAt'>;
+export type Holder = Pick<Caller, 'keyId' | 'signInId' | 'expiresAt' | 'secretEndsAt'>;
 
 /** @returns undefined for who is here by nothing that can end */
 export function rightOf({ keyId, signInId }: Pick<Holder, 'keyId' | 'signInId'>): Right | undefined {
@@ -22,12 +23,13 @@ export function rightOf({ keyId, signInId }: Pick<Holder, 'keyId' | 'signInId'>)
   return signInId === null ? undefined : signInRight(signInId);
 }
 
-type Connection = { until: Date | null; readonly cut: () => void };
+type Connection = { rightEnds: Date | null; secretEnds: Date | null; readonly cut: () => void };
 
 export class KeyConnections {
   readonly #open = new Map<Right, Set<Connection>>();
   /** For who was let in just before, with when that was. */
   readonly #revoked = new Map<Right, number>();
+  readonly #ends = new Map<Right, { readonly until: Date | null; readonly at: number }>();
   readonly #looking: NodeJS.Timeout;
   readonly #now: () => number;
 
@@ -45,7 +47,9 @@ export class KeyConnections {
       cut();
       return () => {};
     }
-    const connection = { until: holder.expiresAt, cut };
+    const changed = this.#ends.get(right);
+    const rightEnds = changed === undefined ? holder.expiresAt : changed.until;
+    const connection = { rightEnds, secretEnds: holder.secretEndsAt, cut };
     const ofRight = this.#open.get(right) ?? new Set();
     this.#open.set(right, ofRight);
     ofRight.add(connection);
@@ -55,9 +59,16 @@ export class KeyConnections {
     };
   }
 
-  /** The right of what is open ends then; null: it does not. */
+  /** The right of what is open, and of who was let in just before, ends then; null: it does not. */
   endAt(right: Right, until: Date | null): void {
-    for (const connection of this.#open.get(right) ?? []) connection.until = until;
+    this.#ends.set(right, { until, at: this.#now() });
+    for (const connection of this.#open.get(right) ?? []) connection.rightEnds = until;
+  }
+
+  /** The key has another secret: what is open by one of before goes with that, and nothing makes it last longer. */
+  replaced(right: Right, secretEnds: Date): void {
+    for (const connection of this.#open.get(right) ?? [])
+      connection.secretEnds = earlier(connection.secretEnds, secretEnds);
   }
 
   /** Ends all that is open by it, and all that would be. */
@@ -80,11 +91,17 @@ export class KeyConnections {
   #look(): void {
     const now = this.#now();
     for (const [right, at] of this.#revoked) if (now - at > OPENING_MS) this.#revoked.delete(right);
+    for (const [right, { at }] of this.#ends) if (now - at > OPENING_MS) this.#ends.delete(right);
     for (const ofRight of this.#open.values())
       for (const connection of ofRight) {
-        if (connection.until === null || connection.until.getTime() > now) continue;
+        if (!isOver(connection, now)) continue;
         ofRight.delete(connection);
         connection.cut();
       }
   }
 }
+
+const earlier = (one: Date | null, other: Date): Date => (one === null || other < one ? other : one);
+
+const isOver = ({ rightEnds, secretEnds }: Connection, now: number): boolean =>
+  [rightEnds, secretEnds].some((end) => end !== null && end.getTime() <= now);

@@ -31,17 +31,12 @@ export type Metering = {
 
 /** @returns how to stop */
 export function metering({ meter, credit, sandboxes, audit }: Metering, everyMs: number): () => void {
-  let isEnforcing = false;
   const tick = async (): Promise<void> => {
     await meter.tick();
-    // Suspending what may no longer run can take longer than a tick, and must not hold up the count.
-    if (isEnforcing) return;
-    isEnforcing = true;
     await credit.enforce(async (accountId, reason) => {
       audit.creditExhausted(accountId);
       await sandboxes.suspendAll(accountId, reason);
     });
-    isEnforcing = false;
   };
   const timer = setInterval(() => void tick(), everyMs);
   return () => clearInterval(timer);

@@ -30,6 +30,7 @@ const services: Services = {
   usage: refusing as Services['usage'],
   quotas: refusing as Services['quotas'],
   rateLimits: refusing as Services['rateLimits'],
+  trustedProxies: () => false,
   operations: { metrics: new Metrics() } as Services['operations'],
 };
 

@@ -44,8 +44,9 @@ export class PtyTokens {
     const entry = this.#entries.get(key);
     this.#entries.delete(key);
     if (entry === undefined || entry.expiresAt <= this.#now()) return undefined;
-    const { expiresAt } = entry.grant.caller;
-    return expiresAt === null || expiresAt.getTime() > this.#now() ? entry.grant : undefined;
+    const { expiresAt, secretEndsAt } = entry.grant.caller;
+    const isOver = [expiresAt, secretEndsAt].some((end) => end !== null && end.getTime() <= this.#now());
+    return isOver ? undefined : entry.grant;
   }
 
   /** Those that were made by a right which has ended. */

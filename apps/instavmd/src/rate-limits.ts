@@ -2,10 +2,11 @@
 import type { AccountId } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { RateLimiterMemory } from 'rate-limiter-flexible';
+import { limitedAs } from './client-address.ts';
 import type { QuotaBook } from './quota-book.ts';
 
 const WINDOW_SECONDS = 60;
-/** Of requests whose key is not valid, from one address. Behind a proxy that is the address of all. */
+/** Of requests whose key is not valid, from one address. */
 const FAILURES_PER_MINUTE = 600;
 
 const window = () => new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: WINDOW_SECONDS });
@@ -34,7 +35,7 @@ export class RateLimits {
 
   /** Someone came with no valid key. @throws rate_limited, when that was too often */
   async failure(address: string): Promise<void> {
-    await take(this.#failures, address, 1, FAILURES_PER_MINUTE, 'requests without a valid key');
+    await take(this.#failures, limitedAs(address), 1, FAILURES_PER_MINUTE, 'requests without a valid key');
   }
 }
 

@@ -3,6 +3,9 @@ import { InstaVMError } from '@instavm/wire';
 import { parseCommandLine, USAGE } from './command-line.ts';
 import { ConfigError, parseConfig, printConfig } from './config.ts';
 
+/** EX_CONFIG of sysexits(3): it fails until somebody changes something, so a service manager need not try again. */
+const NEEDS_SOMEBODY = 78;
+
 try {
   const { command, configPath } = parseCommandLine(process.argv.slice(2));
   if (command.kind === 'help') process.stdout.write(USAGE);
@@ -16,12 +19,17 @@ try {
     else if (command.kind === 'restore') {
       const to = { dataDirectory: command.dataDirectory, cacheDirectory: config.INSTAVM_CACHE_DIR };
       await (await import('./backup/restore.ts')).restore(command.source, to, say);
+    } else if (command.kind === 'templates' || command.kind === 'templates prune') {
+      const commands = await import('./templates/commands.ts');
+      const { listTemplatesCommand: list, pruneTemplatesCommand: prune } = commands;
+      console.log(await (command.kind === 'templates' ? list(config, command) : prune(config, command)));
     } else await (await import('./serve.ts')).serve(config);
   }
 } catch (error) {
-  const isForPeople =
-    error instanceof ConfigError || error instanceof InstaVMError || (error as Error).name === 'MissingGuestImages';
-  console.error(isForPeople ? `instavmd: ${(error as Error).message}` : error);
-  if (error instanceof InstaVMError) console.error(error.hint);
-  process.exit(1);
+  const isMistake = error instanceof ConfigError || (error as Error).name === 'MissingGuestImages';
+  const isNamed = error instanceof InstaVMError;
+  console.error(isMistake || isNamed ? `instavmd: ${(error as Error).message}` : error);
+  if (isNamed) console.error(error.hint);
+  const isRefusal = isNamed && (error.code === 'production_refused' || error.code === 'data_incompatible');
+  process.exit(isMistake || isRefusal ? NEEDS_SOMEBODY : 1);
 }

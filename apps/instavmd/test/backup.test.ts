@@ -3,9 +3,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inheritedEnvironment, startTestDaemon, type TestDaemon } from '@instavm/testing';
+import { processToken } from '@instavm/vmm/host-files';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Api, apiOf } from './api.ts';
 
@@ -81,8 +82,19 @@ describe('a backup', { timeout: 120_000 }, () => {
       code: 1,
       said: expect.stringContaining('is not empty'),
     });
-    const restored = await startTestDaemon({ vmm: 'fake', dataDirectory });
+    // Of processes that were killed: the one before ours with its pid.
+    const token = processToken().replace(/\d+$/, '1');
+    const cache = join(directory, 'cache');
+    const left = [
+      `${dataDirectory}/.backup-${token}-00000000`,
+      `${cache}/templates/.partial-0123456789ab-${token}-00000000`,
+    ];
+    const living = join(cache, `templates/.partial-0123456789ab-${processToken()}-00000000`);
+    for (const path of [...left, living]) await mkdir(path, { recursive: true });
+    const restored = await startTestDaemon({ vmm: 'fake', dataDirectory, env: { INSTAVM_CACHE_DIR: cache } });
     try {
+      expect(await readdir(join(cache, 'templates'))).toEqual([basename(living)]);
+      expect((await readdir(dataDirectory)).filter((name) => name.startsWith('.backup'))).toEqual([]);
       expect(restored.apiKey).toBe(daemon.apiKey);
       const there = apiOf(restored);
       const note = await there.execute(ids.suspended, 'cat note');

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inheritedEnvironment, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { ListedTemplate } from '../src/templates/needs.ts';
 import { type Api, apiOf } from './api.ts';
 
 const INSTAVMD = fileURLToPath(new URL('../bin/instavmd', import.meta.url));
@@ -26,10 +27,16 @@ afterAll(async () => {
 });
 
 it('a suspended sandbox resumes from a backup, memory and all', async () => {
-  const instavmd = (...args: readonly string[]) => {
+  const instavmd = (...args: readonly string[]): string => {
     const env = { ...inheritedEnvironment(), INSTAVM_DATA_DIR: first.dataDirectory };
-    const { status, stderr } = spawnSync(INSTAVMD, args, { env, encoding: 'utf8' });
+    const { status, stdout, stderr } = spawnSync(INSTAVMD, args, { env, encoding: 'utf8' });
     expect([status, stderr]).toEqual([0, expect.any(String)]);
+    return stdout;
+  };
+  /** By data directory, as whoever prunes templates sees them. */
+  const needs = (): Map<string, { daemonRuns: boolean; savedStates: string[] }> => {
+    const { templates } = JSON.parse(instavmd('templates', '--json')) as { templates: ListedTemplate[] };
+    return new Map(templates.flatMap(({ neededBy }) => neededBy.map((need) => [need.dataDirectory, need])));
   };
   const api = apiOf(first);
   const { id } = (await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 })).body;
@@ -40,10 +47,12 @@ it('a suspended sandbox resumes from a backup, memory and all', async () => {
   instavmd('backup', backup, '--without-templates');
   const described = JSON.parse(await readFile(join(backup, 'backup.json'), 'utf8'));
   expect(described).toMatchObject({ format: 1, savedStates: 1 });
+  expect(needs().get(first.dataDirectory)).toMatchObject({ daemonRuns: true, savedStates: [expect.any(String)] });
   await first.stop();
 
   const dataDirectory = join(directory, 'restored');
   instavmd('restore', backup, '--data-dir', dataDirectory);
+  expect(needs().get(dataDirectory)).toMatchObject({ daemonRuns: false, savedStates: [expect.any(String)] });
   const second = await startTestDaemon({ vmm: 'qemu', dataDirectory });
   expect(await python(apiOf(second), id, 'print(kept + 1)')).toBe('42\n');
   await second.stop();

@@ -55,6 +55,7 @@ describe('bad input', () => {
     ['too large an environment', 'POST', '/v2/sandboxes', () => ({ env: large(40) }), 'env'],
     ['metadata that is a list', 'POST', '/v2/sandboxes', () => ({ metadata: [1] }), 'metadata'],
     ['metadata without measure', 'POST', '/v2/sandboxes', () => ({ metadata: { a: 'x'.repeat(20_000) } }), 'metadata'],
+    ['metadata too deep to search', 'POST', '/v2/sandboxes', () => ({ metadata: { a: nested(1_200) } }), 'metadata'],
     ['two unknown fields', 'POST', '/v2/sandboxes', () => ({ a: 1, b: 2 }), 'b'],
     ['a bad field of a VM', 'POST', '/v1/vms', () => ({ memory_mb: 'lots', anything: 1 }), 'memory_mb'],
     ['no command', 'POST', '/execute', () => ({ session_id: id }), 'command'],
@@ -87,6 +88,21 @@ describe('bad input', () => {
     const answer = await api.request('POST', '/v2/sandboxes', { body, headers });
     expect(answer.status).toBe(status);
     expect(answer.body.detail).toEqual(expect.any(String));
+  });
+
+  it('cannot make a list fail, neither by what is looked for nor by what is there', async () => {
+    const list = (metadata: object) =>
+      api.request('GET', `/v1/sessions/sandboxes?metadata=${encodeURIComponent(JSON.stringify(metadata))}`);
+    expect((await list({ a: nested(1_200) })).status).toBe(422);
+    const made = await api.json('POST', '/v2/sandboxes', { metadata: { team: 'deep', a: nested(31) } });
+    expect(made.status).toBe(201);
+    expect((await api.json('POST', `/v2/sandboxes/${made.body.id}/snapshots`, {})).status).toBe(201);
+    const { body } = await list({ team: 'deep' });
+    expect(body.map((vm: { session_id: string }) => vm.session_id)).toEqual([made.body.id]);
+    const restricted = { scope: 'read', sandbox_metadata: { team: 'deep', a: nested(31) } };
+    const { body: key } = await api.json('POST', '/v1/api-keys/', restricted);
+    const { body: found } = await apiOf({ ...daemon, apiKey: key.api_key }).request('GET', '/v2/snapshots');
+    expect(found.snapshots).toHaveLength(1);
   });
 
   it('is refused by name when the path is no text', async () => {
@@ -158,6 +174,9 @@ describe('bad input', () => {
     );
   });
 });
+
+/** @returns a list in a list in …, so many of them */
+const nested = (levels: number): unknown => JSON.parse('['.repeat(levels) + ']'.repeat(levels));
 
 /** @returns an environment of so many 64 KiB values */
 function large(count: number): Record<string, string> {

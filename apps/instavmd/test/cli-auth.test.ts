@@ -45,6 +45,12 @@ describe('the login of a command line', () => {
     return { pairing_id: body.pairing_id as string, code: url.searchParams.get('code') ?? '', url };
   }
 
+  it('shows a person no name that could pass for another, or for more of the sentence', async () => {
+    const { body } = await start({ hostname: 'lap\u202etop\u001b[2J\n', cli_version: '\u2066' });
+    const shown = await browser.ask('GET', `/api/cli-auth/pairings/${body.pairing_id}`);
+    expect(shown.body).toMatchObject({ hostname: 'laptop[2J', cli_version: null });
+  });
+
   it('ends with a key of the account that said yes', async () => {
     const verifier = verifierOf();
     const started = await start({ code_challenge: challengeOf(verifier) });

@@ -45,6 +45,14 @@ describe('the configuration', () => {
       expect(() => rangeOf(bad)).toThrow('INSTAVM_VMM_UIDS: must be first-last');
   });
 
+  it('takes no number for what is none: an empty price is not free', () => {
+    expect(parseConfig({ INSTAVM_RATE_VCPU_HOUR: '0.5' }).INSTAVM_RATE_VCPU_HOUR).toBe(500_000);
+    expect(parseConfig({}).INSTAVM_CREDIT_WELCOME).toBe(50_000_000);
+    for (const name of ['INSTAVM_RATE_VCPU_HOUR', 'INSTAVM_CREDIT_WELCOME', 'INSTAVM_REQUESTS_PER_MINUTE'])
+      for (const slip of ['', ' ', '0x10', '-1', '1e400', '50$'])
+        expect(() => parseConfig({ [name]: slip }), slip).toThrow(`${name}: must be a number`);
+  });
+
   it('lets the settings of clients stand in the same environment', () => {
     expect(() => parseConfig({ INSTAVM_API_KEY: 'k', INSTAVM_BASE_URL: 'http://h', HOME: '/root' })).not.toThrow();
   });
@@ -100,6 +108,7 @@ describe('a configuration file', () => {
   it('is refused with the line when it is no YAML, has a name twice, or cannot be read', async () => {
     for (const [text, problem] of [
       ['listen: a\nlisten: b\n', ':2: Map keys must be unique'],
+      ['listen: "[::1]:1"\nINSTAVM_LISTEN: "[::1]:2"\n', ':2: INSTAVM_LISTEN: is given, and '],
       ['listen: [a\n', ':2: '],
       ['- listen\n', ':1: is no list of "name: value"'],
     ] as const)

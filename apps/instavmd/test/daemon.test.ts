@@ -1,7 +1,7 @@
 /** The daemon as a process: first start, signals, crashes, its directory and its page. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -34,6 +34,14 @@ describe('the daemon', () => {
     expect(second.apiKey).toBe(first.apiKey);
     expect((await apiOf(second).request('GET', '/v1/users/me')).status).toBe(200);
     await second.stop();
+  });
+
+  it('keeps others of the machine out of its directory, also when it was there before', async () => {
+    const dataDirectory = await newDirectory();
+    await chmod(dataDirectory, 0o755);
+    const daemon = await startTestDaemon({ vmm: 'fake', dataDirectory });
+    expect((await stat(dataDirectory)).mode & 0o777).toBe(0o700);
+    await daemon.stop();
   });
 
   it('keeps the key out of its database', async () => {
@@ -89,7 +97,7 @@ describe('the daemon', () => {
     let text = '';
     child.stderr.on('data', (piece) => (text += piece));
     const [code] = await once(child, 'exit');
-    expect(code).toBe(1);
+    expect(code).toBe(78);
     for (const word of ['INSTAVM_LISTEN', 'host:port', 'INSTAVM_VMM', 'INSTAVM_COLOR', 'configuration.md'])
       expect(text).toContain(word);
   });
@@ -110,11 +118,14 @@ describe('the daemon', () => {
       await daemon.stop();
     });
 
-    it('on a page that loads nothing from elsewhere', async () => {
+    it('on a page that loads nothing from elsewhere, sends nothing there, and is framed by nobody', async () => {
       const daemon = await startTestDaemon({ vmm: 'fake' });
       const page = await fetch(`${daemon.baseUrl}/docs`);
       const html = await page.text();
       expect(page.status).toBe(200);
+      const policy = page.headers.get('content-security-policy')?.split('; ') ?? [];
+      for (const directive of ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"])
+        expect(policy).toContain(directive);
       const sources = [...html.matchAll(/(?:src|href)="([^"]+)"/g)].map((match) => match[1] ?? '');
       expect(sources.length).toBeGreaterThan(0);
       for (const source of sources) {

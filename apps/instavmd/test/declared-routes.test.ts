@@ -40,7 +40,7 @@ const PUBLIC = [
 let app: Awaited<ReturnType<typeof buildApp>>;
 beforeAll(async () => {
   const account = { id: 'acct_a', email: 'a@b', isAdministrator: true };
-  const key = { id: 1, scope: 'full', expiresAt: null, sandboxMetadata: null };
+  const key = { id: 1, scope: 'full', expiresAt: null, secretEndsAt: null, sandboxMetadata: null };
   const keys = { authenticate: async () => ({ account, key }) } as unknown as ApiKeys;
   const audit = { refused: () => {} };
   app = await buildApp(

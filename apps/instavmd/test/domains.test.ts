@@ -1,147 +1,60 @@
-/** Custom domains over HTTP and as the preview proxy sees them. */
-import {
-  type Clock,
-  type Domains,
-  MAX_DOMAINS_PER_ACCOUNT,
-  type ShareId,
-  type ShareRecord,
-  systemClock,
-} from '@instavm/core';
-import { ApiKeys, domainRecords } from '@instavm/store';
+/** Custom domains over HTTP. Daemons that stop, and the preview proxy: `domains-kept.test.ts`. */
+import { type Clock, MAX_DOMAINS_PER_ACCOUNT, systemClock } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import type { FastifyInstance } from 'fastify';
-import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { buildApp, type Services } from '../src/app.ts';
-import { KeyConnections } from '../src/key-connections.ts';
-import { Metrics } from '../src/operations/metrics.ts';
-import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
-import { PtyTokens } from '../src/pty-tokens.ts';
-import { auditOf } from './audit-of.ts';
-import { DomainWorld } from './domain-world.ts';
-import { noLimits } from './no-limits.ts';
+import { addresses, DomainStage, NAME, TXT } from './domain-stage.ts';
 
-const addresses = (port: string): PreviewAddresses => ({
-  authority: undefined,
-  urlOf: (id) => `https://${id}.preview.test${port}`,
-  signedUrlOf: () => '',
-});
-const NAME = 'app.example.com';
-const TXT = `_instavm-challenge.${NAME}`;
-
-let world: DomainWorld;
-let domains: Domains;
-let owner: Awaited<ReturnType<DomainWorld['account']>>;
-let share: ShareRecord;
-const open: FastifyInstance[] = [];
-
+let stage: DomainStage;
 beforeEach(async () => {
-  world = await DomainWorld.open();
-  owner = await world.account('a@b');
-  share = await world.share(owner.id);
-  domains = world.start();
+  stage = await DomainStage.open();
 });
-afterEach(async () => {
-  for (const app of open.splice(0)) await app.close();
-  await domains.close();
-  await world.database.destroy();
-});
-
-// biome-ignore lint/suspicious/noExplicitAny: answers are whatever the server sent; the tests look at them.
-type Answer = { status: number; body: any };
-
-async function serve(previews: PreviewAddresses | null = addresses(':8443')) {
-  const { accounts, shares, database } = world;
-  const domainHealth: Services['domainHealth'] = async ({ domain }) => {
-    const isThere = world.certificates.has(domain);
-    return { certPresent: isThere, keyPresent: isThere, expiresAt: isThere ? new Date(0) : null, proxyActive: isThere };
-  };
-  const unused = {
-    sandboxes: {},
-    egress: {},
-    egressLog: {},
-    egressJournal: {},
-    operations: { metrics: new Metrics() },
-  };
-  const own = { accounts, shares, domains, domainHealth, previews: previews ?? undefined, ptyTokens: new PtyTokens() };
-  const callers = {
-    keys: new ApiKeys(database),
-    keyConnections: new KeyConnections(),
-    rateLimits: noLimits(),
-    ...{ people: {}, audit: auditOf(database) },
-  };
-  const app = await buildApp({ ...unused, ...own, ...callers } as unknown as Services, pino({ level: 'silent' }));
-  open.push(app);
-  return async (method: 'GET' | 'POST' | 'DELETE', path = '', payload?: object, as = owner.key): Promise<Answer> => {
-    const headers = { 'x-api-key': as };
-    const answer = await app.inject({
-      method,
-      url: `/v1/custom-domains${path}`,
-      headers,
-      ...(payload && { payload }),
-    });
-    return { status: answer.statusCode, body: answer.json() };
-  };
-}
-type Call = Awaited<ReturnType<typeof serve>>;
-
-const request = (fields: object = {}) => ({ domain: NAME, share_id: share.id, dns_provider: 'manual', ...fields });
-const create = async (call: Call, fields: object = {}) => (await call('POST', '', request(fields))).body;
-/** What the owner of the domain does. */
-const publish = ({ setup }: { setup: { txt_record: { name: string; value: string } } }) =>
-  world.txt.set(setup.txt_record.name, ['v=spf1 -all', setup.txt_record.value]);
-const settled = (call: Call, id: number) =>
-  vi.waitFor(async () => {
-    const { body } = await call('GET', `/${id}`);
-    expect(['issued', 'failed']).toContain(body.status);
-    return body;
-  });
+afterEach(() => stage.close());
 
 describe('custom domains over HTTP', () => {
   it('are made with the records to set, then verified and issued', async () => {
-    const call = await serve();
-    const { status, body } = await call('POST', '', request());
+    const call = await stage.serve();
+    const { status, body } = await call('POST', '', stage.request());
     expect([status, body]).toEqual([
       200,
       {
-        ...{ id: body.id, domain: NAME, share_id: share.id, status: 'pending', url: `https://${NAME}:8443` },
+        ...{ id: body.id, domain: NAME, share_id: stage.share.id, status: 'pending', url: `https://${NAME}:8443` },
         ...{ last_error: null, last_error_code: null, dns_provider: 'manual' },
         setup: {
           txt_record: { name: TXT, value: expect.stringMatching(/^instavm-verify=[0-9a-f]{32}$/) },
-          cname: { name: NAME, target: `${share.id}.preview.test` },
+          cname: { name: NAME, target: `${stage.share.id}.preview.test` },
           verify_endpoint: `/v1/custom-domains/${body.id}/verify`,
         },
         ...{ created_at: expect.any(String), issued_at: null },
       },
     ]);
     expect(Number.isInteger(body.id)).toBe(true);
-    publish(body);
+    stage.publish(body);
     expect(['verified', 'issued']).toContain((await call('POST', `/${body.id}/verify`)).body.status);
-    expect(await settled(call, body.id)).toEqual({ ...body, status: 'issued', issued_at: expect.any(String) });
-    expect(world.events).toEqual([`look up ${TXT}`, `order ${NAME}`]);
+    expect(await stage.settled(call, body.id)).toEqual({ ...body, status: 'issued', issued_at: expect.any(String) });
+    expect(stage.world.events).toEqual([`look up ${TXT}`, `order ${NAME}`]);
     // Again: nothing is looked up or ordered.
     expect((await call('POST', `/${body.id}/verify`)).body.status).toBe('issued');
-    expect(world.events).toHaveLength(2);
+    expect(stage.world.events).toHaveLength(2);
     expect((await call('GET')).body).toEqual({ domains: [(await call('GET', `/${body.id}`)).body] });
   });
 
   it('have no port in their URL where previews are on 443', async () => {
-    expect((await create(await serve(addresses('')))).url).toBe(`https://${NAME}`);
+    expect((await stage.create(await stage.serve(addresses('')))).url).toBe(`https://${NAME}`);
   });
 
   it('are the same when they are asked for again, and of one share', async () => {
-    const call = await serve();
-    const made = await create(call);
-    expect(await create(call, { domain: 'APP.Example.COM.', dns_provider: 'other' })).toEqual(made);
-    const other = await world.share(owner.id);
-    const refused = await call('POST', '', request({ share_id: other.id }));
+    const call = await stage.serve();
+    const made = await stage.create(call);
+    expect(await stage.create(call, { domain: 'APP.Example.COM.', dns_provider: 'other' })).toEqual(made);
+    const other = await stage.world.share(stage.owner.id);
+    const refused = await call('POST', '', stage.request({ share_id: other.id }));
     expect([refused.status, refused.body.code]).toEqual([409, 'domain_taken']);
     expect(refused.body.hint).toContain(`DELETE /v1/custom-domains/${made.id}`);
   });
 
   it('fail with what is missing and what was found instead, and may be verified again', async () => {
-    const call = await serve();
-    const made = await create(call);
+    const call = await stage.serve();
+    const made = await stage.create(call);
     const value = made.setup.txt_record.value;
     const verify = async () => (await call('POST', `/${made.id}/verify`)).body;
     expect(await verify()).toMatchObject({
@@ -151,7 +64,7 @@ describe('custom domains over HTTP', () => {
         `There is no TXT record ${TXT} = ${value}: nothing was found. Create the TXT`,
       ),
     });
-    world.txt.set(TXT, [
+    stage.world.txt.set(TXT, [
       'instavm-verify=of another',
       '\x1b[2J\u202e"',
       ...Array.from({ length: 9 }, () => 'x'.repeat(999)),
@@ -160,68 +73,68 @@ describe('custom domains over HTTP', () => {
     expect(last_error).toContain('found "instavm-verify=of another", "?[2J?"", "xxx');
     expect(last_error).toContain('and 6 more');
     expect(last_error.length).toBeLessThan(800);
-    world.txt.set(TXT, new Error('queryTxt ESERVFAIL'));
+    stage.world.txt.set(TXT, new Error('queryTxt ESERVFAIL'));
     expect((await verify()).last_error).toMatch(/could not be asked for the TXT record \S+ \(queryTxt ESERVFAIL\)/);
-    publish(made);
+    stage.publish(made);
     await verify();
-    expect(await settled(call, made.id)).toMatchObject({ status: 'issued', last_error: null });
+    expect(await stage.settled(call, made.id)).toMatchObject({ status: 'issued', last_error: null });
   });
 
   it('are pending again, without the old error, while they are verified again', async () => {
-    const call = await serve();
-    const made = await create(call);
+    const call = await stage.serve();
+    const made = await stage.create(call);
     expect((await call('POST', `/${made.id}/verify`)).body.status).toBe('failed');
-    world.dns.shut();
+    stage.world.dns.shut();
     const verifying = call('POST', `/${made.id}/verify`);
     await vi.waitFor(async () =>
       expect((await call('GET', `/${made.id}`)).body).toMatchObject({ status: 'pending', last_error: null }),
     );
-    world.dns.open();
+    stage.world.dns.open();
     expect((await verifying).body.status).toBe('failed');
   });
 
   it('tell the reason of the certificate authority, and hold nothing then', async () => {
-    const call = await serve();
-    const made = await create(call);
-    publish(made);
-    world.refusal = new InstaVMError('certificate_failed', 'the CA says: 10.0.0.1 answered 404', {
+    const call = await stage.serve();
+    const made = await stage.create(call);
+    stage.publish(made);
+    stage.world.refusal = new InstaVMError('certificate_failed', 'the CA says: 10.0.0.1 answered 404', {
       hint: 'Point it here.',
     });
     await call('POST', `/${made.id}/verify`);
-    expect(await settled(call, made.id)).toMatchObject({
+    expect(await stage.settled(call, made.id)).toMatchObject({
       ...{ status: 'failed', last_error_code: 'certificate_failed' },
       last_error: 'the CA says: 10.0.0.1 answered 404. Point it here.',
     });
-    expect(world.events.at(-1)).toBe(`forget ${NAME}`);
-    world.refusal = new Error('something that nobody foresaw, with a secret in it');
+    expect(stage.world.events.at(-1)).toBe(`forget ${NAME}`);
+    stage.world.refusal = new Error('something that nobody foresaw, with a secret in it');
     await call('POST', `/${made.id}/verify`);
-    const failed = await settled(call, made.id);
+    const failed = await stage.settled(call, made.id);
     expect([failed.last_error_code, failed.last_error.includes('secret')]).toEqual(['internal', false]);
-    world.refusal = undefined;
+    stage.world.refusal = undefined;
     await call('POST', `/${made.id}/verify`);
-    expect((await settled(call, made.id)).status).toBe('issued');
+    expect((await stage.settled(call, made.id)).status).toBe('issued');
   });
 
   it('are verified once however many ask, each being answered though DNS is silent', async () => {
-    const call = await serve();
-    const made = await create(call);
-    publish(made);
-    world.dns.shut();
+    const call = await stage.serve();
+    const made = await stage.create(call);
+    stage.publish(made);
+    stage.world.dns.shut();
     // Two seconds pass at once, and longer never.
     const schedule: Clock['schedule'] = (at, task) =>
       at.getTime() - Date.now() <= 2_000 ? systemClock.schedule(new Date(), task) : () => {};
-    world.clock = { now: () => new Date(), schedule };
+    stage.world.clock = { now: () => new Date(), schedule };
     const asked = Array.from({ length: 5 }, () => call('POST', `/${made.id}/verify`));
     expect((await Promise.all(asked)).map(({ body }) => body.status)).toEqual(Array(5).fill('pending'));
-    expect(world.events).toEqual([`look up ${TXT}`]);
-    world.dns.open();
-    expect((await settled(call, made.id)).status).toBe('issued');
-    expect(world.events).toEqual([`look up ${TXT}`, `order ${NAME}`]);
-    world.clock = systemClock;
+    expect(stage.world.events).toEqual([`look up ${TXT}`]);
+    stage.world.dns.open();
+    expect((await stage.settled(call, made.id)).status).toBe('issued');
+    expect(stage.world.events).toEqual([`look up ${TXT}`, `order ${NAME}`]);
+    stage.world.clock = systemClock;
   });
 
   it('are deleted at any time, with what is under way and their certificate', async () => {
-    const call = await serve();
+    const call = await stage.serve();
     const gone = async (id: number) => {
       expect((await call('DELETE', `/${id}`)).body).toEqual({ id, deleted: true });
       for (const [method, path] of [
@@ -232,35 +145,35 @@ describe('custom domains over HTTP', () => {
       ] as const)
         expect((await call(method, `/${id}${path}`)).body.code).toBe('domain_not_found');
     };
-    await gone((await create(call)).id);
-    expect(world.events).toEqual([]);
+    await gone((await stage.create(call)).id);
+    expect(stage.world.events).toEqual([]);
 
-    const issuing = await create(call);
-    publish(issuing);
-    world.authority.shut();
+    const issuing = await stage.create(call);
+    stage.publish(issuing);
+    stage.world.authority.shut();
     expect((await call('POST', `/${issuing.id}/verify`)).body.status).toBe('verified');
     await gone(issuing.id);
-    expect(world.events.slice(-2)).toEqual([`order ${NAME}`, `forget ${NAME}`]);
+    expect(stage.world.events.slice(-2)).toEqual([`order ${NAME}`, `forget ${NAME}`]);
 
-    world.authority.open();
-    const issued = await create(call);
+    stage.world.authority.open();
+    const issued = await stage.create(call);
     expect(issued.setup.txt_record.value).not.toBe(issuing.setup.txt_record.value);
-    publish(issued);
+    stage.publish(issued);
     await call('POST', `/${issued.id}/verify`);
-    await settled(call, issued.id);
+    await stage.settled(call, issued.id);
     await gone(issued.id);
-    expect(world.certificates.size).toBe(0);
+    expect(stage.world.certificates.size).toBe(0);
     expect((await call('GET')).body.domains).toEqual([]);
   });
 
   it('tell how they are', async () => {
-    const call = await serve();
-    const made = await create(call);
+    const call = await stage.serve();
+    const made = await stage.create(call);
     const before = { ...made, cert_present: false, key_present: false, proxy_active: false, cert_expires_at: null };
     expect((await call('GET', `/${made.id}/health`)).body).toEqual(before);
-    publish(made);
+    stage.publish(made);
     await call('POST', `/${made.id}/verify`);
-    await settled(call, made.id);
+    await stage.settled(call, made.id);
     expect((await call('GET', `/${made.id}/health`)).body).toMatchObject({
       ...{ status: 'issued', cert_present: true, key_present: true, proxy_active: true },
       cert_expires_at: '1970-01-01T00:00:00.000Z',
@@ -268,34 +181,34 @@ describe('custom domains over HTTP', () => {
   });
 
   it('belong to who proves it first; claims alone are in nobody’s way', async () => {
-    const call = await serve();
-    const rival = await world.account('c@d');
-    const theirs = { domain: NAME, share_id: (await world.share(rival.id)).id, dns_provider: 'x' };
+    const call = await stage.serve();
+    const rival = await stage.world.account('c@d');
+    const theirs = { domain: NAME, share_id: (await stage.world.share(rival.id)).id, dns_provider: 'x' };
     const claim = (await call('POST', '', theirs, rival.key)).body;
-    const mine = await create(call);
+    const mine = await stage.create(call);
     expect(claim.setup.txt_record.value).not.toBe(mine.setup.txt_record.value);
-    publish(mine);
+    stage.publish(mine);
     await call('POST', `/${mine.id}/verify`);
-    await settled(call, mine.id);
+    await stage.settled(call, mine.id);
     // The rival's record says that it is the rival's as well, and that is too late.
-    world.txt.set(TXT, [mine.setup.txt_record.value, claim.setup.txt_record.value]);
+    stage.world.txt.set(TXT, [mine.setup.txt_record.value, claim.setup.txt_record.value]);
     expect((await call('POST', `/${claim.id}/verify`, undefined, rival.key)).body).toMatchObject({
       ...{ status: 'failed', last_error_code: 'domain_taken' },
     });
     await call('DELETE', `/${claim.id}`, undefined, rival.key);
-    expect(world.certificates).toEqual(new Set([NAME]));
+    expect(stage.world.certificates).toEqual(new Set([NAME]));
     expect((await call('POST', '', theirs, rival.key)).body.code).toBe('domain_taken');
     await call('DELETE', `/${mine.id}`);
     const again = (await call('POST', '', theirs, rival.key)).body;
-    publish(again);
+    stage.publish(again);
     await call('POST', `/${again.id}/verify`, undefined, rival.key);
-    await vi.waitFor(() => expect(world.certificates).toEqual(new Set([NAME])));
+    await vi.waitFor(() => expect(stage.world.certificates).toEqual(new Set([NAME])));
   });
 
   it('are nobody else’s to see, verify or delete, and lead to shares of their account', async () => {
-    const call = await serve();
-    const { id } = await create(call);
-    const stranger = await world.account('c@d');
+    const call = await stage.serve();
+    const { id } = await stage.create(call);
+    const stranger = await stage.world.account('c@d');
     for (const [method, path] of [
       ['GET', ''],
       ['GET', '/health'],
@@ -307,32 +220,33 @@ describe('custom domains over HTTP', () => {
       expect((await call(method, `/${id}${path}`, undefined, 'x')).status).toBe(401);
     }
     expect((await call('GET', '', undefined, stranger.key)).body.domains).toEqual([]);
-    const foreign = await call('POST', '', request({ domain: 'b.example.com' }), stranger.key);
+    const foreign = await call('POST', '', stage.request({ domain: 'b.example.com' }), stranger.key);
     expect([foreign.status, foreign.body.code]).toEqual([404, 'share_not_found']);
     expect((await call('GET', `/${id}`)).body.status).toBe('pending');
   });
 
   it('are limited in number, and in how many certificates they order in an hour', async () => {
-    const call = await serve();
+    const call = await stage.serve();
     const made = [];
-    for (let n = 0; n < MAX_DOMAINS_PER_ACCOUNT; n++) made.push(await create(call, { domain: `n${n}.example.com` }));
-    const refused = await call('POST', '', request());
+    for (let n = 0; n < MAX_DOMAINS_PER_ACCOUNT; n++)
+      made.push(await stage.create(call, { domain: `n${n}.example.com` }));
+    const refused = await call('POST', '', stage.request());
     expect([refused.status, refused.body.code]).toEqual([429, 'quota_exceeded']);
     expect(refused.body.hint).toContain('Delete custom domains');
-    for (const one of made) publish(one);
+    for (const one of made) stage.publish(one);
     for (const { id } of made) await call('POST', `/${id}/verify`);
-    const last = await settled(call, made.at(-1).id);
+    const last = await stage.settled(call, made.at(-1).id);
     expect(last).toMatchObject({ status: 'failed', last_error_code: 'rate_limited' });
-    const orders = world.events.filter((event) => event.startsWith('order'));
+    const orders = stage.world.events.filter((event) => event.startsWith('order'));
     expect(orders).toHaveLength(20);
     const later = new Date(Date.now() + 3_600_001);
-    world.clock = { now: () => later, schedule: systemClock.schedule };
+    stage.world.clock = { now: () => later, schedule: systemClock.schedule };
     await call('POST', `/${last.id}/verify`);
-    expect((await settled(call, last.id)).status).toBe('issued');
+    expect((await stage.settled(call, last.id)).status).toBe('issued');
   });
 
   it('name what is wrong with a request', async () => {
-    const call = await serve();
+    const call = await stage.serve();
     const wrong: [object, string][] = [
       [{ domain: 'localhost' }, 'two labels'],
       [{ domain: '*.example.com' }, 'no host name'],
@@ -358,31 +272,33 @@ describe('custom domains over HTTP', () => {
       [{ more: 1 }, 'more'],
     ];
     for (const [fields, words] of wrong) {
-      const { status, body } = await call('POST', '', request(fields));
+      const { status, body } = await call('POST', '', stage.request(fields));
       expect([status, body.code], JSON.stringify(fields)).toEqual([422, 'invalid_argument']);
       expect(JSON.stringify(body)).toContain(words);
     }
-    const unknown = await call('POST', '', request({ share_id: 'x' }));
+    const unknown = await call('POST', '', stage.request({ share_id: 'x' }));
     expect([unknown.status, unknown.body.code]).toEqual([404, 'share_not_found']);
     for (const id of ['0', 'x', '1.5', '-1', '9'.repeat(20)])
       expect((await call('GET', `/${id}`)).body.code, id).toBe('domain_not_found');
-    expect((await create(call, { domain: 'Bücher.Example', dns_provider: null })).domain).toBe('xn--bcher-kva.example');
+    expect((await stage.create(call, { domain: 'Bücher.Example', dns_provider: null })).domain).toBe(
+      'xn--bcher-kva.example',
+    );
   });
 
   it('take no credentials, and say what to do instead', async () => {
-    const call = await serve();
-    expect((await create(call, { dns_credentials: {} })).status).toBe('pending');
-    const { status, body } = await call('POST', '', request({ dns_credentials: { TOKEN: 'very secret' } }));
+    const call = await stage.serve();
+    expect((await stage.create(call, { dns_credentials: {} })).status).toBe('pending');
+    const { status, body } = await call('POST', '', stage.request({ dns_credentials: { TOKEN: 'very secret' } }));
     expect([status, body.code]).toEqual([403, 'not_available']);
     expect(body.detail).toContain('yourself');
     expect(JSON.stringify(body)).not.toContain('very secret');
   });
 
   it('are refused with the setting to change where no previews are served, and can still be deleted', async () => {
-    const { id } = await create(await serve());
-    const off = await serve(null);
+    const { id } = await stage.create(await stage.serve());
+    const off = await stage.serve(null);
     for (const [method, path, body] of [
-      ['POST', '', request()],
+      ['POST', '', stage.request()],
       ['GET', ''],
       ['GET', `/${id}`],
       ['GET', `/${id}/health`],
@@ -393,114 +309,5 @@ describe('custom domains over HTTP', () => {
         hint: expect.stringContaining('INSTAVM_PREVIEW_LISTEN'),
       });
     expect((await off('DELETE', `/${id}`)).status).toBe(200);
-  });
-});
-
-describe('custom domains and daemons that stop', () => {
-  it('are taken up again where they were verified and not issued', async () => {
-    const call = await serve();
-    const made = await create(call);
-    publish(made);
-    world.authority.shut();
-    await call('POST', `/${made.id}/verify`);
-    await domains.close();
-    expect((await call('GET', `/${made.id}`)).body).toMatchObject({ status: 'verified', last_error: null });
-    expect((await call('POST', `/${made.id}/verify`)).body.code).toBe('shutting_down');
-    world.authority.open();
-    domains = world.start();
-    await domains.resume();
-    expect((await settled(await serve(), made.id)).status).toBe('issued');
-    expect(world.events).toEqual([`look up ${TXT}`, `order ${NAME}`, `order ${NAME}`]);
-  });
-
-  it('are issued without another order when the certificate came before the end', async () => {
-    const call = await serve();
-    const made = await create(call);
-    publish(made);
-    world.authority.shut();
-    await call('POST', `/${made.id}/verify`);
-    await domains.close();
-    world.certificates.add(NAME);
-    domains = world.start();
-    await domains.resume();
-    expect((await settled(await serve(), made.id)).status).toBe('issued');
-    expect(world.events.filter((event) => event.startsWith('order'))).toHaveLength(1);
-  });
-
-  it('may be verified afresh when the end came during the look-up', async () => {
-    const call = await serve();
-    const made = await create(call);
-    publish(made);
-    world.dns.shut();
-    const asked = call('POST', `/${made.id}/verify`);
-    await vi.waitFor(() => expect(world.events).toHaveLength(1));
-    await domains.close();
-    expect((await asked).body.status).toBe('pending');
-    world.dns.open();
-    domains = world.start();
-    await domains.resume();
-    const again = await serve();
-    await again('POST', `/${made.id}/verify`);
-    expect((await settled(again, made.id)).status).toBe('issued');
-  });
-
-  it('fail by name when DNS or the certificate authority never answers', async () => {
-    const call = await serve();
-    const made = await create(call);
-    publish(made);
-    const hurried = {
-      now: () => new Date(),
-      schedule: (_: Date, task: () => void) => systemClock.schedule(new Date(), task),
-    };
-    world.clock = hurried;
-    world.dns.shut();
-    await call('POST', `/${made.id}/verify`);
-    expect((await settled(call, made.id)).last_error).toContain('no answer within 15 seconds');
-    world.clock = systemClock;
-    world.dns.open();
-    world.authority.shut();
-    expect((await call('POST', `/${made.id}/verify`)).body.status).toBe('verified');
-    await domains.close();
-    world.clock = hurried;
-    domains = world.start();
-    await domains.resume();
-    expect(await settled(await serve(), made.id)).toMatchObject({
-      ...{ last_error_code: 'certificate_failed', last_error: expect.stringContaining('did not come in 10 minutes') },
-    });
-  });
-});
-
-describe('custom domains as the preview proxy sees them', () => {
-  const targets = () => {
-    const { shares, database } = world;
-    const sandboxes = {} as PreviewParts['sandboxes'];
-    return previewTargets({
-      sampler: { count: () => {} },
-      keyConnections: { hold: () => () => {} },
-      shares,
-      sandboxes,
-      keys: new ApiKeys(database),
-      domains: domainRecords(database),
-    });
-  };
-
-  it('stand for their share once they are proven, as it is then', async () => {
-    const call = await serve();
-    const made = await create(call);
-    const { findDomain } = targets();
-    expect(await findDomain(NAME)).toBeUndefined();
-    publish(made);
-    await call('POST', `/${made.id}/verify`);
-    await settled(call, made.id);
-    expect(await findDomain(NAME)).toMatchObject({ shareId: share.id, port: 8000, isPublic: false });
-    await world.shares.change(owner.id, share.id as ShareId, { isPublic: true });
-    expect((await findDomain(NAME))?.isPublic).toBe(true);
-    for (const other of [`x.${NAME}`, 'example.com', NAME.toUpperCase(), ''])
-      expect(await findDomain(other)).toBeUndefined();
-    await world.shares.revoke(owner.id, share.id);
-    await expect(findDomain(NAME)).rejects.toMatchObject({ code: 'share_not_found' });
-    // The record stays, to be deleted.
-    expect((await call('GET', `/${made.id}`)).body.status).toBe('issued');
-    expect((await call('DELETE', `/${made.id}`)).status).toBe(200);
   });
 });

@@ -58,6 +58,7 @@ describe('the egress log', () => {
         keys: new ApiKeys(database),
         keyConnections,
         rateLimits: noLimits(),
+        trustedProxies: () => false,
         ptyTokens: new PtyTokens(),
         ...own,
       },

@@ -67,6 +67,7 @@ describe('an API key', () => {
     { expires_at: 'tomorrow' },
     { name: '' },
     { name: 'with a \u001b[31m colour' },
+    { name: 'turned \u202earound' },
     { sandbox_metadata: { team: 'a' } },
     { scope: 'run', sandbox_metadata: {} },
   ])('is not made of a wish that is not understood: %j', async (fields) => {
@@ -107,6 +108,31 @@ describe('an API key', () => {
     const last = (await admin.request('POST', `/v1/api-keys/${id}/rotate`)).body.api_key;
     expect(codeOf(await whoami(next))).toEqual(UNKNOWN);
     expect((await whoami(apiOf({ ...daemon, apiKey: last }))).status).toBe(200);
+  });
+
+  it('that ends gives nobody a key that lasts, itself included', async () => {
+    const expires_at = new Date(Date.now() + 60_000).toISOString();
+    const later = new Date(Date.now() + 120_000).toISOString();
+    const { api, id, secret } = await make({ expires_at });
+    const { body: child } = await api.json('POST', '/v1/api-keys/', { description: 'as the official client asks' });
+    expect(child).toMatchObject({ scope: 'full', expires_at });
+    const { id: lasting } = await make();
+    for (const refused of [
+      await api.json('POST', '/v1/api-keys/', { expires_at: later }),
+      await api.json('POST', '/v1/api-keys/', { expires_at: null }),
+      await api.json('PATCH', `/v1/api-keys/${id}`, { expires_at: null }),
+      await api.json('PATCH', `/v1/api-keys/${child.id}`, { expires_at: later }),
+      await api.request('POST', `/v1/api-keys/${lasting}/rotate`),
+      await api.request('POST', '/api/auth/links'),
+    ])
+      expect(codeOf(refused)).toEqual(FORBIDDEN);
+    expect((await api.json('PATCH', `/v1/api-keys/${id}`, { name: 'renamed' })).status).toBe(200);
+    const { body: rotated } = await api.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 30 });
+    expect(rotated).toMatchObject({ id, expires_at });
+    // The old secret has less time than the key.
+    expect(codeOf(await api.request('POST', `/v1/api-keys/${id}/rotate`))).toEqual(FORBIDDEN);
+    expect((await api.json('POST', '/v1/api-keys/', {})).body.expires_at < expires_at).toBe(true);
+    expect((await whoami(apiOf({ ...daemon, apiKey: secret }))).status).toBe(200);
   });
 
   it('comes in a number that has a limit', async () => {
@@ -227,6 +253,9 @@ describe('a key for some sandboxes', () => {
     expect(await page('limit=2')).toEqual(made.slice(0, 2));
     expect(await page(`limit=2&before=${made[1]}`)).toEqual(made.slice(2));
     expect(await page(`before=${made[2]}`)).toEqual([]);
+    await admin.request('DELETE', `/v2/sandboxes/${made[0]}`);
+    expect(await page('ended=false&limit=1')).toEqual([made[1]]);
+    expect(await page('ended=true&limit=1')).toEqual([made[0]]);
     expect(await page(`before=${sandbox}`)).toBe('sandbox_not_found');
   });
 
@@ -320,11 +349,38 @@ describe('what is open by a key', () => {
     expect(await endsOf(await openAll(expiring.api, expiring.secret))).toEqual(CUT);
   });
 
-  it('includes tokens of terminals that nobody used yet', async () => {
+  it('ends with the grace of the secret that opened it, before or during it, whatever becomes of the key', async () => {
+    const { api, id, secret } = await make({ scope: 'run' });
+    const follow = (key: string) =>
+      fetch(`${daemon.baseUrl}/v2/sandboxes/${sandbox}/egress/log?follow=true`, { headers: { 'x-api-key': key } });
+    const endOf = (answer: Response) =>
+      answer.text().then(
+        () => 'ended',
+        (error: Error) => error.name,
+      );
+    const before = endOf(await follow(secret));
+    const { body: first } = await admin.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 1 });
+    const during = endOf(await follow(secret));
+    await admin.json('PATCH', `/v1/api-keys/${id}`, { expires_at: null });
+    const { body: second } = await admin.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 3_600 });
+    const [middle, last] = [endOf(await follow(first.api_key)), endOf(await follow(second.api_key))];
+    expect(codeOf(await whoami(api))).toEqual(UNKNOWN);
+    expect(await endsOf({ before, during })).toEqual({ before: 'TypeError', during: 'TypeError' });
+    const open = sleep(200, 'open');
+    expect(await Promise.all([Promise.race([middle, open]), Promise.race([last, open])])).toEqual(['open', 'open']);
+    await admin.request('DELETE', `/v1/api-keys/${id}`);
+    expect(await endsOf({ middle, last })).toEqual({ middle: 'TypeError', last: 'TypeError' });
+  });
+
+  it.each<[what: string, end: (id: number) => Promise<Answer>]>([
+    ['is revoked', (id) => admin.request('DELETE', `/v1/api-keys/${id}`)],
+    ['is rotated', (id) => admin.json('POST', `/v1/api-keys/${id}/rotate`, { grace_seconds: 60 })],
+    ['is given another end', (id) => admin.json('PATCH', `/v1/api-keys/${id}`, { expires_at: null })],
+  ])('includes tokens of terminals that nobody used yet when it %s', async (_, end) => {
     const { api, id } = await make({ scope: 'run' });
     const { body: pty } = await admin.json('POST', `/v1/sessions/${sandbox}/pty/sessions`, { command: 'cat' });
     const { body } = await api.json('POST', `/v1/sessions/${sandbox}/pty/sessions/${pty.session_id}/token`, {});
-    await admin.request('DELETE', `/v1/api-keys/${id}`);
+    expect((await end(id)).status).toBe(200);
     const url = `${daemon.baseUrl.replace('http', 'ws')}/v1/sessions/${sandbox}/pty/${pty.session_id}/connect`;
     const socket = new WebSocket(`${url}?token=${body.token}`);
     expect((await once(socket, 'close'))[0]).toBe(4401);

@@ -54,6 +54,15 @@ describe('production mode', () => {
     ['the fake backend', {}, { INSTAVM_VMM: 'fake' }, /INSTAVM_VMM is fake: it runs no guest/],
     ['emulated guests', {}, { INSTAVM_ACCELERATOR: 'tcg' }, /INSTAVM_ACCELERATOR is tcg: emulated guests/],
     [
+      'a host that does not tell of its processor’s flaws',
+      {
+        'sys/devices/system/cpu/vulnerabilities/meltdown': '',
+        'sys/devices/system/cpu/vulnerabilities/spectre_v2': '',
+      },
+      {},
+      /CPU flaws: the kernel does not tell[\s\S]*→ Start the daemon where/,
+    ],
+    [
       'an old kernel',
       { 'proc/sys/kernel/osrelease': '5.4.0' },
       {},
@@ -116,7 +125,7 @@ describe('a daemon in production mode', () => {
     };
     const child = spawn(process.execPath, ['--conditions=instavm-source', main], { env });
     const [said, [status]] = await Promise.all([text(child.stderr), once(child, 'exit')]);
-    expect(status).toBe(1);
+    expect(status).toBe(78);
     expect(said).toMatch(/^instavmd: production mode does not start here:\n {2}INSTAVM_VMM is fake/m);
     expect(said).toContain('npm run doctor');
     expect((await readdir(data)).filter((name) => name === 'daemon.pid')).toEqual([]);

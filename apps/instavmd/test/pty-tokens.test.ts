@@ -19,6 +19,7 @@ const caller: Caller = {
   keyPrefix: 'instavm_sk_abc',
   signInId: null,
   expiresAt: null,
+  secretEndsAt: null,
   sandboxMetadata: null,
 };
 const grant = { caller, sandboxId: 'b' as SandboxId, ptyId: 'c', readOnly: true };

@@ -1,121 +1,17 @@
-/** Shares over HTTP and as the preview proxy sees them, over a real store; sandboxes are records without a microVM. */
-import { type Duplex, PassThrough } from 'node:stream';
-import {
-  type AccountId,
-  type SandboxId,
-  type SandboxRecord,
-  type SandboxState,
-  Shares,
-  systemClock,
-} from '@instavm/core';
-import type { PreviewTargets } from '@instavm/preview';
-import {
-  type Account,
-  Accounts,
-  ApiKeys,
-  type Database,
-  domainRecords,
-  openDatabase,
-  sandboxRecords,
-  shareRecords,
-} from '@instavm/store';
-import { InstaVMError } from '@instavm/wire';
-import type { FastifyInstance } from 'fastify';
-import { pino } from 'pino';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { buildApp, type Services } from '../src/app.ts';
-import { KeyConnections, keyRight } from '../src/key-connections.ts';
-import { Metrics } from '../src/operations/metrics.ts';
-import { type PreviewAddresses, type PreviewParts, previewTargets } from '../src/previews.ts';
-import { PtyTokens } from '../src/pty-tokens.ts';
-import { auditOf } from './audit-of.ts';
-import { noLimits } from './no-limits.ts';
-import { recordOf } from './sandbox-record.ts';
+/** Shares over HTTP. How the preview proxy sees them: `share-targets.test.ts`. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ADDRESSES, NOWHERE, ShareWorld } from './share-world.ts';
 
-const ADDRESSES: PreviewAddresses = {
-  authority: { domain: 'preview.test', certPem: 'PEM' },
-  urlOf: (id) => `https://${id}.preview.test:8443`,
-  signedUrlOf: (id, link, expiresAt) => `https://${id}.preview.test:8443/?${link}=${expiresAt.toISOString()}`,
-};
-const NOWHERE = 'shraaaaaaaaaaaaaaaaaaaa';
-
-let database: Database;
-let accounts: Accounts;
-let shares: Shares;
-let targets: PreviewTargets;
-let account: Account;
-let key = '';
-let keyConnections: KeyConnections;
-const open: FastifyInstance[] = [];
-
+let world: ShareWorld;
 beforeEach(async () => {
-  keyConnections = new KeyConnections();
-  database = await openDatabase(':memory:');
-  accounts = new Accounts(database);
-  account = await accounts.createWithKey('a@b', 'A', 'first', (given) => {
-    key = given;
-  });
-  shares = new Shares({ shares: shareRecords(database), sandboxes: sandboxRecords(database), clock: systemClock });
-  targets = previewTargets({
-    sampler: { count: () => {} },
-    keyConnections,
-    ...{ shares, keys: new ApiKeys(database), domains: domainRecords(database) },
-    sandboxes: { get: () => Promise.reject(new Error('not asked for')) },
-  });
+  world = await ShareWorld.open();
 });
-afterEach(async () => {
-  keyConnections.stop();
-  for (const app of open.splice(0)) await app.close();
-  await database.destroy();
-});
-
-async function sandbox(state: SandboxState = 'running', accountId: AccountId = account.id): Promise<SandboxRecord> {
-  const record = recordOf({ accountId, state });
-  await sandboxRecords(database).insert(record);
-  return record;
-}
-const storedOf = async (id: SandboxId) => (await sandboxRecords(database).find(id)) as SandboxRecord;
-const become = (id: SandboxId, state: SandboxState) => sandboxRecords(database).update(id, 1, { state });
-
-// biome-ignore lint/suspicious/noExplicitAny: answers are whatever the server sent; the tests look at them.
-type Answer = { status: number; body: any };
-
-async function serve(addresses: PreviewAddresses | null = ADDRESSES) {
-  const find = async (record: SandboxRecord | undefined, accountId: AccountId) => {
-    if (record?.accountId !== accountId) throw new InstaVMError('sandbox_not_found', 'there is no such session');
-    return { record };
-  };
-  const records = sandboxRecords(database);
-  const sandboxes = {
-    get: async (accountId: AccountId, id: SandboxId) => find(await records.find(id), accountId),
-    getByIncarnation: async (accountId: AccountId, id: never) => find(await records.findByIncarnation(id), accountId),
-  };
-  const unused = { egress: {}, egressLog: {}, egressJournal: {}, operations: { metrics: new Metrics() } };
-  const services = {
-    ...unused,
-    sandboxes,
-    accounts,
-    keys: new ApiKeys(database),
-    ...{ people: {}, audit: auditOf(database) },
-    keyConnections,
-    rateLimits: noLimits(),
-    ptyTokens: new PtyTokens(),
-    shares,
-    previews: addresses ?? undefined,
-  };
-  const app = await buildApp(services as unknown as Services, pino({ level: 'silent' }));
-  open.push(app);
-  return async (method: 'GET' | 'POST' | 'PATCH' | 'DELETE', url: string, payload?: object, as = key) => {
-    const options = { method, url, headers: { 'x-api-key': as }, ...(payload && { payload }) };
-    const answer = await app.inject(options);
-    return { status: answer.statusCode, body: answer.json() } as Answer;
-  };
-}
+afterEach(() => world.close());
 
 describe('shares over HTTP', () => {
   it('have one URL per port of a sandbox, by session and by VM', async () => {
-    const call = await serve();
-    const { id, incarnationId } = await sandbox();
+    const call = await world.serve();
+    const { id, incarnationId } = await world.sandbox();
     const { status, body } = await call('POST', '/v1/shares', { port: 8000, session_id: id });
     expect([status, body]).toEqual([
       200,
@@ -134,16 +30,16 @@ describe('shares over HTTP', () => {
   });
 
   it('are of the VM when a session is named as well', async () => {
-    const call = await serve();
-    const [one, other] = [await sandbox(), await sandbox()];
+    const call = await world.serve();
+    const [one, other] = [await world.sandbox(), await world.sandbox()];
     const both = { port: 1, vm_id: one.incarnationId, session_id: other.id };
     expect((await call('POST', '/v1/shares', both)).body.session_id).toBe(one.id);
     expect((await call('POST', '/v1/shares', { ...both, vm_id: null })).body.session_id).toBe(other.id);
   });
 
   it('become what a later request asks for, and stay as they are when it does not say', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     const visibility = async (fields: object) =>
       (await call('POST', '/v1/shares', { port: 80, session_id: id, ...fields })).body.is_public;
     expect(await visibility({ is_public: true })).toBe(true);
@@ -153,8 +49,8 @@ describe('shares over HTTP', () => {
   });
 
   it('tell the program the name of visitors, or its own when that is asked for', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     const share = async (fields: object) =>
       (await call('POST', '/v1/shares', { port: 80, session_id: id, ...fields })).body;
     const { share_id, rewrite_host } = await share({ is_public: true });
@@ -168,8 +64,8 @@ describe('shares over HTTP', () => {
   });
 
   it('are read, listed, made public and private', async () => {
-    const call = await serve();
-    const [one, other] = [await sandbox(), await sandbox()];
+    const call = await world.serve();
+    const [one, other] = [await world.sandbox(), await world.sandbox()];
     const first = (await call('POST', '/v1/shares', { port: 1, session_id: one.id })).body;
     const second = (await call('POST', '/v1/shares', { port: 2, session_id: other.id })).body;
     expect((await call('GET', `/v1/shares/${first.share_id}`)).body).toEqual(first);
@@ -183,8 +79,8 @@ describe('shares over HTTP', () => {
   });
 
   it('are gone at once when they are revoked, which may be said twice; the port then gets another URL', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     const create = async () => (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
     const { share_id } = await create();
     const gone = { share_id, revoked: true };
@@ -199,8 +95,8 @@ describe('shares over HTTP', () => {
   });
 
   it('give links that open them for a while', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     const { share_id } = (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
     const link = async (body?: object) => (await call('POST', `/v1/shares/${share_id}/token`, body)).body;
     const secondsOf = ({ expires_at }: { expires_at: string }) => (Date.parse(expires_at) - Date.now()) / 1000;
@@ -213,12 +109,13 @@ describe('shares over HTTP', () => {
   });
 
   it('take a link back, and say so to who is in through it', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     const { share_id } = (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
     const path = `/v1/shares/${share_id}`;
     const told: string[] = [];
-    shares.onWithdrawn((share, what) => told.push(share, what));
+    const targets = world.targets({ get: () => Promise.reject(new Error('not asked for')) });
+    world.shares.onWithdrawn((share, what) => told.push(share, what));
     const { link_id } = (await call('POST', `${path}/token`)).body;
     expect(await targets.isLinkRevoked(share_id, link_id)).toBe(false);
     for (let round = 0; round < 2; round++)
@@ -234,8 +131,8 @@ describe('shares over HTTP', () => {
   });
 
   it('are listed in pages', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     for (const port of [1, 2, 3]) await call('POST', '/v1/shares', { port, session_id: id });
     const page = async (query: string) => (await call('GET', `/v1/shares?${query}`)).body;
     const all = (await page('')).shares as { share_id: string }[];
@@ -247,9 +144,9 @@ describe('shares over HTTP', () => {
   });
 
   it('are a thousand at most in an account, and those that are there can still be asked for and changed', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
-    for (let port = 1; port <= 1_000; port++) await shares.open(await storedOf(id), port);
+    const call = await world.serve();
+    const { id } = await world.sandbox();
+    for (let port = 1; port <= 1_000; port++) await world.shares.open(await world.storedOf(id), port);
     const body = { session_id: id, port: 1_001 };
     expect(await call('POST', '/v1/shares', body)).toMatchObject({ status: 429, body: { code: 'quota_exceeded' } });
     const there = await call('POST', '/v1/shares', { session_id: id, port: 1, is_public: true });
@@ -259,8 +156,8 @@ describe('shares over HTTP', () => {
   });
 
   it('are what app-url answers: a link for as long as the session lives, or the URL of what is public already', async () => {
-    const call = await serve();
-    const { id, incarnationId } = await sandbox();
+    const call = await world.serve();
+    const { id, incarnationId } = await world.sandbox();
     const { status, body } = await call('GET', `/v1/sessions/app-url/${id}?port=3000`);
     expect([status, body]).toEqual([
       200,
@@ -289,37 +186,37 @@ describe('shares over HTTP', () => {
   });
 
   it('exist while their sandbox does, suspended or not, and come back if that is started again', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     const body = { port: 1, session_id: id };
     const { share_id } = (await call('POST', '/v1/shares', body)).body;
-    await become(id, 'suspended');
+    await world.become(id, 'suspended');
     expect((await call('POST', '/v1/shares', body)).body.share_id).toBe(share_id);
-    await become(id, 'stopped');
+    await world.become(id, 'stopped');
     expect((await call('POST', '/v1/shares', body)).body).toMatchObject({ code: 'invalid_state' });
     expect((await call('GET', `/v1/shares/${share_id}`)).body.code).toBe('share_not_found');
     expect((await call('GET', '/v1/shares')).body.shares).toEqual([]);
-    await become(id, 'running');
+    await world.become(id, 'running');
     expect((await call('GET', `/v1/shares/${share_id}`)).status).toBe(200);
-    await become(id, 'failed');
+    await world.become(id, 'failed');
     expect((await call('DELETE', `/v1/shares/${share_id}`)).status).toBe(200);
-    await become(id, 'running');
+    await world.become(id, 'running');
     expect((await call('GET', `/v1/shares/${share_id}`)).status).toBe(404);
   });
 
   it("have a certificate authority that clients can ask for, unless the certificate is the operator's own", async () => {
-    const asked = (await (await serve())('GET', '/v2/previews/ca')).body;
+    const asked = (await (await world.serve())('GET', '/v2/previews/ca')).body;
     expect(asked).toEqual({ domain: 'preview.test', certificate: 'PEM' });
-    const own = await serve({ ...ADDRESSES, authority: undefined });
+    const own = await world.serve({ ...ADDRESSES, authority: undefined });
     expect(await own('GET', '/v2/previews/ca')).toMatchObject({ status: 403, body: { code: 'not_available' } });
   });
 
   it('belong to their account', async () => {
-    const call = await serve();
-    const { id, incarnationId } = await sandbox();
+    const call = await world.serve();
+    const { id, incarnationId } = await world.sandbox();
     const { share_id } = (await call('POST', '/v1/shares', { port: 1, session_id: id })).body;
     let stranger = '';
-    await accounts.createWithKey('c@d', 'C', 'first', (given) => {
+    await world.accounts.createWithKey('c@d', 'C', 'first', (given) => {
       stranger = given;
     });
     const path = `/v1/shares/${share_id}`;
@@ -344,8 +241,8 @@ describe('shares over HTTP', () => {
   });
 
   it('name what is wrong with a request', async () => {
-    const call = await serve();
-    const { id } = await sandbox();
+    const call = await world.serve();
+    const { id } = await world.sandbox();
     const wrong: [object, string][] = [
       [{ session_id: id }, 'port'],
       [{ session_id: id, port: 0 }, 'port'],
@@ -365,9 +262,9 @@ describe('shares over HTTP', () => {
   });
 
   it('are refused with the setting to change where no previews are served, and can still be revoked', async () => {
-    const { id } = await sandbox();
-    const { share_id } = (await (await serve())('POST', '/v1/shares', { port: 1, session_id: id })).body;
-    const off = await serve(null);
+    const { id } = await world.sandbox();
+    const { share_id } = (await (await world.serve())('POST', '/v1/shares', { port: 1, session_id: id })).body;
+    const off = await world.serve(null);
     const paths = ['/v2/previews/ca', `/v1/shares`, `/v1/shares/${share_id}`, `/v1/sessions/app-url/${id}`];
     const answers = await Promise.all(paths.map((path) => off('GET', path)));
     answers.push(await off('POST', '/v1/shares', { port: 1, session_id: id }));
@@ -376,143 +273,5 @@ describe('shares over HTTP', () => {
       expect(body.hint).toContain('INSTAVM_PREVIEW_LISTEN');
     }
     expect((await off('PATCH', `/v1/shares/${share_id}`, { revoke: true })).status).toBe(200);
-  });
-});
-
-describe('shares as the preview proxy sees them', () => {
-  /** What happens to a sandbox, in order. */
-  let events: string[];
-  let connectPort: (port: number, signal: AbortSignal) => Promise<Duplex>;
-  const never = new AbortController().signal;
-
-  beforeEach(() => {
-    events = [];
-    connectPort = async () => new PassThrough();
-    const owner = {
-      record: { metadata: {}, accountId: account.id } as SandboxRecord,
-      hold: () => {
-        events.push('held');
-        return () => void events.push('released');
-      },
-      guest: async (wake: string) => {
-        events.push(wake);
-        return { connectPort: (port: number, signal: AbortSignal) => connectPort(port, signal) };
-      },
-    };
-    const sandboxes: PreviewParts['sandboxes'] = { get: async () => owner };
-    targets = previewTargets({
-      sampler: { count: () => {} },
-      keyConnections,
-      shares,
-      sandboxes,
-      keys: new ApiKeys(database),
-      domains: domainRecords(database),
-    });
-  });
-
-  it('tell the program its own name when that is asked for', async () => {
-    const record = await sandbox();
-    const share = await shares.open(record, 8000);
-    expect((await targets.find(share.id))?.serviceAuthority).toBeUndefined();
-    await shares.change(account.id, share.id, { rewriteHost: true });
-    expect((await targets.find(share.id))?.serviceAuthority).toBe('localhost:8000');
-  });
-
-  async function target(isPublic = true) {
-    const record = await sandbox();
-    const { id } = await shares.open(record, 8000, { isPublic });
-    return { record, id, target: (await targets.find(id)) as NonNullable<Awaited<ReturnType<typeof targets.find>>> };
-  }
-  const closed = (stream: Duplex) => new Promise<void>((done) => stream.once('close', () => done()));
-
-  it('are found until they are revoked or their sandbox has ended', async () => {
-    const { record, id, target: found } = await target(false);
-    expect(found).toMatchObject({ shareId: id, sandboxId: record.id, port: 8000, isPublic: false });
-    for (const text of [NOWHERE, id.toUpperCase(), `${id}a`, '', 'constructor'])
-      expect(await targets.find(text), text).toBeUndefined();
-    for (const state of ['suspended', 'failed', 'running', 'stopped', 'running'] as const) {
-      await become(record.id, state);
-      expect((await targets.find(id)) === undefined, state).toBe(state === 'failed' || state === 'stopped');
-    }
-    await shares.revoke(account.id, id);
-    expect(await targets.find(id)).toBeUndefined();
-  });
-
-  it('may be opened with a key of their account', async () => {
-    const { target: found, id } = await target(false);
-    let stranger = '';
-    await accounts.createWithKey('c@d', 'C', 'first', (given) => {
-      stranger = given;
-    });
-    const end = vi.fn();
-    (await targets.mayOpen(key, found))?.(end);
-    keyConnections.revoke(keyRight(999));
-    expect(end).not.toHaveBeenCalled();
-    const [{ id: keyId = 0 } = {}] = await new ApiKeys(database).list(account.id);
-    keyConnections.revoke(keyRight(keyId));
-    expect(end).toHaveBeenCalledOnce();
-    for (const wrong of [stranger, '', 'x', `${key}x`, 'x'.repeat(10_000)])
-      expect(await targets.mayOpen(wrong, found)).toBeUndefined();
-    await shares.revoke(account.id, id);
-    expect(await targets.mayOpen(key, found)).toBeUndefined();
-  });
-
-  it('wake a suspended sandbox, connect to its port, and hold it as used until the stream is closed', async () => {
-    const ports: number[] = [];
-    connectPort = async (port) => {
-      ports.push(port);
-      return new PassThrough();
-    };
-    const stream = await (await target()).target.connect(never);
-    expect([events, ports]).toEqual([['held', 'suspended'], [8000]]);
-    stream.destroy();
-    await closed(stream);
-    expect(events).toEqual(['held', 'suspended', 'released']);
-  });
-
-  it('let go of the sandbox when the port cannot be reached, and when the stream was closed meanwhile', async () => {
-    connectPort = async () => {
-      throw new InstaVMError('guest_lost', 'it ended');
-    };
-    const { target: found } = await target();
-    await expect(found.connect(never)).rejects.toMatchObject({ code: 'guest_lost' });
-    expect(events).toEqual(['held', 'suspended', 'released']);
-    connectPort = async () => {
-      const stream = new PassThrough();
-      stream.destroy();
-      await closed(stream);
-      return stream;
-    };
-    events.length = 0;
-    await found.connect(never);
-    expect(events).toEqual(['held', 'suspended', 'released']);
-  });
-
-  it('pass on that the visitor has gone', async () => {
-    const gone = new AbortController();
-    connectPort = (_port, signal) =>
-      new Promise((_, refuse) => {
-        signal.addEventListener('abort', () => refuse(signal.reason));
-        gone.abort(new Error('the visitor has gone'));
-      });
-    await expect((await target()).target.connect(gone.signal)).rejects.toThrow('the visitor has gone');
-    expect(events.at(-1)).toBe('released');
-  });
-
-  it('are told of only when a right was lost', async () => {
-    const told: string[] = [];
-    shares.onWithdrawn((_, what) => told.push(what));
-    const record = await sandbox();
-    const { id } = await shares.open(record, 8000);
-    await shares.open(record, 8000, { isPublic: false });
-    await shares.change(account.id, id, { isPublic: false });
-    await shares.open(record, 8000, { isPublic: true });
-    await shares.change(account.id, id, { isPublic: true });
-    expect(told).toEqual([]);
-    await shares.open(record, 8000, { isPublic: false });
-    await shares.open(record, 8000, { isPublic: false });
-    await shares.revoke(account.id, id);
-    await shares.revoke(account.id, id);
-    expect(told).toEqual(['public', 'share']);
   });
 });

@@ -80,25 +80,6 @@ describe('the memory of a sandbox', () => {
     await api.request('DELETE', `/v2/snapshots/${taken.body.id}`);
     await api.request('DELETE', `/v2/sandboxes/${body.id}`);
   });
-
-  it('is that of every clone too, each with an identity and randomness of its own', async () => {
-    const { body } = await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 });
-    const { id } = body;
-    await api.execute(id, COUNTER);
-    await python(api, id, 'x = 41');
-    const forked = await api.json('POST', `/v2/sandboxes/${id}/fork`, { count: 2 });
-    expect([forked.status, forked.body.detail]).toEqual([201, undefined]);
-    const ids: string[] = [id, ...forked.body.sandboxes.map((sandbox: { id: string }) => sandbox.id)];
-    const ask = 'hostname; cat /etc/machine-id; od -An -tx1 -N16 /dev/urandom';
-    const told = await Promise.all(ids.map(async (each) => (await api.execute(each, ask)).body.stdout.split('\n')));
-    for (const line of [0, 1, 2]) expect(new Set(told.map((lines) => lines[line])).size).toBe(3);
-    for (const each of ids) {
-      expect((await python(api, each, 'print(x + 1)')).body.stdout).toBe('42\n');
-      const seen = await count(api, each);
-      await expect.poll(() => count(api, each), { timeout: 20_000 }).toBeGreaterThan(seen);
-    }
-    for (const each of ids) await api.request('DELETE', `/v2/sandboxes/${each}`);
-  });
 });
 
 describe('a sandbox', () => {

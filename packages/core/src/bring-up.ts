@@ -24,6 +24,7 @@ export async function create<Guest extends GuestLink>(
   const { ports, keeper } = parts;
   const { size, ttlSeconds, epoch } = keeper.record;
   const startedAt = ports.clock.now();
+  await ports.requireStorage(keeper.record.accountId);
   await admitted(parts, () => {
     const pooled = source === undefined ? ports.pool.take(size) : undefined;
     const from = pooled !== undefined ? 'warm' : source === undefined ? 'template' : 'snapshot';
@@ -86,7 +87,7 @@ export async function resume<Guest extends GuestLink>(
     ports.reached('resume.recorded');
     try {
       await ports.states.use(savedIn, async (state) => {
-        const prepared = await ports.inTurn(async () => {
+        const prepared = await ports.turns.take(async () => {
           const restored = (): void => ports.reached('resume.restored');
           return personalize(parts, await prepare(ports, state, id, DEADLINES_MS.resuming, restored));
         });
@@ -152,7 +153,7 @@ function restored<Guest extends GuestLink>(
   id: IncarnationId,
 ): Promise<Personalized<Guest>> {
   const { ports, keeper } = parts;
-  return ports.inTurn(async () => {
+  return ports.turns.take(async () => {
     const from =
       source ?? (await ports.telemetry.timed('template.get', {}, () => ports.templates.get(keeper.record.size)));
     const reached = (): void => ports.reached('create.restored');

@@ -94,6 +94,7 @@ export class Incarnation<Guest extends GuestLink> {
   /**
    * Writes what it is to `directory`. With `continue` it runs on, attached as before and with its clock set; with `end` its microVM is gone
    * afterwards. After a failure it runs on as well, unless it is reported as lost.
+   * @param tooLate called when what was given up is written all the same: nobody refers to it
    * @throws snapshot_failed, capacity_unavailable, guest_unresponsive
    */
   async save(
@@ -101,6 +102,7 @@ export class Incarnation<Guest extends GuestLink> {
     then: 'continue' | 'end',
     identity: GuestIdentity,
     flushed: () => void,
+    tooLate: () => void,
   ): Promise<VmSnapshot> {
     const guest = await this.guest();
     await guest.ping(ANSWER_DEADLINE_MS);
@@ -109,7 +111,7 @@ export class Incarnation<Guest extends GuestLink> {
     const { promise: done, resolve: isDone } = Promise.withResolvers<void>();
     this.#saving = { then, done };
     try {
-      const saved = await this.#snapshot(directory, then);
+      const saved = await this.#snapshot(directory, then, tooLate);
       if (then === 'end') this.#isReleased = true;
       return saved;
     } finally {
@@ -130,13 +132,14 @@ export class Incarnation<Guest extends GuestLink> {
     }
   }
 
-  async #snapshot(directory: string, then: 'continue' | 'end'): Promise<VmSnapshot> {
-    const tooLate = (): Error => {
+  async #snapshot(directory: string, then: 'continue' | 'end', tooLate: () => void): Promise<VmSnapshot> {
+    const expired = (): Error => {
       // Nobody knows what it is doing now, so it is not let run on.
       this.#giveUp('it could not be saved in time', '');
       return new InstaVMError('snapshot_failed', 'the microVM could not be saved in time');
     };
-    return withDeadline(this.#ports.clock, DEADLINES_MS.suspending, this.#vm.snapshot(directory, then), tooLate);
+    const saving = this.#vm.snapshot(directory, then);
+    return withDeadline(this.#ports.clock, DEADLINES_MS.suspending, saving, expired, tooLate);
   }
 
   async #attach(): Promise<Guest> {

@@ -233,6 +233,12 @@ export class SandboxOwner<Guest extends GuestLink> {
 
   #expired(): void {
     const { running, ports, keeper } = this.#parts;
+    const { state, expiresAt } = this.record;
+    // Timers count time on their own: the clock was set back meanwhile.
+    if (state === 'running' && expiresAt !== null && !this.#isExpired) {
+      running.expireAt(expiresAt);
+      return;
+    }
     const expire = async (): Promise<void> => {
       const { autoSuspend, snapshotOnExpiry } = this.record.lifecycle;
       if (!autoSuspend || this.#expiryAttempts++ >= EXPIRY_ATTEMPTS) {

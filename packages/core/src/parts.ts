@@ -1,10 +1,10 @@
 /** What the neighbours of an owner work with: its ports, its record, and what it holds while it runs. */
 import { InstaVMError } from '@instavm/wire';
-import type { LimitFunction } from 'p-limit';
 import type { Admission } from './admission.ts';
 import type { ActorSource } from './audit/event.ts';
 import type { ConstructionPorts } from './construction.ts';
 import type { GuestIdentity, GuestLink } from './guest.ts';
+import type { AccountId } from './ids.ts';
 import type { SpendingGate } from './metering/credit.ts';
 import type { UsageObserver } from './metering/meter.ts';
 import type { QuotaSource } from './quotas.ts';
@@ -15,6 +15,7 @@ import type { SandboxRecord } from './sandbox.ts';
 import type { SavedStates } from './saved-states.ts';
 import type { StepObserver } from './steps.ts';
 import type { Templates } from './templates.ts';
+import type { Turns } from './turns.ts';
 import type { WarmPool } from './warm-pool.ts';
 
 export type OwnerPorts<Guest extends GuestLink> = ConstructionPorts<Guest> & {
@@ -23,13 +24,14 @@ export type OwnerPorts<Guest extends GuestLink> = ConstructionPorts<Guest> & {
   readonly states: SavedStates;
   readonly pool: WarmPool<Guest>;
   readonly admission: Admission;
-  /** Restoring keeps a processor busy: many at once would all be late, in turn the first are soon there. */
-  readonly inTurn: LimitFunction;
+  readonly turns: Turns;
   readonly reached: StepObserver;
   readonly usage: UsageObserver;
   readonly actor: ActorSource;
   readonly spending: SpendingGate;
   readonly quotas: QuotaSource;
+  /** @throws quota_exceeded when an account stores more than it may */
+  readonly requireStorage: (accountId: AccountId) => Promise<void>;
 };
 
 export type OwnerParts<Guest extends GuestLink> = {

@@ -21,7 +21,12 @@ export async function save<Guest extends GuestLink>(
   // At worst every page of it is its own.
   ports.admission.checkDisk(keeper.record.size.memoryMib);
   const flushed = (): void => ports.reached(then === 'end' ? 'suspend.flushed' : 'snapshot.flushed');
-  return incarnation.save(ports.states.directoryOf(files), then, identityOf(keeper.record), flushed);
+  const discard = (): void => {
+    const warn = (err: unknown): void =>
+      ports.log.warn({ ...idsOf(keeper.record), err }, 'removing what was saved too late');
+    ports.states.release(files).catch(warn);
+  };
+  return incarnation.save(ports.states.directoryOf(files), then, identityOf(keeper.record), flushed, discard);
 }
 
 /** @throws as `save`; it runs on then */

@@ -12,6 +12,8 @@ export type SandboxPage = {
   readonly limit: number;
   /** Only those with a microVM. */
   readonly alive?: boolean | undefined;
+  /** Also those that have ended; true when left out. */
+  readonly ended?: boolean | undefined;
   /** Only those whose metadata has what each of these has. */
   readonly metadata?: readonly Entries[] | undefined;
   /** Those that come after it. */

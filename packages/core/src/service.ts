@@ -1,6 +1,5 @@
 /** All sandboxes of one daemon: makes owners, finds them, brings back those of an earlier daemon, and ends or leaves them with this one. */
 import { InstaVMError } from '@instavm/wire';
-import pLimit from 'p-limit';
 import { Admission, type AdmissionLimits, type Alive, type HostResources } from './admission.ts';
 import type { SandboxOrigin } from './audit/sandbox-events.ts';
 import type { GuestLink } from './guest.ts';
@@ -16,6 +15,7 @@ import { Snapshots } from './snapshots.ts';
 import { HOLDING_STATES } from './states.ts';
 import type { StepObserver } from './steps.ts';
 import { noTelemetry, type Telemetry } from './telemetry.ts';
+import { Turns } from './turns.ts';
 import type { MachineSize } from './vmm.ts';
 import { WarmPool } from './warm-pool.ts';
 
@@ -27,8 +27,8 @@ export type SpecChange = Partial<Omit<SandboxSpec, 'size' | 'lifecycle'> & { lif
 /** Beyond this many, owners of ended sandboxes that nobody asked for lately are forgotten. */
 const MAX_OWNERS = 256;
 const OWNER_IDLE_MS = 60_000;
-/** Sandboxes that are attached again at once after a start. */
-const RECOVERED_AT_ONCE = 8;
+/** Sandboxes that are attached again at once after a start. Each takes milliseconds, or is mute, and waited for with the others. */
+const RECOVERED_AT_ONCE = 32;
 /** Each writes the memory of a sandbox to the disk. */
 const SUSPENDED_AT_ONCE = 2;
 /** A warm microVM more must leave room for that many that someone asks for. */
@@ -36,7 +36,7 @@ const POOL_HEADROOM_MIB = 512;
 
 export type ServiceDependencies<Guest extends GuestLink> = Omit<
   OwnerDependencies<Guest>,
-  'telemetry' | 'admission' | 'inTurn' | 'pool' | 'states' | 'keepAtEnd' | 'reached'
+  'telemetry' | 'admission' | 'turns' | 'pool' | 'states' | 'keepAtEnd' | 'reached' | 'requireStorage'
 > & {
   readonly snapshots: SnapshotRecords;
   readonly files: SnapshotFiles;
@@ -77,7 +77,9 @@ export class SandboxService<Guest extends GuestLink> {
     const keepAtEnd = async (owner: SandboxOwner<Guest>, name: string): Promise<void> => {
       await (await this.snapshots.take(owner, { name })).done;
     };
-    const shared = { states, pool: this.#pool, admission: this.#admission, inTurn: pLimit(restoredAtOnce) };
+    const requireStorage = (accountId: AccountId) => this.snapshots.requireStorage(accountId);
+    const turns = new Turns(ports.clock, restoredAtOnce);
+    const shared = { states, pool: this.#pool, admission: this.#admission, turns, requireStorage };
     this.#deps = { ...ports, ...shared, reached, keepAtEnd };
   }
 
@@ -86,9 +88,9 @@ export class SandboxService<Guest extends GuestLink> {
     return this.#pool.depth;
   }
 
-  /** MicroVMs that are being restored, and that wait for their turn. */
+  /** MicroVMs whose turn it is to be restored, and those that wait for theirs. */
   get restores(): { readonly active: number; readonly waiting: number } {
-    const { activeCount: active, pendingCount: waiting } = this.#deps.inTurn;
+    const { active, waiting } = this.#deps.turns;
     return { active, waiting };
   }
 
@@ -152,7 +154,7 @@ export class SandboxService<Guest extends GuestLink> {
   /** @throws sandbox_not_found, also for another account's */
   async get(accountId: AccountId, id: SandboxId): Promise<SandboxOwner<Guest>> {
     const owner = this.#present(id) ?? this.#ownStored(await this.#deps.records.find(id));
-    if (owner?.record.accountId !== accountId) throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
+    if (owner?.record.accountId !== accountId) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}`);
     return owner;
   }
 

@@ -12,6 +12,7 @@ import { type QuotaSource, type Quotas, requireQuota } from './quotas.ts';
 import type { Entries } from './records.ts';
 import { specOf } from './sandbox.ts';
 import type { SavedStates } from './saved-states.ts';
+import { SerialQueue } from './serial-queue.ts';
 import type { SnapshotRecord, SnapshotRecords } from './snapshot.ts';
 import type { StepObserver } from './steps.ts';
 
@@ -32,6 +33,8 @@ export class Snapshots<Guest extends GuestLink> {
   readonly #ports: SnapshotPorts;
   /** Those that are being made, with their end. */
   readonly #building = new Map<SnapshotId, Promise<SnapshotRecord>>();
+  /** What has room is recorded before the next one is judged, so that two cannot both be the last. */
+  readonly #admitting = new SerialQueue();
 
   constructor(ports: SnapshotPorts) {
     this.#ports = ports;
@@ -45,13 +48,15 @@ export class Snapshots<Guest extends GuestLink> {
     const { snapshots, clock, reached } = this.#ports;
     owner.checkSnapshot();
     const { accountId, id: sandboxId, incarnationId } = owner.record;
-    if (!isTransient) await this.#requireRoom(accountId);
     const now = clock.now();
     const made = { id: newSnapshotId(), filesId: newFilesId(), accountId, sandboxId, incarnationId, name, isTransient };
     const unknown = { lastError: null, templateKey: null, sizeBytes: null };
     const times = { createdAt: now, updatedAt: now, usedAt: now };
     const record: SnapshotRecord = { ...made, ...unknown, ...times, status: 'building', spec: specOf(owner.record) };
-    await snapshots.insert(record);
+    await this.#admitting.run(async () => {
+      if (!isTransient) await this.#requireRoom(accountId);
+      await snapshots.insert(record);
+    });
     reached('snapshot.recorded');
     const done = this.#build(owner, record).finally(() => this.#building.delete(record.id));
     this.#building.set(record.id, done);
@@ -139,6 +144,12 @@ export class Snapshots<Guest extends GuestLink> {
   async keptBy(accountId: AccountId): Promise<Pick<Quotas, 'snapshots' | 'storedMib'>> {
     const { snapshots, storedBytes } = await this.#ports.snapshots.keptBy(accountId);
     return { snapshots, storedMib: storedBytes / MIB };
+  }
+
+  /** For what can be suspended later, which nothing refuses. @throws quota_exceeded when the account stores more than it may */
+  async requireStorage(accountId: AccountId): Promise<void> {
+    const [limits, kept] = await Promise.all([this.#ports.quotas.of(accountId), this.keptBy(accountId)]);
+    requireQuota(limits, 'storedMib', kept.storedMib, 0);
   }
 
   /** @throws quota_exceeded */

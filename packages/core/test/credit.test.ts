@@ -1,6 +1,16 @@
 /** What happens to an account whose credit is used up, and to one that nobody counts. */
 import { describe, expect, it } from 'vitest';
-import { Credit, HOUR_MS, Meter, newSnapshotId, type Rates } from '../src/index.ts';
+import {
+  type AccountId,
+  Credit,
+  HOUR_MS,
+  Meter,
+  newAccountId,
+  newIncarnationId,
+  newSandboxId,
+  newSnapshotId,
+  type Rates,
+} from '../src/index.ts';
 import { ACCOUNT, ladder, World } from './fakes.ts';
 import { UsageMemory } from './usage-memory.ts';
 
@@ -78,6 +88,30 @@ describe('credit', () => {
     await pass(5 * HOUR_MS);
     expect([owner.record.state, await credit.remaining(ACCOUNT)]).toEqual(['running', -4 * DOLLAR]);
     await create();
+  });
+
+  it('is looked at for every account, also while another one takes its time to be stopped', async () => {
+    const { meter, credit, world, create } = await stage();
+    const owner = await create();
+    const [slow, other] = [newAccountId(), newAccountId()];
+    for (const accountId of [slow, other])
+      meter.began({ ...owner.record, accountId, id: newSandboxId(), incarnationId: newIncarnationId() });
+    await owner.end('', 'request');
+    world.clock.advance(2 * HOUR_MS);
+    const asked: AccountId[] = [];
+    const held = Promise.withResolvers<void>();
+    const suspend = async (accountId: AccountId): Promise<void> => {
+      asked.push(accountId);
+      if (accountId === slow) await held.promise;
+    };
+    const first = credit.enforce(suspend);
+    await expect.poll(() => asked).toEqual([slow, other]);
+    await credit.enforce(suspend);
+    expect(asked).toEqual([slow, other, other]);
+    held.resolve();
+    await first;
+    await credit.enforce(suspend);
+    expect(asked.slice(3)).toEqual([slow, other]);
   });
 
   it('is asked for again when something could not be suspended', async () => {

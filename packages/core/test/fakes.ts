@@ -60,6 +60,12 @@ export class ManualClock implements Clock {
     }
   }
 
+  /** As by an administrator, or a time server: timers that run count on. */
+  setBack(ms: number): void {
+    this.#now -= ms;
+    for (const entry of this.#tasks) entry.at -= ms;
+  }
+
   get scheduled(): number {
     return this.#tasks.size;
   }
@@ -153,6 +159,8 @@ export class HandVm implements MicroVm {
   snapshotKills = false;
   /** What else a snapshot does to it. */
   duringSnapshot: () => void = () => {};
+  /** Its memory is on its way to the disk. */
+  whileStored: () => Promise<void> = async () => {};
   readonly #disk: Map<string, SavedMemory>;
   #settle: (exit: VmmExit) => void = () => {};
 
@@ -175,6 +183,7 @@ export class HandVm implements MicroVm {
     this.duringSnapshot();
     if (this.snapshotKills) await this.kill();
     if (this.killed || this.snapshotFails) throw new InstaVMError('snapshot_failed', 'it cannot be saved');
+    await this.whileStored();
     const made = { size: SIZE, backend: 'hand', accelerator: 'none', storedBytes: 7 } as const;
     const snapshot = { directory, templateKey: 'k' as TemplateKey, templateBuildId: 'b', ...made };
     this.#disk.set(directory, { memory: this.memory, snapshot });

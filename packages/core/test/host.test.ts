@@ -15,6 +15,34 @@ async function filled(warm: number) {
   return stage;
 }
 
+describe('restoring', () => {
+  /** Restores of which none ends. */
+  const hanging = (count: number) => {
+    const stage = ladder();
+    let held = 0;
+    stage.world.beforeRestore = () => (held++ < count ? new Promise(() => {}) : Promise.resolve());
+    return { ...stage, restores: () => held };
+  };
+
+  it('is done a few at a time', async () => {
+    const { create, service, restores } = hanging(8);
+    for (let time = 0; time < 8; time++) create().catch(() => {});
+    await settled();
+    expect([restores(), service.restores]).toEqual([4, { active: 4, waiting: 4 }]);
+  });
+
+  it('is not kept from one sandbox by the guests of others that keep silent', async () => {
+    const { create, clock, restores } = hanging(4);
+    for (let time = 0; time < 4; time++) create().catch(() => {});
+    await settled();
+    const owner = create();
+    await settled();
+    expect(restores()).toBe(4);
+    clock.advance(3_000);
+    expect((await owner).record.state).toBe('running');
+  });
+});
+
 describe('the warm pool', () => {
   it('is filled one by one, and gives a sandbox what runs already', async () => {
     const { service, vms, create, clock } = ladder({ warm: 2 });
@@ -90,18 +118,28 @@ describe('the warm pool', () => {
 });
 
 describe('admission', () => {
-  it('takes no further snapshot when an account stores more than it may, and suspends all the same', async () => {
+  it('takes no further snapshot and makes no further sandbox when an account stores more than it may, and suspends and resumes all the same', async () => {
     const { create, service } = ladder({ quotas: { storedMib: 0 } });
     const owner = await create();
     const take = async () => (await service.snapshots.take(owner)).done;
     await take();
-    await expect(take()).rejects.toMatchObject({
-      code: 'quota_exceeded',
-      details: { quota: 'stored_mib', limit: 0, used: 1 },
-    });
-    await service.clone(owner, 1, null, {});
+    const refusal = { code: 'quota_exceeded', details: { quota: 'stored_mib', limit: 0, used: 1 } };
+    for (const more of [take, create, () => service.clone(owner, 1, null, {})])
+      await expect(more()).rejects.toMatchObject(refusal);
     await owner.suspend('');
     expect(owner.record.state).toBe('suspended');
+    await owner.resume();
+    await owner.end('', 'request');
+    // It was ended, and would be another microVM to suspend.
+    await expect(owner.start()).rejects.toMatchObject({ code: 'quota_exceeded' });
+  });
+
+  it('lets no two snapshots both be the last, however many are asked for at once', async () => {
+    const { create, service } = ladder({ quotas: { snapshots: 2 } });
+    const owner = await create();
+    const asked = Array.from({ length: 5 }, async () => (await service.snapshots.take(owner)).done);
+    const made = await Promise.allSettled(asked);
+    expect(made.map(({ status }) => status).filter((status) => status === 'fulfilled')).toHaveLength(2);
   });
 
   it('refuses without memory or disk, says when to ask again, and records nothing', async () => {

@@ -44,6 +44,18 @@ describe('a sandbox', () => {
     expect(vms).toHaveLength(2);
   });
 
+  it('ends when its lease does where the clock was set back meanwhile', async () => {
+    const { create, clock } = ladder();
+    const owner = await create(60);
+    clock.setBack(10_000);
+    clock.advance(60_000);
+    await settled();
+    expect(owner.record.state).toBe('running');
+    clock.advance(10_000);
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'stopped', endCause: 'expiry' });
+  });
+
   it('stays ended when its owner ended it, until it is started by name', async () => {
     const { create } = ladder();
     const owner = await create();

@@ -134,6 +134,24 @@ describe('a sandbox that cannot be saved', () => {
     }
   });
 
+  it('is lost when that takes too long, and what is written all the same does not stay', async () => {
+    for (const asked of ['suspend', 'snapshot'] as const) {
+      const { create, clock, service, vms, world } = ladder();
+      const owner = await create(86_400);
+      const { promise: stored, resolve: isStored } = Promise.withResolvers<void>();
+      last(vms).whileStored = () => stored;
+      const saving = asked === 'suspend' ? owner.suspend('') : (await service.snapshots.take(owner, {})).done;
+      await settled();
+      clock.advance(180_000);
+      await expect(saving).rejects.toMatchObject({ code: 'snapshot_failed' });
+      await settled();
+      expect([asked, owner.record.state, world.alive]).toEqual([asked, 'failed', []]);
+      isStored();
+      await settled();
+      expect([asked, world.disk.size]).toEqual([asked, 0]);
+    }
+  });
+
   it('is refused without room on the disk', async () => {
     const { create, world } = ladder();
     const owner = await create();

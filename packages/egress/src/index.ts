@@ -3,7 +3,7 @@ export { Resolver } from './gateway/resolver.ts';
 export type { Agreement, AgreementCheck } from './inspect/agreement.ts';
 export { httpCheck } from './inspect/http.ts';
 export { tlsCheck } from './inspect/tls.ts';
-export { addressText, parseAddress, SPECIAL_RANGES, specialRange } from './policy/addresses.ts';
+export { addressText, parseAddress, SPECIAL_RANGES, specialRange, unmapped } from './policy/addresses.ts';
 export { type CidrRule, CidrSet, parseCidrRule } from './policy/cidrs.ts';
 export { type DomainRule, DomainSet, type ParsedDomainRule, parseDomainRule } from './policy/domains.ts';
 export { normalizeName, parseAuthority, parsePort } from './policy/names.ts';

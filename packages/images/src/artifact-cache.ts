@@ -121,10 +121,10 @@ export class ArtifactCache {
     return files;
   }
 
-  /** Removes partial directories whose process is gone. */
+  /** Removes partial directories, and manifests that were not renamed yet, whose process is gone. */
   async #removeAbandonedBuilds(): Promise<void> {
     for (const name of await readdir(this.root)) {
-      const pid = /^\.partial-[a-z-]+-(\d+)-[0-9a-f]{8}$/.exec(name)?.[1];
+      const pid = /^(?:\.partial-[a-z-]+-|[a-z-]+@[0-9a-f]+\.json\.)(\d+)[-.][0-9a-f]{8}$/.exec(name)?.[1];
       if (pid === undefined || (await stat(`/proc/${pid}`).catch(absent))) continue;
       await removeTree(join(this.root, name));
     }

@@ -89,10 +89,16 @@ describe('an unfinished build', () => {
     const living = `.partial-text-${process.pid}-00000000`;
     await mkdir(join(root, dead));
     await mkdir(join(root, living));
+    const unnamed = [
+      `text@0123456789abcdef.json.4194305.00000000`,
+      `text@0123456789abcdef.json.${process.pid}.00000000`,
+    ];
+    for (const name of unnamed) await writeFile(join(root, name), '{');
     await cache.ensure(textRecipe('hello'), silent);
     const names = await readdir(root);
     expect(names).not.toContain(dead);
     expect(names).toContain(living);
+    expect(names.filter((name) => unnamed.includes(name))).toEqual(unnamed.slice(1));
   });
 
   test('whose files were renamed but not yet named by a manifest is taken over', async () => {

@@ -126,8 +126,11 @@ export class Sandboxes {
    * Newest first.
    * @param page.limit 1 to 1000, by default 1000
    * @param page.before the id of a sandbox: those that come after it
+   * @param page.ended false: without those that have ended
    */
-  async list(page: { readonly limit?: number; readonly before?: string } = {}): Promise<SandboxInfo[]> {
+  async list(
+    page: { readonly limit?: number; readonly before?: string; readonly ended?: boolean } = {},
+  ): Promise<SandboxInfo[]> {
     const { sandboxes } = await this.#http.json<{ sandboxes: Parameters<typeof sandboxInfo>[0][] }>({
       method: 'GET',
       path: '/v2/sandboxes',

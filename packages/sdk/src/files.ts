@@ -29,6 +29,8 @@ export type WriteOptions = Access &
     /** Makes missing parent directories. */
     readonly parents?: boolean | undefined;
     readonly append?: boolean | undefined;
+    /** When it counts as modified, from 1970 on; now when left out. */
+    readonly modifiedAt?: Date | undefined;
     readonly signal?: AbortSignal | undefined;
   };
 
@@ -84,10 +86,11 @@ export class Files {
 
   /** The file appears complete or not at all (except with `append`). */
   async write(path: string, contents: Contents, options: WriteOptions = {}): Promise<FileInfo> {
-    const { mode, parents, append, owner, group, signal, ...access } = options;
+    const { mode, parents, append, owner, group, modifiedAt, signal, ...access } = options;
     const octal = mode === undefined ? undefined : octalMode(mode);
     const body = typeof contents === 'string' ? Buffer.from(contents) : contents;
-    const asked = { path, mode: octal, parents, append, owner, group, ...query(access) };
+    const modified_at = modifiedAt?.toISOString();
+    const asked = { path, mode: octal, parents, append, owner, group, modified_at, ...query(access) };
     return fileInfo(await this.#http.json({ method: 'PUT', path: `${this.#base}/files`, query: asked, body, signal }));
   }
 

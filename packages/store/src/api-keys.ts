@@ -40,6 +40,13 @@ export type KeyChange = Partial<Pick<ApiKey, 'name' | 'description' | 'expiresAt
 /** A key with its secret, which is nowhere else. */
 export type ShownKey = { readonly key: ApiKey; readonly secret: string };
 
+export type Authenticated = {
+  readonly account: Account;
+  readonly key: ApiKey;
+  /** Of a secret that was replaced: the end of its grace, whatever the key's own end is. */
+  readonly secretEndsAt: Date | null;
+};
+
 export class ApiKeys {
   readonly #database: Database;
   readonly #audit: AuditWriter;
@@ -142,7 +149,7 @@ export class ApiKeys {
   }
 
   /** @returns undefined for what is no key, and for one that was revoked, replaced or has expired */
-  async authenticate(secret: string): Promise<{ account: Account; key: ApiKey } | undefined> {
+  async authenticate(secret: string): Promise<Authenticated | undefined> {
     const hex = digest(secret);
     const now = new Date();
     const row = await this.#database
@@ -168,7 +175,8 @@ export class ApiKeys {
       const used = { last_used_at: now.toISOString() };
       await this.#database.updateTable('api_keys').set(used).where('id', '=', key.id).execute();
     }
-    return { account: toAccount(account), key };
+    const isReplaced = row.sha256_hex !== hex;
+    return { account: toAccount(account), key, secretEndsAt: isReplaced ? instant(row.previous_expires_at) : null };
   }
 
   #keysOf(accountId: AccountId) {

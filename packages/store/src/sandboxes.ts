@@ -58,9 +58,10 @@ export function sandboxRecords(database: Database, audit = new AuditWriter()): S
         .executeTakeFirst();
       return toRecord(row);
     },
-    async list(accountId, { limit, alive = false, metadata = [], before }) {
+    async list(accountId, { limit, alive = false, ended = true, metadata = [], before }) {
       let query = select().where('account_id', '=', accountId);
       if (alive) query = query.where('state', 'in', ALIVE_STATES);
+      if (!ended) query = query.where('state', 'not in', ENDED_STATES);
       for (const wanted of metadata) query = query.where(({ ref }) => hasEntries(ref('metadata'), wanted));
       if (before !== undefined) query = query.where(comesAfter(before));
       const rows = await query.orderBy('created_at', 'desc').orderBy('id').limit(limit).execute();

@@ -1,9 +1,10 @@
 /** Whether this host can run microVMs under Firecracker, and if not, why not and what to do: asked by the daemon when it starts, and by doctor. */
-import { access, constants, readFile, realpath, stat } from 'node:fs/promises';
-import { delimiter, dirname, join } from 'node:path';
+import { access, constants, readFile, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { GuestImages } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { type FirecrackerBinaries, firecrackerVersion } from './firecracker/version.ts';
+import { findExecutable } from './host/executable.ts';
 import { probeKvm, qemuVersion } from './qemu/probe.ts';
 
 export type FirecrackerHost = {
@@ -57,31 +58,18 @@ export async function judgeFirecracker(
 /** The jailer names directories after the file that a link leads to, so links are followed here. */
 async function found({ firecracker, jailer }: FirecrackerBinaries): Promise<FirecrackerBinaries> {
   const find = async (name: string, setting: string): Promise<string> => {
-    const path = await executable(name);
+    const path = await findExecutable(name);
     if (path === undefined)
       throw new Obstacle(
         `there is no executable ${name}`,
         `Install firecracker and jailer of one release, or set ${setting} to its path.`,
       );
-    return realpath(path);
+    return path;
   };
   return {
     firecracker: await find(firecracker, 'INSTAVM_FIRECRACKER_BIN'),
     jailer: await find(jailer, 'INSTAVM_JAILER_BIN'),
   };
-}
-
-async function executable(name: string): Promise<string | undefined> {
-  const places = name.includes('/') ? [''] : (process.env.PATH ?? '').split(delimiter);
-  for (const place of places) {
-    const path = join(place, name);
-    const runs = await access(path, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (runs) return path;
-  }
-  return undefined;
 }
 
 async function checkCgroups(): Promise<void> {

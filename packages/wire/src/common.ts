@@ -16,6 +16,8 @@ const MAX_ENV_ENTRIES = 256;
 /** A quarter of what execve(2) takes at most, so that a command has room for its own. */
 const MAX_ENV_LENGTH = 512 * 1024;
 const MAX_METADATA_BYTES = 16 * 1024;
+/** Far less than what SQLite reads of JSON (SQLITE_JSON_MAX_DEPTH, 1,000): a list by metadata must not fail on a row. */
+const MAX_METADATA_DEPTH = 32;
 
 /** Values are data: any text without NUL. */
 export const Env = z
@@ -28,17 +30,19 @@ export const Env = z
 
 export const Metadata = z
   .record(z.string(), z.unknown())
+  .refine((metadata) => isNested(metadata, MAX_METADATA_DEPTH), {
+    error: `at most ${MAX_METADATA_DEPTH} levels deep`,
+    abort: true,
+  })
   .refine((metadata) => jsonBytes(metadata) <= MAX_METADATA_BYTES, `at most ${MAX_METADATA_BYTES} bytes of JSON`);
 
-/** Infinite for what is nested so deep that it cannot be written. */
-function jsonBytes(value: unknown): number {
-  try {
-    return new TextEncoder().encode(JSON.stringify(value)).length;
-  } catch (error) {
-    if (error instanceof RangeError) return Number.POSITIVE_INFINITY;
-    throw error;
-  }
+/** Whether it is nested so deep at most. */
+function isNested(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return true;
+  return levels > 0 && Object.values(value).every((each) => isNested(each, levels - 1));
 }
+
+const jsonBytes = (value: unknown): number => new TextEncoder().encode(JSON.stringify(value)).length;
 
 export const LifetimeSeconds = z.number().int().min(20).max(86_400);
 export const MemoryMb = z.number().int().min(128).max(8192);
@@ -51,6 +55,20 @@ export function noNul(maxLength: number) {
     .max(maxLength)
     .regex(/^[^\0]*$/, 'holds a NUL character');
 }
+
+/** Control characters, and those that turn the direction of writing: with them text could pass for other text (Unicode TR 36 §2.5.2). */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there.
+const DECEPTIVE = /[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/;
+
+/** Shown to people in tables, pages and terminals. */
+export const plainText = (maxLength: number) =>
+  z
+    .string()
+    .max(maxLength)
+    .refine((text) => !DECEPTIVE.test(text), 'holds a control character');
+
+/** What is left of text that may be anything. */
+export const plain = (text: string): string => text.replaceAll(new RegExp(DECEPTIVE, 'g'), '');
 
 export const GuestPath = noNul(4096).regex(/^\//, 'must be an absolute path');
 

@@ -1,6 +1,6 @@
 /** API keys (contract §12), with scopes, restriction, expiry and rotation as our additions. */
 import { z } from 'zod';
-import { Metadata } from './common.ts';
+import { Metadata, plainText } from './common.ts';
 
 /**
  * What a key may do, each including those before it: `read` looks, `run` makes, uses and ends sandboxes, `full` also manages keys and
@@ -10,15 +10,8 @@ export const KEY_SCOPES = ['read', 'run', 'full'] as const;
 export const KeyScope = z.enum(KEY_SCOPES);
 export type KeyScope = z.infer<typeof KeyScope>;
 
-/** Shown in tables and terminals. */
-const Text = (maxLength: number) =>
-  z
-    .string()
-    .max(maxLength)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there.
-    .refine((text) => !/[\x00-\x1f\x7f-\x9f]/.test(text), 'holds a control character');
-const Name = Text(100).refine((text) => text.trim() !== '', 'is empty');
-const Description = Text(500);
+const Name = plainText(100).refine((text) => text.trim() !== '', 'is empty');
+const Description = plainText(500);
 const Instant = z.iso.datetime({ offset: true }).transform((text) => new Date(text));
 const MAX_GRACE_SECONDS = 7 * 86_400;
 

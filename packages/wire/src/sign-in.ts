@@ -1,6 +1,6 @@
 /** Signing in to the dashboard, and the login of command lines (contract §12.1). docs/guides/dashboard.md shows both at work. */
 import { z } from 'zod';
-import { noNul } from './common.ts';
+import { noNul, plainText } from './common.ts';
 
 /** Of our own making: 43 characters of base64url. */
 const Token = z.string().min(1).max(128);
@@ -26,7 +26,7 @@ export const SignedIn = z.object({ account: SignedInAccount });
 export const SignUpRequest = z.strictObject({
   email: Email,
   password: Password,
-  name: noNul(200).trim().min(1),
+  name: plainText(200).trim().min(1),
   invitation: Token.optional(),
 });
 export const SignInRequest = z.strictObject({ email: Email, password: Password });

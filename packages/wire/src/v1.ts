@@ -276,9 +276,9 @@ export const SandboxesQuery = z.object({
     .string()
     .transform((text, context) => {
       try {
-        return z.record(z.string(), z.unknown()).parse(JSON.parse(text));
+        return Metadata.parse(JSON.parse(text));
       } catch {
-        context.addIssue({ code: 'custom', message: 'must be a JSON object' });
+        context.addIssue({ code: 'custom', message: 'must be a JSON object, as metadata of a sandbox is' });
         return z.NEVER;
       }
     })

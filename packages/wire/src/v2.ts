@@ -133,6 +133,7 @@ export const Sandbox = z
 export const ListSandboxesQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(1000).default(1000),
   before: z.string().optional().describe('The id of a sandbox: those that come after it in the list.'),
+  ended: QueryBoolean.default(true).describe('False: without those that have ended.'),
 });
 
 export const CreateSnapshotRequest = z.strictObject({
@@ -194,6 +195,11 @@ const queryTarget = {
 };
 const ownership = { owner: account.optional(), group: account.optional() };
 
+/** The guest counts nanoseconds since 1970 in 64 bits. */
+const FileTime = z.iso
+  .datetime({ offset: true })
+  .refine((text) => Date.parse(text) >= 0 && Date.parse(text) < Date.UTC(2500, 0), 'from 1970 to 2499');
+
 export const ReadFileQuery = z.strictObject({
   ...queryTarget,
   offset: z.coerce.number().int().min(0).optional(),
@@ -205,6 +211,8 @@ export const WriteFileQuery = z.strictObject({
   mode: octalMode.optional(),
   parents: QueryBoolean.optional(),
   append: QueryBoolean.optional(),
+  /** When it counts as modified, now when left out. */
+  modified_at: FileTime.optional(),
 });
 export const StatQuery = z.strictObject({ ...queryTarget, follow: QueryBoolean.optional() });
 export const ListQuery = z.strictObject(queryTarget);

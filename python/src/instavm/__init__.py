@@ -1,6 +1,6 @@
 """Client of an InstaVM server. `instavm.integrations.openai_agents` is its provider for the OpenAI Agents SDK."""
 
-from ._audit import AsyncAudit, AuditActor, AuditEvent, AuditPage
+from ._audit import AsyncAudit, AuditActor, AuditEvent, AuditFilters, AuditPage
 from ._client import (
     DEFAULT_BASE_URL,
     AsyncInstaVM,
@@ -43,6 +43,7 @@ __all__ = [
     "Audit",
     "AuditActor",
     "AuditEvent",
+    "AuditFilters",
     "AuditPage",
     "ChangeEvent",
     "Charge",

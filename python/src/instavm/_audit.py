@@ -6,9 +6,12 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._http import AsyncHttp, Query, instant, path_segment
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _EVENTS = "/v1/audit/events"
 #: As many as the server gives at once.
@@ -56,6 +59,28 @@ class AuditPage:
     next_cursor: str | None
 
 
+class AuditFilters(TypedDict, total=False):
+    """What `events`, `page` and `follow` tell of: events for which all of these hold."""
+
+    #: What stands before the dot of the type.
+    group: str | None
+    type: str | None
+    status: str | None
+    user_id: str | None
+    sandbox_id: str | None
+    incarnation_id: str | None
+
+
+_WIRE_NAMES = {
+    "group": "event_group",
+    "type": "event_type",
+    "status": "status",
+    "user_id": "user_id",
+    "sandbox_id": "session_id",
+    "incarnation_id": "vm_id",
+}
+
+
 class AsyncAudit:
     def __init__(self, http: AsyncHttp) -> None:
         self._http = http
@@ -65,18 +90,9 @@ class AsyncAudit:
         catalog: dict[str, list[str]] = (await self._http.json("GET", "/v1/audit/catalog"))["catalog"]
         return catalog
 
-    async def events(
-        self,
-        *,
-        group: str | None = None,
-        type: str | None = None,
-        status: str | None = None,
-        user_id: str | None = None,
-        sandbox_id: str | None = None,
-        incarnation_id: str | None = None,
-    ) -> AsyncIterator[AuditEvent]:
+    async def events(self, **filters: Unpack[AuditFilters]) -> AsyncIterator[AuditEvent]:
         """All that are kept, newest first, in pages that are fetched as they are needed."""
-        query = _query(group, type, status, user_id, sandbox_id, incarnation_id)
+        query = _query(filters)
         cursor: str | None = None
         while True:
             page = await self._page({**query, "cursor": cursor, "limit": _MOST})
@@ -86,38 +102,17 @@ class AsyncAudit:
             if cursor is None:
                 return
 
-    async def page(
-        self,
-        *,
-        group: str | None = None,
-        type: str | None = None,
-        status: str | None = None,
-        user_id: str | None = None,
-        sandbox_id: str | None = None,
-        incarnation_id: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> AuditPage:
+    async def page(self, *, cursor: str | None = None, limit: int = 50, **filters: Unpack[AuditFilters]) -> AuditPage:
         """`limit`: 1 to 200."""
-        query = _query(group, type, status, user_id, sandbox_id, incarnation_id)
+        query = _query(filters)
         return await self._page({**query, "cursor": cursor, "limit": limit})
 
     async def get(self, event_id: str) -> AuditEvent:
         return _event(await self._http.json("GET", f"{_EVENTS}/{path_segment(event_id)}"))
 
-    async def follow(
-        self,
-        *,
-        group: str | None = None,
-        type: str | None = None,
-        status: str | None = None,
-        user_id: str | None = None,
-        sandbox_id: str | None = None,
-        incarnation_id: str | None = None,
-        after: str | None = None,
-    ) -> AsyncIterator[AuditEvent]:
+    async def follow(self, *, after: str | None = None, **filters: Unpack[AuditFilters]) -> AsyncIterator[AuditEvent]:
         """Events as they come, oldest first, until the iteration is ended; from `after` on, or from now."""
-        query = _query(group, type, status, user_id, sandbox_id, incarnation_id)
+        query = _query(filters)
         async with self._http.stream("GET", _EVENTS, query={**query, "follow": True, "after": after}) as answer:
             async for line in answer.aiter_lines():
                 if line.startswith("data: "):
@@ -128,16 +123,11 @@ class AsyncAudit:
         return AuditPage([_event(one) for one in answer["items"]], answer["next_cursor"])
 
 
-def _query(
-    group: str | None,
-    type: str | None,
-    status: str | None,
-    user_id: str | None,
-    sandbox_id: str | None,
-    incarnation_id: str | None,
-) -> dict[str, str | None]:
-    names = {"event_group": group, "event_type": type, "status": status}
-    return {**names, "user_id": user_id, "session_id": sandbox_id, "vm_id": incarnation_id}
+def _query(filters: AuditFilters) -> dict[str, str | None]:
+    unknown = filters.keys() - _WIRE_NAMES.keys()
+    if unknown:
+        raise TypeError(f"there is no filter {', '.join(sorted(unknown))}; there are {', '.join(_WIRE_NAMES)}")
+    return {name: filters.get(own) for own, name in _WIRE_NAMES.items()}
 
 
 def _event(wire: dict[str, Any]) -> AuditEvent:

@@ -252,12 +252,16 @@ class AsyncSandboxes:
         """A handle without asking the server."""
         return AsyncSandbox(self._http, sandbox_id)
 
-    async def list(self, *, limit: int | None = None, before: str | None = None) -> list[SandboxInfo]:
-        """Newest first, 1000 unless `limit` says fewer.
+    async def list(
+        self, *, limit: int | None = None, before: str | None = None, ended: bool = True
+    ) -> list[SandboxInfo]:
+        """Newest first, 1000 unless `limit` says fewer; without those that have ended when `ended` is false.
 
         `before` is the id of a sandbox: those that come after it.
         """
-        answer = await self._http.json("GET", "/v2/sandboxes", query={"limit": limit, "before": before})
+        answer = await self._http.json(
+            "GET", "/v2/sandboxes", query={"limit": limit, "before": before, "ended": None if ended else "false"}
+        )
         return [_sandbox_info(sandbox) for sandbox in answer["sandboxes"]]
 
 

@@ -69,10 +69,11 @@ class AsyncFiles:
         append: bool | None = None,
         owner: str | None = None,
         group: str | None = None,
+        modified_at: datetime | None = None,
         user: str | None = None,
         within: Sequence[str] | None = None,
     ) -> FileInfo:
-        """The file appears complete or not at all (except with `append`)."""
+        """The file appears complete or not at all (except with `append`). It counts as modified then, from 1970 on."""
         query: Query = {
             "path": path,
             "mode": _octal(mode),
@@ -80,6 +81,7 @@ class AsyncFiles:
             "append": append,
             "owner": owner,
             "group": group,
+            "modified_at": None if modified_at is None else modified_at.astimezone().isoformat(),
             "user": user,
             "within": within,
         }

@@ -343,8 +343,8 @@ class Sandboxes:
     def get(self, sandbox_id: str) -> Sandbox:
         return Sandbox(self._loop, self._loop.run(self._inner.get(sandbox_id)))
 
-    def list(self, *, limit: int | None = None, before: str | None = None) -> Sequence[SandboxInfo]:
-        return self._loop.run(self._inner.list(limit=limit, before=before))
+    def list(self, *, limit: int | None = None, before: str | None = None, ended: bool = True) -> Sequence[SandboxInfo]:
+        return self._loop.run(self._inner.list(limit=limit, before=before, ended=ended))
 
 
 class Snapshots:

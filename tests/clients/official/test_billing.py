@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from daemon import Daemon, running_daemon
-from instavm.exceptions import ForbiddenError
+from instavm.exceptions import ForbiddenError, RateLimitError
 from official_cli import Cli, answer, cli_of
 
 from instavm import InstaVM
@@ -64,3 +64,20 @@ def test_an_account_without_credit_is_told_so_in_words(poor: Daemon, tmp_path: P
     refused = cli("create")
     assert (refused.returncode, "credit of the account is used up" in refused.stderr) == (1, True)
     assert answer(cli("billing", "status", "--json"))["dollars"]["remaining"] == 0
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[Daemon]:
+    """A server on which everyone may have one sandbox."""
+    yield from running_daemon(INSTAVM_VMM="fake", INSTAVM_MAX_SANDBOXES="1", INSTAVM_CREATES_PER_MINUTE="2")
+
+
+def test_an_account_at_its_limits_is_told_which_and_when_to_come_back(narrow: Daemon, tmp_path: Path) -> None:
+    connection = {"api_key": narrow.api_key, "base_url": narrow.base_url}
+    InstaVM(**connection)
+    with pytest.raises(RateLimitError, match="1 sandboxes run, and this account may have 1"):
+        InstaVM(**connection)
+    with pytest.raises(RateLimitError, match="too many sandboxes made: 2 a minute are allowed"):
+        InstaVM(**connection)
+    refused = cli_of(narrow, tmp_path)("create")
+    assert (refused.returncode, "too many sandboxes made" in refused.stderr) == (1, True)

@@ -6,6 +6,14 @@ import { knownTo } from '../completion/known.ts';
 import { clientOf } from '../connect.ts';
 import { help } from '../help.ts';
 
+/** The script asks the package bash-completion for the words, and sets constants, so that a second reading would fail. */
+const BEFORE_BASH = `if ! declare -F __instavm_complete > /dev/null; then
+declare -F _get_comp_words_by_ref > /dev/null || _get_comp_words_by_ref() {
+    words=("\${COMP_WORDS[@]}") cword=$COMP_CWORD cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
+}`;
+/** It takes "default" away again where no files are wanted, and would have none without it. */
+const AFTER_BASH = 'fi\ncomplete -o default -F __instavm_complete instavm';
+
 export const completionCommand = new Command('completion')
   .summary('completion of commands, options and ids, for your shell')
   .description('Print a script that completes commands, options, and ids of what there is.')
@@ -14,16 +22,19 @@ export const completionCommand = new Command('completion')
     'after',
     help({
       examples: [
-        ['completion bash > ~/.local/share/bash-completion/completions/instavm', 'bash, with bash-completion'],
+        [
+          'completion bash > ~/.local/share/bash-completion/completions/instavm',
+          'bash; or in ~/.bashrc: eval "$(instavm completion bash)"',
+        ],
         ['completion zsh > ~/.zsh/completions/_instavm', 'zsh, with that directory in fpath'],
         ['completion fish > ~/.config/fish/completions/instavm.fish', 'fish'],
       ],
     }),
   )
   .action((shell: string) => {
+    if (shell === 'bash') console.log(BEFORE_BASH);
     script(shell, 'instavm', 'instavm');
-    // The script takes this away again where no files are wanted, and would have none without it.
-    if (shell === 'bash') console.log('complete -o default -F __instavm_complete instavm');
+    if (shell === 'bash') console.log(AFTER_BASH);
   });
 
 export const completeCommand = new Command('complete')
@@ -43,7 +54,7 @@ export const completeCommand = new Command('complete')
       }
     };
     const { values, files } = await candidates(program, typed.length > 0 ? typed : [''], known);
-    for (const [value, description] of values) console.log(`${value}\t${description}`);
+    for (const [value, description] of values) console.log(description === '' ? value : `${value}\t${description}`);
     const { ShellCompDirectiveDefault, ShellCompDirectiveNoFileComp, ShellCompDirectiveNoSpace } = ShellCompDirective;
     const openEnded = values.length > 0 && values.every(([value]) => value.endsWith(':/'));
     console.log(

@@ -35,7 +35,7 @@ export const cpCommand = new Command('cp')
     'after',
     help({
       notes:
-        'Permissions are kept, owners are not. A file appears complete or not at all. Symbolic links in a directory stay links; those that lead out of it are not taken from a sandbox. A directory to standard output is a tar archive.',
+        'Permissions (here, as far as your umask allows) and times of modification are kept, also of a directory that is made for it; owners and set-user-id bits are not: what is copied belongs to whoever copies, in a sandbox to root or --user. A file appears complete or not at all. Symbolic links in a directory stay links; those that lead out of it are not taken from a sandbox. A directory to standard output is a tar archive.',
       json: '{ from, to, entries, sizeBytes, leftOut: string[] }[]',
       examples: [
         'cp report.csv 3f2a:/root/',

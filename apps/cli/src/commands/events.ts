@@ -22,9 +22,9 @@ const COLUMNS: Columns = [
   ['ID', 9],
   ['EVENT', 24],
   ['STATUS', 8],
-  ['BY', 20],
+  ['BY', 20, 10],
   ['WHAT', 44],
-  ['WHY', 0],
+  ['WHY', 0, 16],
 ];
 const MOST_SECONDS = 366 * 86_400;
 

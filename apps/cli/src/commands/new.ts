@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { assignment, duration, integer } from '../arguments.ts';
+import { assignment, duration, integer, oneOf } from '../arguments.ts';
 import { clientOf, snapshotOf } from '../connect.ts';
 import { help } from '../help.ts';
 import { printJson } from '../output.ts';
@@ -11,6 +11,7 @@ type Options = {
   ttl: number;
   env?: Record<string, string>;
   metadata?: Record<string, string>;
+  name?: string;
   snapshot?: string;
   autoSuspend?: boolean;
   idleSuspend?: number;
@@ -19,15 +20,21 @@ type Options = {
 
 /** Far beyond what a sandbox takes whose template is there. */
 const PATIENCE_MS = 3_000;
+/** The server's own. */
+const SHORTEST = 20;
+const VCPUS = [1, 2, 4, 6, 8] as const;
 const HOUR = 3_600;
 const DAY = 24 * HOUR;
 
 export const newCommand = new Command('new')
   .description('make a sandbox and print its id')
   .option('--memory <MiB>', 'rounded up to the next size', integer(128, 8192))
-  .option('--vcpus <n>', '1, 2, 4, 6 or 8', integer(1, 8))
-  .addOption(new Option('--ttl <time>', 'lifetime, such as 90s, 15m, 2h').argParser(duration(DAY)).default(HOUR, '1h'))
+  .option('--vcpus <n>', '1, 2, 4, 6 or 8', oneOf(VCPUS))
+  .addOption(
+    new Option('--ttl <time>', 'lifetime, such as 90s, 15m, 2h').argParser(duration(DAY, SHORTEST)).default(HOUR, '1h'),
+  )
   .option('--env <NAME=value>', 'environment of every command; repeatable', assignment)
+  .option('--name <name>', 'what lists call it; kept in its metadata')
   .option('--metadata <name=value>', 'kept with it; repeatable', assignment)
   .option('--snapshot <snapshot>', 'begin there: id or name; the size is that of the snapshot')
   .option('--auto-suspend', 'suspend it at the end of its lifetime instead of ending it')
@@ -37,11 +44,15 @@ export const newCommand = new Command('new')
     'after',
     help({
       json: SANDBOX_JSON,
-      examples: ['new --ttl 2h --idle-suspend 10m', 'new --snapshot ready --env DEBUG=1', 'shell "$(instavm new)"'],
+      examples: [
+        'new --name research --ttl 2h --idle-suspend 10m',
+        'new --snapshot ready --env DEBUG=1',
+        'shell "$(instavm new)"',
+      ],
     }),
   )
   .action(async (options: Options, command: Command) => {
-    const { memory, vcpus, ttl, env, metadata, snapshot, autoSuspend, idleSuspend, json } = options;
+    const { memory, vcpus, ttl, env, metadata, name, snapshot, autoSuspend, idleSuspend, json } = options;
     const client = clientOf(command);
     const snapshotId = snapshot === undefined ? undefined : (await snapshotOf(client, snapshot)).id;
     const patience = setTimeout(() => {
@@ -52,7 +63,7 @@ export const newCommand = new Command('new')
       vcpuCount: vcpus,
       ttlSeconds: ttl,
       env,
-      metadata,
+      metadata: name === undefined ? metadata : { ...metadata, name },
       snapshotId,
       autoSuspend,
       idleSuspendSeconds: idleSuspend,

@@ -7,7 +7,7 @@ import type { Candidate } from './candidates.ts';
 type Ask = (client: InstaVM, before: readonly string[]) => Promise<Candidate[]>;
 
 const sandboxes: Ask = async (client) => {
-  const running = (await client.sandboxes.list()).filter(({ state }) => state !== 'stopped' && state !== 'failed');
+  const running = await client.sandboxes.list({ ended: false });
   return running.map(({ id, state, memoryMb, metadata }) => {
     const name = typeof metadata.name === 'string' ? `${metadata.name}, ` : '';
     return [id, `${name}${state}, ${memoryMb} MiB`];

@@ -1,11 +1,11 @@
 /** From a sandbox to this machine. What a sandbox sends is not believed: see unpack.ts. */
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { chmod, lstat, mkdir, realpath, rename, rm, stat } from 'node:fs/promises';
+import { chmod, lstat, mkdir, realpath, rename, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { InstaVMError, type Sandbox } from 'instavm';
+import { type FileInfo, InstaVMError, type Sandbox } from 'instavm';
 import { type Place, targetOf } from './place.ts';
 import { Progress } from './progress.ts';
 import type { Copied, CopyOptions } from './result.ts';
@@ -41,19 +41,23 @@ export async function download(
   const target = resolve(targetOf(source, path, asDirectory || path.endsWith('/') || (await isLocalDirectory(path))));
   try {
     if (!isDirectory) {
-      await writeFile(target, read(source), info.mode & 0o777);
+      await writeFile(target, read(source), info);
       return done(target, 1);
     }
-    await mkdir(target, { recursive: true });
+    const isNew = (await mkdir(target, { recursive: true })) !== undefined;
     const sparse: string[] = [];
     for (;;) {
       const archive = files.packTar(source, { user, exclude: sparse });
       try {
         const { entries, leftOut } = await unpack(progress.count(archive), await realpath(target), { limitBytes });
         for (const name of sparse) {
-          const { mode } = await files.stat(`${source}/${name}`, { user });
-          await writeFile(await ownPath(target, name), read(`${source}/${name}`), mode & 0o777);
+          const described = await files.stat(`${source}/${name}`, { user });
+          await keepingTime(await ownPath(target, name), (path) =>
+            writeFile(path, read(`${source}/${name}`), described),
+          );
         }
+        // One that was there before stays as it was.
+        if (isNew) await setAttributes(target, info);
         return done(target, entries + sparse.length, leftOut);
       } catch (error) {
         if (!(error instanceof SparseMember) || !isBelow(error.path) || sparse.length >= MAX_SPARSE) throw error;
@@ -80,8 +84,21 @@ async function ownPath(directory: string, name: string): Promise<string> {
   return path;
 }
 
+/** Its directory does not count as modified by it. */
+async function keepingTime(path: string, write: (path: string) => Promise<void>): Promise<void> {
+  const { mtime } = await stat(dirname(path));
+  await write(path);
+  await utimes(dirname(path), new Date(), mtime);
+}
+
+/** As far as the umask of this user allows: what is writable for everyone in a sandbox need not be so here. */
+async function setAttributes(path: string, { mode, modifiedAt }: FileInfo): Promise<void> {
+  await chmod(path, mode & 0o777 & ~process.umask());
+  await utimes(path, new Date(), modifiedAt);
+}
+
 /** It appears whole or not at all, with what it was before left alone; except in what is no regular file, such as a device. */
-async function writeFile(path: string, contents: AsyncIterable<Uint8Array>, mode: number): Promise<void> {
+async function writeFile(path: string, contents: AsyncIterable<Uint8Array>, as: FileInfo): Promise<void> {
   const present = await stat(path).catch(() => undefined);
   if (present !== undefined && !present.isFile()) return pipeline(contents, createWriteStream(path));
   // A link is followed, as cp(1) does.
@@ -93,7 +110,7 @@ async function writeFile(path: string, contents: AsyncIterable<Uint8Array>, mode
   process.once('SIGINT', onSignal);
   try {
     await pipeline(Readable.from(contents), createWriteStream(partial, { mode: 0o600 }));
-    await chmod(partial, mode & ~process.umask());
+    await setAttributes(partial, as);
     await rename(partial, target);
   } catch (error) {
     await remove();

@@ -4,7 +4,8 @@
  * gets set-user-id bits or an owner, and it ends at a limit of bytes and members.
  */
 import { once } from 'node:events';
-import { posix } from 'node:path';
+import { lutimes } from 'node:fs/promises';
+import { join, posix } from 'node:path';
 import { InstaVMError } from 'instavm';
 import { type ReadEntry, Unpack } from 'tar';
 
@@ -31,7 +32,11 @@ export async function unpack(
 ): Promise<Unpacked> {
   let entries = 0;
   const leftOut: string[] = [];
+  // What is unpacked into a directory changes its time, so that is set afterwards.
+  const directories = new Map<string, Date>();
   const filter = (path: string, entry: ReadEntry): boolean => {
+    // The directory itself is the caller's.
+    if (/^\.?\/*$/.test(path) && entry.type === 'Directory') return false;
     entries += 1;
     if (entries > maxEntries) throw refused(`more than ${maxEntries} files`, 'Copy a part of the directory.');
     if (!isBelow(path)) throw refused(`a file named ${path}, which is outside the directory`);
@@ -41,6 +46,7 @@ export async function unpack(
       return false;
     }
     entry.mode = (entry.mode ?? 0o644) & 0o777;
+    if (entry.type === 'Directory' && entry.mtime !== undefined) directories.set(path, entry.mtime);
     return true;
   };
   const unpacking = new Unpack({
@@ -68,6 +74,8 @@ export async function unpack(
   unpacking.end();
   await closed;
   if (failure !== undefined) throw failure;
+  // A later member of the same name may have taken its place, but leads nowhere outside.
+  for (const [path, mtime] of directories) await lutimes(join(directory, path), mtime, mtime);
   return { entries, leftOut };
 }
 

@@ -33,28 +33,25 @@ export async function upload(
   if (!info.isDirectory()) {
     const progress = new Progress(path, info.isFile() ? info.size : undefined);
     const contents = progress.count(createReadStream(path, { highWaterMark: PIECE_BYTES }));
-    await sandbox.files.write(target, contents, { ...access, mode: info.mode & 0o777, parents: true });
+    await sandbox.files.write(target, contents, { ...access, ...attributesOf(info), parents: true });
     progress.end();
     return { from: path, to: target, entries: 1, sizeBytes: progress.bytes, leftOut: [] };
   }
-  // By names that tar takes for nothing else: one that begins with "@" would be an archive to it.
-  const names = (await readdir(path)).map((name) => `./${name}`);
   const progress = new Progress(path, process.stderr.isTTY ? await sizeOf(path) : undefined);
-  // Names of owners mean nothing in another machine: what is unpacked belongs to whom it is unpacked for.
-  const archive =
-    names.length > 0
-      ? (create({ cwd: path, strict: true }, names) as unknown as AsyncIterable<Uint8Array>)
-      : emptyTar();
+  // With the directory itself, which gives its permissions and time to one that is made for it. Names of owners mean nothing in another machine:
+  // what is unpacked belongs to whom it is unpacked for.
+  const archive = create({ cwd: path, strict: true }, ['.']) as unknown as AsyncIterable<Uint8Array>;
   const owner = user === undefined ? 'root' : undefined;
   const { entries, sizeBytes } = await sandbox.files.unpackTar(target, progress.count(archive), { ...access, owner });
   progress.end();
   return { from: path, to: target, entries, sizeBytes, leftOut: [] };
 }
 
-/** Two blocks of zeros (POSIX pax, "ustar interchange format"). */
-async function* emptyTar(): AsyncGenerator<Uint8Array> {
-  yield new Uint8Array(1024);
-}
+/** A time before 1970 is none that a sandbox could keep. */
+const attributesOf = ({ mode, mtime }: Stats) => ({
+  mode: mode & 0o777,
+  modifiedAt: mtime.getTime() >= 0 ? mtime : undefined,
+});
 
 async function isDirectory(sandbox: Sandbox, path: string, user: string | undefined): Promise<boolean> {
   try {

@@ -17,6 +17,10 @@ export class ApiError extends Error {
   }
 }
 
+/** @param detail what 401 means in one place; the catalog's own words have all places in them */
+export const refused = (error: Error, detail: string): Error =>
+  error instanceof ApiError && error.status === 401 ? new ApiError(401, { code: error.code, detail, hint: '' }) : error;
+
 export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
 type Options = {
@@ -44,7 +48,11 @@ export async function send(method: Method, path: string, options: Options = {}):
     ...(signal === undefined ? {} : { signal }),
   }).catch((error: Error) => {
     if (error.name === 'AbortError') throw error;
-    throw new ApiError(0, { code: 'connection_failed', detail: 'The server does not answer.', hint: 'Is it running?' });
+    throw new ApiError(0, {
+      code: 'connection_failed',
+      detail: 'The server does not answer.',
+      hint: 'Is it running? This page catches up by itself.',
+    });
   });
   if (!response.ok) throw new ApiError(response.status, await problemOf(response));
   return response;

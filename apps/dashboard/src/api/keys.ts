@@ -29,6 +29,11 @@ export const useCreateKey = () =>
   });
 
 export const useRotateKey = () =>
-  useKeyChange((id: ApiKey['id']) => request<NewKey>('POST', path(id, '/rotate'), { json: {} }));
+  useKeyChange(async ({ id, graceSeconds }: { id: ApiKey['id']; graceSeconds: number }) => {
+    const json = { grace_seconds: graceSeconds };
+    const key = await request<NewKey>('POST', path(id, '/rotate'), { json });
+    justCreated = key.api_key;
+    return key;
+  });
 
 export const useRevokeKey = () => useKeyChange((id: ApiKey['id']) => request('DELETE', path(id)));

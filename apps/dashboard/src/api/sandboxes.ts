@@ -1,5 +1,5 @@
 /** Sandboxes: the list, one of them, and what can be done to it. */
-import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { keepPreviousData, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { request } from './http.ts';
 import type { CreateSandbox, Metrics, Sandbox, SandboxState, Stats } from './types.ts';
 
@@ -8,10 +8,17 @@ const REFRESH_MS = 3_000;
 
 export const sandboxPath = (id: string, rest = ''): string => `/v2/sandboxes/${encodeURIComponent(id)}${rest}`;
 
-export const useSandboxes = () =>
+/** The server's own. */
+export const MOST_LISTED = 1_000;
+
+/** Newest first. @param ended also those that have */
+export const useSandboxes = (ended: boolean) =>
   useQuery({
-    queryKey: ['sandboxes'],
-    queryFn: async () => (await request<{ sandboxes: Sandbox[] }>('GET', '/v2/sandboxes')).sandboxes,
+    queryKey: ['sandboxes', ended],
+    queryFn: async () =>
+      (await request<{ sandboxes: Sandbox[] }>('GET', '/v2/sandboxes', { query: { ended, limit: MOST_LISTED } }))
+        .sandboxes,
+    placeholderData: keepPreviousData,
     refetchInterval: REFRESH_MS,
   });
 

@@ -24,4 +24,6 @@ export type ApiKey = z.output<typeof wire.ApiKey>;
 export type NewKey = z.output<typeof wire.NewApiKey>;
 export type CreateKey = z.input<typeof wire.CreateKeyRequest>;
 export type CreditSummary = z.output<typeof wire.CreditSummary>;
+export type Forecast = z.output<typeof wire.CreditForecast>;
+export type Quotas = z.output<typeof wire.AccountQuotas>;
 export type Breakdown = z.output<typeof wire.UsageBreakdown>;

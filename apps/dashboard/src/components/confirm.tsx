@@ -1,4 +1,4 @@
-/** Asks before something is gone for good. */
+/** Asks before something is gone for good. The focus begins on what changes nothing. */
 import type { ReactNode } from 'react';
 import { Button } from './button.tsx';
 import { Dialog } from './dialog.tsx';
@@ -23,10 +23,10 @@ export function Confirm({ title, verb, onConfirm, onClose, children }: Props) {
     <Dialog title={title} onClose={onClose}>
       {children}
       <div className="actions">
+        <Button onClick={onClose}>Keep it</Button>
         <Button kind="danger" onClick={confirm}>
           {verb} it
         </Button>
-        <Button onClick={onClose}>Keep it</Button>
       </div>
     </Dialog>
   );

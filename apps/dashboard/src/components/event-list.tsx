@@ -97,10 +97,12 @@ function Row({ event, isOfOne, onShow }: RowProps) {
         <Ago at={event.created_at} />
       </td>
       <td data-label="Event">
-        <span className="name">{event.event_type}</span> <StatusBadge status={event.status} />
+        <span className="event-type">{event.event_type}</span> <StatusBadge status={event.status} />
       </td>
       <td data-label="By">
-        <span className="break">{event.actor_name ?? event.actor_type}</span>
+        <span className="one-line" title={event.actor_name ?? undefined}>
+          {event.actor_name ?? event.actor_type}
+        </span>
       </td>
       <td data-label="What">
         {sessionId !== null && !isOfOne && (

@@ -1,6 +1,7 @@
 /** What stands where something is not there: yet, at all, or because it failed. */
 import type { ReactNode } from 'react';
 import { ApiError } from '../api/http.ts';
+import { sentence } from './text.tsx';
 
 export const Loading = () => (
   <p className="loading" role="status">
@@ -11,8 +12,8 @@ export const Loading = () => (
 export function Failure({ error }: { error: Error }) {
   return (
     <div className="note failure" role="alert">
-      <p>{error.message}</p>
-      {error instanceof ApiError && error.hint !== '' && <p className="muted">{error.hint}</p>}
+      <p>{sentence(error.message)}</p>
+      {error instanceof ApiError && error.hint !== '' && <p className="muted">{sentence(error.hint)}</p>}
     </div>
   );
 }

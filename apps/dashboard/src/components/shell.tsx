@@ -3,6 +3,7 @@ import type { ReactNode } from 'react';
 import { Link, useLocation } from 'wouter';
 import { useEntrance, useSession } from '../api/session.ts';
 import { Button } from './button.tsx';
+import { CreditNotice } from './credit-notice.tsx';
 import { ThemeSwitch } from './theme.tsx';
 
 const PLACES = [
@@ -43,6 +44,7 @@ export function Shell({ children }: { children: ReactNode }) {
         </div>
       </header>
       <main id="main" tabIndex={-1}>
+        <CreditNotice />
         {children}
       </main>
     </>

@@ -57,7 +57,7 @@ export function SnapshotList({ snapshots }: { snapshots: readonly Snapshot[] }) 
       </table>
       {doomed && (
         <Confirm
-          title={`Delete ${doomed.name}?`}
+          title={`Delete “${doomed.name}”?`}
           verb="Delete"
           onConfirm={() => remove.mutate(doomed.id)}
           onClose={() => setDoomed(undefined)}

@@ -1,9 +1,15 @@
 /** Small pieces of text: states, times, sizes, ids. */
-import type { SandboxState } from '../api/types.ts';
+import type { Sandbox, SandboxState } from '../api/types.ts';
 
 export const StateBadge = ({ state }: { state: SandboxState | string }) => (
   <span className={`badge ${state}`}>{state}</span>
 );
+
+/** What a server says, in the middle of something or on its own: its first word is a word, not a name of the API. */
+export const sentence = (text: string): string =>
+  text
+    .replace(/^[a-z]+(?=[ ,:]|$)/, (word) => word.charAt(0).toUpperCase() + word.slice(1))
+    .replace(/[^.?!:…]$/, '$&.');
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 
@@ -31,4 +37,24 @@ export function Ago({ at }: { at: string }) {
   );
 }
 
+/** What its lease leads to, and when. */
+export function Lifetime({ sandbox }: { sandbox: Sandbox }) {
+  const { expires_at, auto_suspend, lease_left_seconds: left } = sandbox;
+  if (expires_at !== null)
+    return (
+      <span className="nowrap">
+        {auto_suspend ? 'suspends' : 'ends'} <Ago at={expires_at} />
+      </span>
+    );
+  return left === null ? '–' : `${span(left)} left`;
+}
+
 export const shortId = (id: string): string => id.slice(0, 8);
+
+const LONGEST_NAME = 60;
+
+/** What the person calls it, when it is called something. */
+export function nameOf({ id, metadata: { name } }: Sandbox): string {
+  if (typeof name !== 'string' || name === '') return shortId(id);
+  return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name;
+}

@@ -1,13 +1,16 @@
-/** The person's own account: the password, and for the administrator, inviting others. */
+/** The person's own account: its limits, the password, and for the administrator, inviting others. */
 import { useMutation } from '@tanstack/react-query';
-import type { FormEvent } from 'react';
-import { request } from '../api/http.ts';
+import { type FormEvent, Fragment } from 'react';
+import { refused, request } from '../api/http.ts';
 import { useSession } from '../api/session.ts';
+import type { SignInState } from '../api/types.ts';
+import { useQuotas } from '../api/usage.ts';
 import { Button } from '../components/button.tsx';
 import { Code } from '../components/copy.tsx';
 import { Field } from '../components/field.tsx';
-import { Failure } from '../components/notes.tsx';
-import { Ago } from '../components/text.tsx';
+import { Failure, Loading } from '../components/notes.tsx';
+import { PageHead } from '../components/page-head.tsx';
+import { Ago, bytes } from '../components/text.tsx';
 import { PASSWORD_LEAST } from './sign-up.tsx';
 
 export function AccountPage() {
@@ -15,9 +18,7 @@ export function AccountPage() {
   if (!account) return null;
   return (
     <div className="narrow">
-      <div className="heading">
-        <h1>Account</h1>
-      </div>
+      <PageHead title="Account" />
       <dl className="facts-list">
         <dt>Name</dt>
         <dd>{account.name}</dd>
@@ -28,7 +29,8 @@ export function AccountPage() {
           <code>{account.id}</code>
         </dd>
       </dl>
-      {account.is_administrator ? <Invitations isOpen={signUp === 'invitation'} /> : <PasswordForm />}
+      <Limits />
+      {account.is_administrator ? <Invitations signUp={signUp} /> : <PasswordForm />}
     </div>
   );
 }
@@ -57,7 +59,7 @@ function PasswordForm() {
           maxLength={128}
           required
         />
-        {change.isError && <Failure error={change.error} />}
+        {change.isError && <Failure error={refused(change.error, 'The present password is not that.')} />}
         {change.isSuccess && <p role="status">It is changed.</p>}
         <Button type="submit" kind="primary" isBusy={change.isPending}>
           Change it
@@ -67,29 +69,79 @@ function PasswordForm() {
   );
 }
 
-function Invitations({ isOpen }: { isOpen: boolean }) {
+/** What is counted against a limit, and what the others are. */
+const COUNTED = [
+  ['sandboxes', 'Running sandboxes', grouped],
+  ['vcpus', 'Their vCPUs', grouped],
+  ['memory_mib', 'Their memory', mebibytes],
+  ['snapshots', 'Snapshots', grouped],
+  ['stored_mib', 'Stored on the disk', mebibytes],
+] as const;
+
+function Limits() {
+  const quotas = useQuotas();
+  return (
+    <section aria-labelledby="limits">
+      <h2 id="limits">Limits</h2>
+      {quotas.isPending && <Loading />}
+      {quotas.isError && <Failure error={quotas.error} />}
+      {quotas.data && (
+        <dl className="facts-list">
+          {COUNTED.map(([name, label, show]) => (
+            <Fragment key={name}>
+              <dt>{label}</dt>
+              <dd>
+                {show(quotas.data.used[name])} of {show(quotas.data.quotas[name])}
+              </dd>
+            </Fragment>
+          ))}
+          <dt>New sandboxes</dt>
+          <dd>{grouped(quotas.data.quotas.creates_per_minute)} a minute</dd>
+          <dt>Requests</dt>
+          <dd>{grouped(quotas.data.quotas.requests_per_minute)} a minute</dd>
+        </dl>
+      )}
+    </section>
+  );
+}
+
+function grouped(count: number): string {
+  return count.toLocaleString();
+}
+
+function mebibytes(count: number): string {
+  return bytes(count * 1024 ** 2);
+}
+
+const WHY_NOT = {
+  open: 'Nobody needs an invitation: sign-up is open (INSTAVM_SIGN_UP=open).',
+  closed: 'Sign-up is closed. Start the server with INSTAVM_SIGN_UP=invitation to let people in by invitation.',
+} as const;
+
+function Invitations({ signUp }: { signUp: SignInState['sign_up'] | undefined }) {
   const invite = useMutation({
     mutationFn: () => request<{ url: string; expires_at: string }>('POST', '/api/auth/invitations'),
   });
   return (
-    <section aria-labelledby="invite">
-      <h2 id="invite">Invite somebody</h2>
-      <p className="muted">
-        You are the administrator of this server: <code>npx instavm dashboard</code> signs you in, without a password.
+    <section aria-labelledby="administration">
+      <h2 id="administration">Administration</h2>
+      <p>
+        You are the administrator of this server. <code>npx instavm dashboard</code> signs you in without a password;{' '}
+        <code>npx instavm credit add</code> and <code>npx instavm quota set</code> change what an account may use.
       </p>
-      <Button
-        isBusy={invite.isPending}
-        reason={isOpen ? undefined : 'The server is not started with INSTAVM_SIGN_UP=invitation.'}
-        onClick={() => invite.mutate()}
-      >
-        Make an invitation
-      </Button>
+      {signUp === 'open' || signUp === 'closed' ? (
+        <p className="muted">{WHY_NOT[signUp]}</p>
+      ) : (
+        <Button isBusy={invite.isPending} onClick={() => invite.mutate()}>
+          Invite somebody
+        </Button>
+      )}
       {invite.isError && <Failure error={invite.error} />}
       {invite.data && (
         <>
           <Code label="Invitation" text={invite.data.url} />
           <p className="muted">
-            It makes one account, and is valid until it is used; it ends <Ago at={invite.data.expires_at} />.
+            Send it to the person: it makes one account, and ends <Ago at={invite.data.expires_at} />.
           </p>
         </>
       )}

@@ -1,13 +1,17 @@
 /** The frame of the pages for people who are not signed in yet. */
 import type { ReactNode } from 'react';
+import { useTitle } from '../components/page-head.tsx';
 
-export const Entrance = ({ title, children }: { title: string; children: ReactNode }) => (
-  <main className="entrance">
-    <img src="/dashboard/icon.svg" alt="" width="48" height="48" />
-    <h1>{title}</h1>
-    {children}
-  </main>
-);
+export function Entrance({ title, children }: { title: string; children: ReactNode }) {
+  useTitle(title);
+  return (
+    <main className="entrance">
+      <img src="/dashboard/icon.svg" alt="" width="48" height="48" />
+      <h1>{title}</h1>
+      {children}
+    </main>
+  );
+}
 
 /** Where to go afterwards: a page of the dashboard, never another address. */
 export function safeNext(search: string): string {

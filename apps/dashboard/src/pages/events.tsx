@@ -1,12 +1,11 @@
 /** What was done in the account. */
 import { EventList } from '../components/event-list.tsx';
+import { PageHead } from '../components/page-head.tsx';
 
 export function EventsPage() {
   return (
     <>
-      <div className="heading">
-        <h1>Events</h1>
-      </div>
+      <PageHead title="Events" />
       <EventList />
     </>
   );

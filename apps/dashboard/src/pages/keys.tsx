@@ -17,6 +17,7 @@ import { Dialog } from '../components/dialog.tsx';
 import { Field } from '../components/field.tsx';
 import { ListHead } from '../components/list-head.tsx';
 import { Empty, Failure, Loading } from '../components/notes.tsx';
+import { PageHead } from '../components/page-head.tsx';
 import { Ago } from '../components/text.tsx';
 
 const SCOPES: readonly (readonly [KeyScope, string])[] = [
@@ -32,18 +33,24 @@ const EXPIRIES = [
   ['90', 'In 90 days'],
 ] as const;
 
+const GRACES = [
+  [0, 'At once'],
+  [3_600, 'In an hour'],
+  [86_400, 'In a day'],
+  [604_800, 'In a week'],
+] as const;
+
 export function KeysPage() {
   const keys = useKeys();
   const [isCreating, setCreating] = useState(false);
   const [shown, setShown] = useState<NewKey>();
   return (
     <>
-      <div className="heading">
-        <h1>API keys</h1>
+      <PageHead title="API keys">
         <Button kind="primary" onClick={() => setCreating(true)}>
           New key
         </Button>
-      </div>
+      </PageHead>
       {shown && (
         <div className="note" role="status">
           <h2>Copy it now: it is not shown again</h2>
@@ -77,12 +84,11 @@ export function KeysPage() {
 
 function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (key: NewKey) => void }) {
   const revoke = useRevokeKey();
-  const rotate = useRotateKey();
+  const [turning, setTurning] = useState<ApiKey>();
   const [doomed, setDoomed] = useState<ApiKey>();
   return (
     <>
       {revoke.isError && <Failure error={revoke.error} />}
-      {rotate.isError && <Failure error={rotate.error} />}
       <table className="list">
         <ListHead columns={['Name', 'Scope', 'Made', 'Last used', 'Ends']} />
         <tbody>
@@ -92,7 +98,14 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
                 <span className="name">{key.name}</span>
                 <code className="muted id">{key.prefix}…</code>
               </td>
-              <td data-label="Scope">{key.scope}</td>
+              <td data-label="Scope">
+                <div>
+                  {key.scope}
+                  {key.sandbox_metadata !== null && (
+                    <p className="why">only sandboxes with {entriesOf(key.sandbox_metadata)}</p>
+                  )}
+                </div>
+              </td>
               <td data-label="Made">
                 <Ago at={key.created_at} />
               </td>
@@ -100,11 +113,7 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
               <td data-label="Ends">{key.expires_at === null ? 'never' : <Ago at={key.expires_at} />}</td>
               <td className="row-actions">
                 <div className="actions">
-                  <Button
-                    label={`Rotate ${key.name}`}
-                    isBusy={rotate.isPending}
-                    onClick={() => rotate.mutate(key.id, { onSuccess: onRotated })}
-                  >
+                  <Button label={`Rotate ${key.name}`} onClick={() => setTurning(key)}>
                     Rotate
                   </Button>
                   <Button kind="danger" label={`Revoke ${key.name}`} onClick={() => setDoomed(key)}>
@@ -116,9 +125,19 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
           ))}
         </tbody>
       </table>
+      {turning && (
+        <RotateKey
+          apiKey={turning}
+          onClose={() => setTurning(undefined)}
+          onRotated={(key) => {
+            onRotated(key);
+            setTurning(undefined);
+          }}
+        />
+      )}
       {doomed && (
         <Confirm
-          title={`Revoke ${doomed.name}?`}
+          title={`Revoke “${doomed.name}”?`}
           verb="Revoke"
           onConfirm={() => revoke.mutate(doomed.id)}
           onClose={() => setDoomed(undefined)}
@@ -130,15 +149,76 @@ function KeyTable({ keys, onRotated }: { keys: readonly ApiKey[]; onRotated: (ke
   );
 }
 
+/** One or more name=value. */
+const ENTRIES = '\\s*[^=,\\s]+=[^=,]+(,\\s*[^=,\\s]+=[^=,]+)*';
+
+const entriesIn = (text: string): Record<string, string> =>
+  Object.fromEntries(
+    text.split(',').flatMap((entry) => {
+      const [name = '', value = ''] = entry.split('=');
+      return name.trim() === '' ? [] : [[name.trim(), value.trim()]];
+    }),
+  );
+
+const entriesOf = (metadata: Readonly<Record<string, unknown>>): string =>
+  Object.entries(metadata)
+    .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .join(', ');
+
+type RotateProps = {
+  readonly apiKey: ApiKey;
+  readonly onClose: () => void;
+  readonly onRotated: (key: NewKey) => void;
+};
+
+function RotateKey({ apiKey, onClose, onRotated }: RotateProps) {
+  const rotate = useRotateKey();
+  const [grace, setGrace] = useState(0);
+  const submit = (event: FormEvent): void => {
+    event.preventDefault();
+    rotate.mutate({ id: apiKey.id, graceSeconds: grace }, { onSuccess: onRotated });
+  };
+  return (
+    <Dialog title={`Rotate “${apiKey.name}”?`} onClose={onClose}>
+      <form onSubmit={submit}>
+        <p>It gets a new secret, which is shown once. Name, scope and end stay.</p>
+        <label className="field">
+          <span>The present secret stops working</span>
+          <select value={grace} onChange={({ target }) => setGrace(Number(target.value))}>
+            {GRACES.map(([seconds, text]) => (
+              <option key={seconds} value={seconds}>
+                {text}
+              </option>
+            ))}
+          </select>
+        </label>
+        {rotate.isError && <Failure error={rotate.error} />}
+        <div className="actions">
+          <Button type="submit" kind="primary" isBusy={rotate.isPending}>
+            Rotate it
+          </Button>
+          <Button onClick={onClose}>Cancel</Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
 function CreateKey({ onClose, onCreated }: { onClose: () => void; onCreated: (key: NewKey) => void }) {
   const create = useCreateKey();
   const [name, setName] = useState('');
   const [scope, setScope] = useState<KeyScope>('full');
   const [days, setDays] = useState('');
+  const [only, setOnly] = useState('');
+  const restriction = scope === 'full' ? {} : entriesIn(only);
   const submit = (event: FormEvent): void => {
     event.preventDefault();
     const expires_at = days === '' ? null : new Date(Date.now() + Number(days) * DAY_MS).toISOString();
-    create.mutate({ name, scope, expires_at }, { onSuccess: onCreated });
+    const isRestricted = Object.keys(restriction).length > 0;
+    create.mutate(
+      { name, scope, expires_at, ...(isRestricted ? { sandbox_metadata: restriction } : {}) },
+      { onSuccess: onCreated },
+    );
   };
   return (
     <Dialog title="New API key" onClose={onClose}>
@@ -161,6 +241,16 @@ function CreateKey({ onClose, onCreated }: { onClose: () => void; onCreated: (ke
             ))}
           </select>
         </label>
+        {scope !== 'full' && (
+          <Field
+            label="Only for sandboxes with (optional)"
+            hint="Entries of their metadata, such as: team=red, stage=test"
+            value={only}
+            pattern={ENTRIES}
+            title="name=value, separated by commas"
+            onChange={({ target }) => setOnly(target.value)}
+          />
+        )}
         <label className="field">
           <span>It ends</span>
           <select value={days} onChange={({ target }) => setDays(target.value)}>

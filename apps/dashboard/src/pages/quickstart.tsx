@@ -3,28 +3,33 @@ import { useState } from 'react';
 import { Link } from 'wouter';
 import { keyJustCreated } from '../api/keys.ts';
 import { Code } from '../components/copy.tsx';
+import { PageHead } from '../components/page-head.tsx';
 import PYTHON from './examples/analyst.py.txt?raw';
 import TYPESCRIPT from './examples/analyst.ts.txt?raw';
 
 const LANGUAGES = [
-  ['TypeScript', TYPESCRIPT, 'analyst.ts'],
-  ['Python', PYTHON, 'analyst.py'],
+  [
+    'TypeScript',
+    TYPESCRIPT,
+    'analyst.ts',
+    'node analyst.ts',
+    'Node 22.18 or later, and the packages instavm and @openai/agents',
+  ],
+  ['Python', PYTHON, 'analyst.py', 'python3 analyst.py', 'Python 3.10 or later, and the package instavm[agents]'],
 ] as const;
 
 export function QuickstartPage() {
   const [language, setLanguage] = useState<string>('TypeScript');
-  const [, source, fileName] = LANGUAGES.find(([name]) => name === language) ?? LANGUAGES[0];
+  const [, source, fileName, command, needs] = LANGUAGES.find(([name]) => name === language) ?? LANGUAGES[0];
   const key = keyJustCreated();
   const environment = [
     `export INSTAVM_BASE_URL=${location.origin}`,
-    `export INSTAVM_API_KEY=${key ?? '<your key>'}`,
-    'export OPENAI_API_KEY=<your key of OpenAI>',
+    `export INSTAVM_API_KEY=${key ?? 'YOUR_KEY'}`,
+    'export OPENAI_API_KEY=YOUR_KEY_OF_OPENAI',
   ];
   return (
-    <>
-      <div className="heading">
-        <h1>Quickstart</h1>
-      </div>
+    <div className="steps">
+      <PageHead title="Quickstart" />
       <p>An agent looks for outliers in a file that lives in a computer of its own.</p>
       <h2>1. Say where, and who you are</h2>
       {key === undefined && (
@@ -43,11 +48,13 @@ export function QuickstartPage() {
         ))}
       </fieldset>
       <Code label={fileName} text={source} />
+      <p>It takes {needs}.</p>
+      <Code label="Shell" text={command} />
       <h2>3. Watch it</h2>
       <p>
         Its sandbox appears under <Link href="/sandboxes">Sandboxes</Link>: open a terminal in it, look at its files,
         see what it tries to reach.
       </p>
-    </>
+    </div>
   );
 }

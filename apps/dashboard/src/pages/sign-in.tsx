@@ -1,6 +1,7 @@
 /** Signing in: by a one-time link, which `instavm dashboard` opens, or by e-mail address and password. */
 import { type FormEvent, useEffect, useState } from 'react';
-import { Link, useLocation, useSearch } from 'wouter';
+import { Link, Redirect, useLocation, useSearch } from 'wouter';
+import { refused } from '../api/http.ts';
 import { useEntrance, useSession } from '../api/session.ts';
 import { Button } from '../components/button.tsx';
 import { Field } from '../components/field.tsx';
@@ -41,12 +42,13 @@ export function SignInPage() {
       await enter('sign-in', { email: form.get('email'), password: form.get('password') });
       go(next, { replace: true });
     } catch (failure) {
-      setError(failure as Error);
+      setError(refused(failure as Error, 'The e-mail address or the password is not right.'));
       setBusy(false);
     }
   };
 
   if (isEntering) return <Loading />;
+  if (session.data?.account && error === undefined) return <Redirect to={next} replace />;
   return (
     <Entrance title="Sign in">
       {error && <Failure error={error} />}

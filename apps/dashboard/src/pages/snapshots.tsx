@@ -1,15 +1,14 @@
 /** All snapshots of the account. */
 import { useSnapshots } from '../api/snapshots.ts';
 import { Empty, Failure, Loading } from '../components/notes.tsx';
+import { PageHead } from '../components/page-head.tsx';
 import { SnapshotList } from '../components/snapshot-list.tsx';
 
 export function SnapshotsPage() {
   const snapshots = useSnapshots();
   return (
     <>
-      <div className="heading">
-        <h1>Snapshots</h1>
-      </div>
+      <PageHead title="Snapshots" />
       {snapshots.isPending && <Loading />}
       {snapshots.isError && <Failure error={snapshots.error} />}
       {snapshots.data?.length === 0 && (

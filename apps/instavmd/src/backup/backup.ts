@@ -3,10 +3,11 @@
  * is then held by hard links, which is sound because a saved state is never written again, and if one of them was deleted in between, both
  * are done anew. What a running sandbox has in memory and on its disk is in no saved state, and so in no backup.
  */
-import { cp, link, mkdir, mkdtemp, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, link, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { FilesId } from '@instavm/core';
 import { copyDatabase } from '@instavm/store';
+import { flush, makeOwnedDirectory, removeAbandonedDirectories } from '@instavm/vmm/host-files';
 import { locateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
 import type { Config } from '../config.ts';
@@ -14,7 +15,8 @@ import { dataPaths } from '../data-directory.ts';
 import { type Archive, DESCRIPTION, type Description, type Progress, pack } from './archive.ts';
 
 const ATTEMPTS = 5;
-const STAGING = '.backup-';
+/** Prefix of directories in the data directory that hold by links what is being packed. */
+export const STAGED_BACKUP = '.backup';
 
 export type BackupOptions = {
   /** False: the templates stay where they are, and the backup is for a host that has them. */
@@ -36,10 +38,9 @@ export async function backUp(
     throw new InstaVMError('conflict', `${config.INSTAVM_DATA_DIR} is no data directory of a daemon`, {
       hint: 'Set INSTAVM_DATA_DIR, or name the configuration file of the daemon with --config.',
     });
-  // Links need the file system of what they lead to; what an earlier backup left there is of no use.
-  for (const name of await readdir(config.INSTAVM_DATA_DIR))
-    if (name.startsWith(STAGING)) await rm(join(config.INSTAVM_DATA_DIR, name), { recursive: true, force: true });
-  const staging = await mkdtemp(join(config.INSTAVM_DATA_DIR, STAGING));
+  // Links need the file system of what they lead to; what a killed backup left there is of no use.
+  await removeAbandonedDirectories(config.INSTAVM_DATA_DIR, STAGED_BACKUP);
+  const staging = await makeOwnedDirectory(config.INSTAVM_DATA_DIR, STAGED_BACKUP);
   const partial = `${target}.partial`;
   try {
     await rm(partial, { recursive: true, force: true });
@@ -117,9 +118,4 @@ async function hold(from: string, to: string): Promise<boolean> {
     await rm(to, { recursive: true, force: true });
     return false;
   }
-}
-
-async function flush(directory: string): Promise<void> {
-  const handle = await open(directory, 'r');
-  await handle.sync().finally(() => handle.close());
 }

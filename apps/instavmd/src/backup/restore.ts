@@ -1,10 +1,13 @@
 /** A data directory made of a backup: all of it or nothing, and only where nothing is. Templates that are not on this host come along. */
-import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { checkDatabase } from '@instavm/store';
+import { makeOwnedDirectory, removeAbandonedDirectories, UNPACKED_TEMPLATES } from '@instavm/vmm/host-files';
 import { relocateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
 import { dataPaths } from '../data-directory.ts';
+import { holdAllOf } from '../templates/recording.ts';
+import { TemplateUses } from '../templates/uses.ts';
 import { type Description, damaged, type Progress, readDescription, unpack } from './archive.ts';
 
 export type RestoreTo = { readonly dataDirectory: string; readonly cacheDirectory: string };
@@ -22,13 +25,17 @@ export async function restore(
     });
   const description = await readDescription(backup);
   say(`a backup of ${description.createdAt}, schema ${description.schema}, ${description.savedStates} saved states`);
-  await mkdir(dirname(target), { recursive: true });
-  const partial = await mkdtemp(`${target}.partial-`);
+  const [parent, prefix] = [dirname(target), `${basename(target)}.partial`];
+  await mkdir(parent, { recursive: true });
+  await removeAbandonedDirectories(parent, prefix);
+  const partial = await makeOwnedDirectory(parent, prefix);
   try {
     await unpack(join(backup, 'data.tar'), description.archives['data.tar'], partial, say);
     say('checking the database');
     const problem = await checkDatabase(dataPaths(partial).databasePath);
     if (problem !== undefined) throw damaged(`its database: ${problem}`);
+    // Before they are there, so that nobody takes them away for want of a record.
+    await holdAllOf(dataPaths(partial), new TemplateUses(cacheDirectory, target));
     await restoreTemplates(backup, description, cacheDirectory, say);
     await rename(partial, target);
     say(`restored into ${target}; start the daemon with INSTAVM_DATA_DIR=${target}`);
@@ -46,7 +53,7 @@ async function restoreTemplates(
   const archive = archives['cache.tar'];
   if (archive === undefined) return;
   await mkdir(cacheDirectory, { recursive: true });
-  const unpacked = await mkdtemp(join(cacheDirectory, '.restore-'));
+  const unpacked = await makeOwnedDirectory(cacheDirectory, UNPACKED_TEMPLATES);
   try {
     say('the templates');
     await unpack(join(backup, 'cache.tar'), archive, unpacked, say);

@@ -42,7 +42,9 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
 export function guestError(error: unknown): InstaVMError {
   if (error instanceof InstaVMError) return error;
   const failure = AgentError.from(error);
-  const code = CODES[failure.reason] ?? 'guest_protocol';
+  // The word is the guest's, and every object has a `constructor`.
+  const known = Object.hasOwn(CODES, failure.reason) ? CODES[failure.reason] : undefined;
+  const code = known ?? 'guest_protocol';
   const message =
     code === 'guest_lost' ? 'the sandbox ended, or its channel broke, before it answered' : failure.message;
   return new InstaVMError(code, message, { cause: error });

@@ -1,6 +1,7 @@
 /** Runs a command or a Python cell to its end, or to a deadline, and collects what it wrote. */
 import type { ExecEvent, ExecExit } from '@instavm/agent-client';
 import { InstaVMError } from '@instavm/wire';
+import { CollectedOutput } from './collected-output.ts';
 import { guestError } from './errors.ts';
 import type { Guest } from './guest.ts';
 import type { OutputBudget } from './output-budget.ts';
@@ -28,7 +29,8 @@ const TIMED_OUT = 124;
 export async function runToEnd(guest: Guest, request: RunRequest, budget: OutputBudget): Promise<RunResult> {
   const stop = new AbortController();
   const startedAt = performance.now();
-  const output = { stdout: [] as Uint8Array[], stderr: [] as Uint8Array[] };
+  const output = { stdout: new CollectedOutput(), stderr: new CollectedOutput() };
+  const written = () => ({ stdout: output.stdout.pieces(), stderr: output.stderr.pieces() });
   let begun = false;
   let late = false;
   const timer = setTimeout(() => {
@@ -42,16 +44,16 @@ export async function runToEnd(guest: Guest, request: RunRequest, budget: Output
       begun = true;
       if (event.case === 'stdout' || event.case === 'stderr') {
         budget.take(event.value.length);
-        output[event.case].push(event.value);
+        output[event.case].add(event.value);
       } else if (event.case === 'exit') {
-        return { ...output, exit: event.value };
+        return { ...written(), exit: event.value };
       }
     }
   } catch (error) {
     if (!late) throw guestError(error);
     if (!begun) throw new InstaVMError('guest_unresponsive', 'the sandbox did not begin the command in time');
     const wallTimeUs = BigInt(Math.round((performance.now() - startedAt) * 1000));
-    return { ...output, exit: { code: TIMED_OUT, timedOut: true, wallTimeUs, cpuTimeUs: 0n } };
+    return { ...written(), exit: { code: TIMED_OUT, timedOut: true, wallTimeUs, cpuTimeUs: 0n } };
   } finally {
     clearTimeout(timer);
     request.abandoned?.removeEventListener('abort', abandon);

@@ -21,6 +21,7 @@ export type WriteOptions = {
   readonly owner?: string | undefined;
   readonly group?: string | undefined;
   readonly append?: boolean | undefined;
+  readonly modifiedAt?: Date | undefined;
 };
 
 export async function writeFile(
@@ -29,8 +30,12 @@ export async function writeFile(
   contents: AsyncGenerator<Uint8Array>,
   signal: AbortSignal,
 ): Promise<AgentFileInfo> {
-  const { target, mode, parents = false, owner = '', group = '', append = false } = options;
-  const open = { target: targetOf(target), parents, owner, group, append, ...(mode === undefined ? {} : { mode }) };
+  const { target, mode, parents = false, owner = '', group = '', append = false, modifiedAt } = options;
+  const attributes = {
+    ...(mode === undefined ? {} : { mode }),
+    ...(modifiedAt === undefined ? {} : { modifiedUnixNs: BigInt(modifiedAt.getTime()) * 1_000_000n }),
+  };
+  const open = { target: targetOf(target), parents, owner, group, append, ...attributes };
   return await upload((messages, options) => guest.agent.files.write(messages, options), open, contents, signal);
 }
 

@@ -8,12 +8,13 @@ import {
   CliAuthStarted,
   CliPairing,
   InstaVMError,
+  plain,
 } from '@instavm/wire';
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { recognize } from '../acting.ts';
 import type { Services } from '../app.ts';
-import { FULL, PUBLIC } from '../auth.ts';
+import { FULL, PUBLIC, requireNoLonger } from '../auth.ts';
 import { ownOrigin } from '../sign-in/same-origin.ts';
 import { DASHBOARD } from './dashboard.ts';
 
@@ -28,7 +29,8 @@ export const cliAuthRoutes =
       const origin = publicUrl?.origin ?? ownOrigin(request.headers, undefined);
       if (origin === undefined) throw new InstaVMError('cross_origin', 'the server is not known under this host name');
       const { state, code_challenge: codeChallenge, redirect_uri: redirectUri, hostname, cli_version } = request.body;
-      const about = { hostname: hostname || 'unknown host', cliVersion: cli_version ?? null };
+      // Whatever the program says is shown to a person who has to decide, and becomes the name of a key.
+      const about = { hostname: plain(hostname ?? '') || 'unknown host', cliVersion: plain(cli_version ?? '') || null };
       const { id } = pairings.start({ state, codeChallenge, redirectUri, ...about });
       return { pairing_id: id, login_url: `${origin}${DASHBOARD}/cli-login?pairing=${id}` };
     });
@@ -39,7 +41,7 @@ export const cliAuthRoutes =
       const { accountId, hostname } = pairings.exchange(body.pairing_id, body.code, body.code_verifier);
       const account = await accounts.find(accountId);
       if (account === undefined) throw new InstaVMError('sign_in_failed', 'the account is gone');
-      const name = printable(`CLI - ${hostname}`).slice(0, MAX_KEY_NAME_LENGTH);
+      const name = `CLI - ${hostname}`.slice(0, MAX_KEY_NAME_LENGTH);
       recognize({ account, keyId: null, keyPrefix: null });
       const { secret } = await keys.create(accountId, { name });
       reply.header('cache-control', 'no-store');
@@ -57,13 +59,11 @@ export const cliAuthRoutes =
     app.post('/api/cli-auth/pairings/:id', { ...FULL, schema: answered }, async ({ caller, params, body }) => {
       const { id: accountId } = caller.account;
       const { hostname } = pairings.waiting(params.id);
+      // The key that comes of it has no end.
+      requireNoLonger(caller, null);
       const redirect_url = body.approve ? pairings.approve(params.id, accountId) : pairings.refuse(params.id);
       const type = body.approve ? 'auth.cli_approved' : 'auth.cli_refused';
-      await audit.tell({ accountId, type, status: 'success', details: { hostname: printable(hostname) } });
+      await audit.tell({ accountId, type, status: 'success', details: { hostname } });
       return { redirect_url };
     });
   };
-
-/** A host name is whatever the program says. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there.
-const printable = (text: string): string => text.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, '');

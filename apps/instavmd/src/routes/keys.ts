@@ -12,7 +12,7 @@ import {
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Services } from '../app.ts';
-import { FULL } from '../auth.ts';
+import { FULL, keyEndOf, requireNoLonger } from '../auth.ts';
 import { keyRight } from '../key-connections.ts';
 
 const Params = z.object({ id: z.string() });
@@ -34,9 +34,10 @@ export const keyRoutes =
         description = null,
         scope,
         sandbox_metadata = null,
-        expires_at = null,
+        expires_at = keyEndOf(caller),
       } = body ?? CreateKeyRequest.parse({});
       requireFuture(expires_at);
+      requireNoLonger(caller, expires_at);
       const { key, secret } = await keys.create(caller.account.id, {
         name: name ?? (description?.slice(0, MAX_NAME_LENGTH) || DEFAULT_NAME),
         description,
@@ -60,16 +61,22 @@ export const keyRoutes =
     );
 
     const changed = { ...one, summary: 'Change its name, description or end', body: UpdateKeyRequest };
-    app.patch('/v1/api-keys/:id', { ...FULL, schema: changed }, async ({ caller, params, body }) => {
+    app.patch('/v1/api-keys/:id', { ...FULL, schema: changed }, async ({ caller, params, body }, reply) => {
       const { name, description, expires_at } = body;
       requireFuture(expires_at ?? null);
+      if (expires_at !== undefined) requireNoLonger(caller, expires_at);
       const change = {
         ...(name !== undefined && { name }),
         ...(description !== undefined && { description }),
         ...(expires_at !== undefined && { expiresAt: expires_at }),
       };
       const key = found(await keys.update(caller.account.id, keyIdOf(params.id), change), params.id);
-      if (expires_at !== undefined) keyConnections.endAt(keyRight(key.id), expires_at);
+      if (expires_at !== undefined) {
+        const right = keyRight(key.id);
+        ptyTokens.forget(right);
+        // As all of these after the answer: what was being let in meanwhile is held by then.
+        reply.raw.once('close', () => keyConnections.endAt(right, expires_at));
+      }
       return keyView(key);
     });
 
@@ -96,18 +103,19 @@ export const keyRoutes =
     };
     app.post('/v1/api-keys/:id/rotate', { ...FULL, schema: rotated }, async ({ caller, params, body }, reply) => {
       const graceMs = (body?.grace_seconds ?? 0) * 1000;
-      const { key, secret } = found(await keys.rotate(caller.account.id, keyIdOf(params.id), graceMs), params.id);
-      if (graceMs > 0) keyConnections.endAt(keyRight(key.id), earlier(key.expiresAt, new Date(Date.now() + graceMs)));
-      else {
-        ptyTokens.forget(keyRight(key.id));
-        reply.raw.once('close', () => keyConnections.cut(keyRight(key.id)));
-      }
+      const id = keyIdOf(params.id);
+      requireNoLonger(caller, found(await keys.find(caller.account.id, id), params.id).expiresAt);
+      const { key, secret } = found(await keys.rotate(caller.account.id, id, graceMs), params.id);
+      const right = keyRight(key.id);
+      const graceEnds = new Date(Date.now() + graceMs);
+      ptyTokens.forget(right);
+      reply.raw.once('close', () =>
+        graceMs > 0 ? keyConnections.replaced(right, graceEnds) : keyConnections.cut(right),
+      );
       reply.headers(NEVER_KEPT);
       return { ...keyView(key), api_key: secret };
     });
   };
-
-const earlier = (one: Date | null, other: Date): Date => (one === null || other < one ? other : one);
 
 /** @throws key_not_found */
 function keyIdOf(text: string): number {

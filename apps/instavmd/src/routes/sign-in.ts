@@ -19,7 +19,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod';
 import { recognize } from '../acting.ts';
 import type { Services } from '../app.ts';
 import type { Audit } from '../audit.ts';
-import { FULL, PUBLIC, requireAdministrator } from '../auth.ts';
+import { FULL, PUBLIC, requireAdministrator, requireNoLonger } from '../auth.ts';
 import { signInRight } from '../key-connections.ts';
 import { browserHeaders } from '../sign-in/browser.ts';
 import { ownOrigin, requireOwnPage } from '../sign-in/same-origin.ts';
@@ -82,6 +82,7 @@ const browserRoutes =
 
     app.get('/api/auth/session', { config, schema: { response: { 200: SignInState } } }, async (request, reply) => {
       const found = await signIns.find(browserHeaders(request), true);
+      if (found !== undefined) keyConnections.endAt(signInRight(found.id), found.expiresAt);
       reply.header('set-cookie', found?.cookies ?? []);
       return { account: found ? accountView(found.account) : null, sign_up: signUpMode };
     });
@@ -92,13 +93,18 @@ const browserRoutes =
       async (request, reply) => {
         const { invitation, ...wanted } = request.body;
         if (signUpMode === 'closed') throw new InstaVMError('sign_up_closed', 'nobody can sign up on this server');
-        await attempts.signUp(request.ip);
-        if (signUpMode === 'invitation') {
-          if (invitation === undefined)
-            throw new InstaVMError('invitation_invalid', 'this server asks for an invitation');
-          await signIns.useInvitation(invitation);
-        }
-        return entered(reply, await signIns.signUp(wanted, strangerHeaders(request)), 'auth.signed_up', 'password');
+        await attempts.knock(request.ip);
+        const headers = strangerHeaders(request);
+        const signUp = async () => {
+          if (signUpMode === 'open') {
+            await attempts.signUp(request.ip);
+            return signIns.signUp(wanted, headers);
+          }
+          // An invitation is a limit of its own.
+          if (invitation !== undefined) return signIns.signUpInvited(invitation, wanted, headers);
+          throw new InstaVMError('invitation_invalid', 'this server asks for an invitation');
+        };
+        return entered(reply, await signUp(), 'auth.signed_up', 'password');
       },
     );
 
@@ -175,6 +181,7 @@ const linkRoutes =
       requireAdministrator(request.caller);
       if (!isFromThisMachine(request))
         throw new InstaVMError('permission_denied', 'links that sign in are made on the machine of the daemon');
+      requireNoLonger(request.caller, null);
       const { token, expiresAt } = await signIns.createLink(request.caller.account.id);
       await tell(audit, request.caller.account, 'auth.link_created', { expires_at: expiresAt.toISOString() });
       const url = dashboardUrl(request, '/sign-in', { link: token });

@@ -28,8 +28,9 @@ export const uploadRoutes =
     };
     app.put('/v2/sandboxes/:id/files', { ...RUN, schema: written }, async ({ caller, params, query, body }, reply) => {
       const guest = await heldGuest(await ownerOf(services, caller, params.id), reply);
-      const { mode, parents, owner, group, append } = query;
-      const options = { target: query, mode, parents, owner, group, append };
+      const { mode, parents, owner, group, append, modified_at } = query;
+      const modifiedAt = modified_at === undefined ? undefined : new Date(modified_at);
+      const options = { target: query, mode, parents, owner, group, append, modifiedAt };
       return fileInfoView(await writeFile(guest, options, bodyPieces(body), untilClosed(reply)));
     });
 

@@ -23,10 +23,10 @@ const LIST_LIMIT = 1000;
 /** @throws sandbox_not_found */
 export async function ownerOf(services: Services, caller: Caller, sessionId: string): Promise<SandboxOwner<Guest>> {
   const id = parseSandboxId(sessionId);
-  if (id === undefined) throw new InstaVMError('sandbox_not_found', `there is no session ${sessionId.slice(0, 80)}`);
+  if (id === undefined) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${sessionId.slice(0, 80)}`);
   const owner = await services.sandboxes.get(caller.account.id, id);
   if (!isFor(caller, owner.record, owner.record.metadata))
-    throw new InstaVMError('sandbox_not_found', `there is no session ${id}`);
+    throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}`);
   aboutSandbox(id);
   return owner;
 }
@@ -53,6 +53,8 @@ type Wanted = {
   readonly limit?: number;
   /** Only those with a microVM. */
   readonly alive?: boolean;
+  /** Also those that have ended; true when left out. */
+  readonly ended?: boolean;
   readonly metadata?: Entries | undefined;
   /** Id of the last one before the page. */
   readonly before?: string | undefined;
@@ -62,11 +64,11 @@ type Wanted = {
 export async function recordsFor(
   services: Services,
   caller: Caller,
-  { limit = LIST_LIMIT, alive, metadata, before }: Wanted = {},
+  { limit = LIST_LIMIT, alive, ended, metadata, before }: Wanted = {},
 ): Promise<SandboxRecord[]> {
   const last = before === undefined ? undefined : (await ownerOf(services, caller, before)).record;
   const wanted = [caller.sandboxMetadata, metadata].filter((entries) => entries != null);
-  return services.sandboxes.list(caller.account.id, { limit, alive, metadata: wanted, before: last });
+  return services.sandboxes.list(caller.account.id, { limit, alive, ended, metadata: wanted, before: last });
 }
 
 /** By e-mail address or id. @throws account_not_found */

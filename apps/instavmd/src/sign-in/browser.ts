@@ -19,10 +19,11 @@ export async function callerOfRequest(services: Asked, request: FastifyRequest):
   requireOwnPage(request.headers, people.publicUrl);
   const found = await people.signIns.find(browserHeaders(request), false);
   if (found === undefined) throw new InstaVMError('unauthenticated', 'nobody is signed in, or no longer');
-  const none = { keyId: null, keyPrefix: null, expiresAt: null, sandboxMetadata: null };
-  const caller: Caller = { account: found.account, signInId: found.id, scope: 'full', ...none };
+  const { account, id: signInId, expiresAt } = found;
+  const none = { keyId: null, keyPrefix: null, secretEndsAt: null, sandboxMetadata: null };
+  const caller: Caller = { account, signInId, expiresAt, scope: 'full', ...none };
   recognize(caller);
-  await rateLimits.request(found.account.id);
+  await rateLimits.request(account.id);
   return caller;
 }
 

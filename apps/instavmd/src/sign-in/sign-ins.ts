@@ -2,10 +2,18 @@
 import { randomBytes } from 'node:crypto';
 import type { AccountId } from '@instavm/core';
 import type { Account, Accounts } from '@instavm/store';
-import { InstaVMError } from '@instavm/wire';
+import { type ErrorCode, InstaVMError } from '@instavm/wire';
+import pLimit from 'p-limit';
 import type { Library, LibraryOptions } from './library.ts';
 
 const LINK_LIFETIME_MS = 5 * 60_000;
+/** Of Node's four threads for such work, which files and look-ups of names need as well; each takes 32 MB meanwhile. */
+const HASHED_AT_ONCE = 2;
+/** Beyond this the last of them would wait for longer than a person does. */
+const MOST_WAITING = 20;
+const RETRY_AFTER_MS = 5_000;
+/** Refusals after which there is certainly no account. */
+const MADE_NOTHING: readonly ErrorCode[] = ['email_taken', 'invalid_argument', 'rate_limited'];
 
 export type SignedIn = {
   readonly account: Account;
@@ -14,7 +22,7 @@ export type SignedIn = {
 };
 
 /** `id` is of this sign-in, which is one browser's. */
-export type Found = SignedIn & { readonly id: string };
+export type Found = SignedIn & { readonly id: string; readonly expiresAt: Date };
 
 export type NewAccount = { readonly email: string; readonly password: string; readonly name: string };
 
@@ -23,6 +31,7 @@ type Answer<T> = { readonly headers: Headers; readonly response: T };
 export class SignIns {
   readonly #accounts: Accounts;
   readonly #options: LibraryOptions;
+  readonly #hashing = pLimit(HASHED_AT_ONCE);
   #loading: Promise<{ auth: Library; module: typeof import('./library.ts') }> | undefined;
 
   constructor(accounts: Accounts, options: LibraryOptions) {
@@ -33,14 +42,16 @@ export class SignIns {
   /** @throws email_taken, invalid_argument */
   async signUp(wanted: NewAccount, headers: Headers): Promise<SignedIn> {
     const { auth } = await this.#library();
-    return this.#signedIn(() => auth.api.signUpEmail({ body: wanted, headers, returnHeaders: true }), userId);
+    const answer = () => auth.api.signUpEmail({ body: wanted, headers, returnHeaders: true });
+    return this.#signedIn(() => this.#inTurn(answer), userId);
   }
 
   /** @throws sign_in_failed, the same for an unknown address and a wrong password, and as slow */
   async signIn(email: string, password: string, headers: Headers): Promise<SignedIn> {
     const { auth } = await this.#library();
     const body = { email, password };
-    return this.#signedIn(() => auth.api.signInEmail({ body, headers, returnHeaders: true }), userId);
+    const answer = () => auth.api.signInEmail({ body, headers, returnHeaders: true });
+    return this.#signedIn(() => this.#inTurn(answer), userId);
   }
 
   /** @throws sign_in_failed for a link that is unknown, used or too old */
@@ -60,12 +71,22 @@ export class SignIns {
     return this.#createVerification('invitation', by, lifetimeMs);
   }
 
-  /** Takes it out of circulation. @throws invitation_invalid */
-  async useInvitation(token: string): Promise<void> {
+  /** Uses the invitation up, or leaves it as it was. @throws invitation_invalid, and as `signUp` */
+  async signUpInvited(token: string, wanted: NewAccount, headers: Headers): Promise<SignedIn> {
     const { auth, module } = await this.#library();
     const { internalAdapter } = await auth.$context;
-    const used = await internalAdapter.consumeVerificationValue(module.verificationIdentifier('invitation', token));
-    if (!used) throw new InstaVMError('invitation_invalid', 'the invitation is unknown, used or too old');
+    const identifier = module.verificationIdentifier('invitation', token);
+    // First, so that two cannot both use it.
+    const invitation = await internalAdapter.consumeVerificationValue(identifier);
+    if (!invitation) throw new InstaVMError('invitation_invalid', 'the invitation is unknown, used or too old');
+    try {
+      return await this.signUp(wanted, headers);
+    } catch (error) {
+      const { value, expiresAt } = invitation;
+      if (error instanceof InstaVMError && MADE_NOTHING.includes(error.code))
+        await internalAdapter.createVerificationValue({ identifier, value, expiresAt });
+      throw error;
+    }
   }
 
   /** @param renew whether the cookie may be given a new lifetime, for answers that carry it. @returns undefined for nobody */
@@ -75,7 +96,8 @@ export class SignIns {
     const answer = await auth.api.getSession({ headers, query, returnHeaders: true });
     if (answer.response === null) return undefined;
     const account = await this.#accounts.find(answer.response.user.id as AccountId);
-    return account && { account, id: answer.response.session.id, cookies: answer.headers.getSetCookie() };
+    const { id, expiresAt } = answer.response.session;
+    return account && { account, id, expiresAt, cookies: answer.headers.getSetCookie() };
   }
 
   /** Of an account, by what `find` calls them. */
@@ -95,7 +117,17 @@ export class SignIns {
   async changePassword(present: string, next: string, headers: Headers): Promise<readonly string[]> {
     const { auth } = await this.#library();
     const body = { newPassword: next, currentPassword: present, revokeOtherSessions: true };
-    return (await named(() => auth.api.changePassword({ body, headers, returnHeaders: true }))).headers.getSetCookie();
+    const answer = () => auth.api.changePassword({ body, headers, returnHeaders: true });
+    return (await named(() => this.#inTurn(answer))).headers.getSetCookie();
+  }
+
+  /** For what hashes a password. @throws rate_limited */
+  async #inTurn<T>(ask: () => Promise<T>): Promise<T> {
+    if (this.#hashing.pendingCount >= MOST_WAITING)
+      throw new InstaVMError('rate_limited', 'too many people sign in at once', {
+        details: { retryAfterMs: RETRY_AFTER_MS },
+      });
+    return this.#hashing(ask);
   }
 
   async #createVerification(kind: 'link' | 'invitation', value: string, lifetimeMs: number) {
@@ -134,6 +166,7 @@ async function named<T>(ask: () => Promise<T>): Promise<T> {
   try {
     return await ask();
   } catch (error) {
+    if (error instanceof InstaVMError) throw error;
     const { status, body } = error as Refusal;
     if (typeof status !== 'string' && typeof status !== 'number') throw error;
     const code = body?.code ?? '';

@@ -9,6 +9,7 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import { actingFor, recognize, stranger } from '../acting.ts';
 import type { Services } from '../app.ts';
 import { authenticate, type Caller, requireScope } from '../auth.ts';
+import { addressOf } from '../client-address.ts';
 import { asInstaVMError, invalidFields } from '../errors.ts';
 import { guestError } from '../guest/errors.ts';
 import type { Guest } from '../guest/guest.ts';
@@ -44,7 +45,11 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
   const server = new WebSocketServer({ noServer: true, maxPayload: MAX_FRAME_BYTES, perMessageDeflate: false });
 
   const exec: Handler = async ({ request, accept, cutWith }, id = '') => {
-    const caller = await authenticate(services, request.headers['x-api-key'], addressOf(request));
+    const caller = await authenticate(
+      services,
+      request.headers['x-api-key'],
+      addressOf(request, services.trustedProxies),
+    );
     requireScope(caller, 'run');
     cutWith(caller);
     const owner = await ownerOf(services, caller, id);
@@ -123,7 +128,7 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
       else socket.once('close', forget);
     };
     const requestId = requestIdOf(request);
-    const acting = stranger(requestId, addressOf(request));
+    const acting = stranger(requestId, addressOf(request, services.trustedProxies));
     actingFor(acting, () => dispatch(request, requestId, (kind) => ({ accept: acceptAs(kind), cutWith }))).catch(
       (error: unknown) => {
         const failure = asInstaVMError(error);
@@ -155,8 +160,6 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
       `${REQUEST_ID_HEADER}: ${requestId}\r\nconnection: close\r\n\r\n${body}`,
   );
 }
-
-const addressOf = ({ socket }: IncomingMessage): string => socket.remoteAddress ?? 'unknown';
 
 /** @throws malformed_request */
 function urlOf(request: IncomingMessage): URL {
@@ -199,7 +202,7 @@ async function ptyGrant(services: Services, request: IncomingMessage, url: URL):
   }
   const key = request.headers['x-api-key'] ?? url.searchParams.get('api_key') ?? undefined;
   try {
-    const caller = await authenticate(services, key, addressOf(request));
+    const caller = await authenticate(services, key, addressOf(request, services.trustedProxies));
     // Whoever may only look may look at terminals, too.
     return { caller, readOnly: caller.scope === 'read', allows: () => true };
   } catch (error) {

@@ -1,11 +1,13 @@
-//! Tar streams in and out of a directory, in bounded memory.
+//! Tar streams in and out of a directory, in memory that is bounded but for the names of the directories that come in.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, lchown};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
+use filetime::FileTime;
 use tar::{Archive, Builder, EntryType};
 
 use super::identity::acting_as;
@@ -46,12 +48,18 @@ pub fn unpack(open: TarInOpen, data: Incoming) -> Result<TarInResponse> {
     acting_as(&target.user, |user| {
         make_parents(&target, &|_| {})?;
         let located = locate(&target, true)?;
-        match std::fs::create_dir(located.path()) {
-            Ok(()) => ownership.apply(&located.path())?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        let is_new = match std::fs::create_dir(located.path()) {
+            Ok(()) => {
+                ownership.apply(&located.path())?;
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(AgentError::io(&target.path, &error)),
-        }
+        };
         let root = located.real.clone();
+        let mut root_mode = None;
+        // What is unpacked into a directory changes its time, so that is set afterwards.
+        let mut directories = Vec::new();
         let mut archive = Archive::new(IncomingReader { data, current: Bytes::new() });
         archive.set_preserve_permissions(true);
         archive.set_preserve_mtime(true);
@@ -63,6 +71,14 @@ pub fn unpack(open: TarInOpen, data: Incoming) -> Result<TarInResponse> {
             let path = entry.path().map_err(|error| archive_error(&error))?.into_owned();
             let kind = entry.header().entry_type();
             check_member(&path, kind)?;
+            let modified = FileTime::from_unix_time(entry.header().mtime().unwrap_or(0).try_into().unwrap_or(0), 0);
+            if is_directory_itself(&path) {
+                if is_new && kind == EntryType::Directory {
+                    root_mode = entry.header().mode().ok();
+                    directories.push((root.clone(), modified));
+                }
+                continue;
+            }
             done.entries += 1;
             done.size_bytes += entry.size();
             if open.max_entries > 0 && done.entries > open.max_entries {
@@ -83,9 +99,34 @@ pub fn unpack(open: TarInOpen, data: Incoming) -> Result<TarInResponse> {
             if kind != EntryType::Link {
                 owner.apply(&root.join(&path))?;
             }
+            if kind == EntryType::Directory {
+                directories.push((root.join(&path), modified));
+            }
+        }
+        for (directory, modified) in &directories {
+            set_modified(directory, *modified)?;
+        }
+        if let Some(mode) = root_mode {
+            let permissions = Permissions::from_mode(mode & 0o7777);
+            std::fs::set_permissions(&root, permissions).map_err(|error| AgentError::io(&target.path, &error))?;
         }
         Ok(done)
     })
+}
+
+/// Of a member `.`.
+fn is_directory_itself(path: &Path) -> bool {
+    path.components().all(|component| component == Component::CurDir)
+}
+
+/// One that was there before and is somebody else's keeps its time, and so does one that is gone already.
+fn set_modified(directory: &Path, modified: FileTime) -> Result<()> {
+    match filetime::set_symlink_file_times(directory, modified, modified) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {
+            Err(AgentError::io(directory.display(), &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// tar's own checks skip such members in silence; a caller must hear of them.
@@ -242,6 +283,7 @@ fn pack_below(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::os::unix::fs::MetadataExt;
 
     proptest! {
         #[test]
@@ -250,6 +292,61 @@ mod tests {
                 prop_assert!(!name.starts_with('/') && !name.split('/').any(|part| part == ".."));
             }
         }
+    }
+
+    #[test]
+    fn only_a_member_without_a_name_is_the_directory_itself() {
+        assert!([".", "./", "./."].iter().all(|path| is_directory_itself(Path::new(path))));
+        assert!(!is_directory_itself(Path::new("./a")));
+    }
+
+    const MODIFIED: u64 = 1_577_934_245;
+
+    /// Directories before what is in them, as every archiver writes them.
+    fn archive_of(members: &[(&str, u32)]) -> Incoming {
+        let mut builder = Builder::new(Vec::new());
+        for (name, mode) in members {
+            let mut header = tar::Header::new_gnu();
+            let is_directory = name.ends_with('/');
+            header.set_entry_type(if is_directory { EntryType::Directory } else { EntryType::Regular });
+            header.set_mode(*mode);
+            header.set_mtime(MODIFIED);
+            header.set_size(if is_directory { 0 } else { 1 });
+            builder.append_data(&mut header, name, if is_directory { &b""[..] } else { &b"x"[..] }).unwrap();
+        }
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        sender.blocking_send(Ok(builder.into_inner().unwrap().into())).unwrap();
+        receiver
+    }
+
+    fn unpack_to(path: &Path, members: &[(&str, u32)]) -> TarInResponse {
+        let target = crate::proto::Target { path: path.to_str().unwrap().into(), ..Default::default() };
+        unpack(TarInOpen { target: Some(target), ..Default::default() }, archive_of(members)).unwrap()
+    }
+
+    fn mode_and_time(path: &Path) -> (u32, i64) {
+        let metadata = std::fs::metadata(path).unwrap();
+        (metadata.mode() & 0o7777, metadata.mtime())
+    }
+
+    #[test]
+    fn members_keep_mode_and_time_and_so_does_a_directory_that_is_made_for_them() {
+        let root = tempfile::tempdir().unwrap();
+        let made = root.path().join("made");
+        let members = [("./", 0o750), ("./a/", 0o700), ("./a/one", 0o640), ("./a/two", 0o600)];
+        assert_eq!(unpack_to(&made, &members).entries, 3);
+        for (path, mode) in [("", 0o750), ("a", 0o700), ("a/one", 0o640), ("a/two", 0o600)] {
+            assert_eq!((path, mode_and_time(&made.join(path))), (path, (mode, MODIFIED as i64)));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_there_stays_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(root.path(), Permissions::from_mode(0o711)).unwrap();
+        unpack_to(root.path(), &[("./", 0o777), ("./one", 0o640)]);
+        let (mode, modified) = mode_and_time(root.path());
+        assert!(mode == 0o711 && modified > MODIFIED as i64);
     }
 
     #[test]

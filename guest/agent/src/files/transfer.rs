@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 
@@ -86,6 +87,7 @@ pub fn write(open: WriteOpen, mut data: Incoming) -> Result<FileInfo> {
         if open.append {
             let mut file = OpenOptions::new().append(true).create(true).mode(mode).open(located.path()).map_err(io)?;
             receive_into(&mut file, &mut data).map_err(|error| error.about(&target.path))?;
+            set_modified(&file, open.modified_unix_ns).map_err(io)?;
         } else {
             if existing.is_some() && user.uid != 0 {
                 // Replacing by rename asks for rights on the directory only; a write must be allowed on the file.
@@ -100,6 +102,7 @@ pub fn write(open: WriteOpen, mut data: Incoming) -> Result<FileInfo> {
             }
             ownership.apply(&temporary.path)?;
             temporary.file.set_permissions(Permissions::from_mode(mode)).map_err(io)?;
+            set_modified(&temporary.file, open.modified_unix_ns).map_err(io)?;
             std::fs::rename(&temporary.path, located.path()).map_err(io)?;
             temporary.kept = true;
             return describe_located(&located);
@@ -110,6 +113,10 @@ pub fn write(open: WriteOpen, mut data: Incoming) -> Result<FileInfo> {
         ownership.apply(&located.path())?;
         describe_located(&located)
     })
+}
+
+fn set_modified(file: &File, unix_ns: Option<u64>) -> std::io::Result<()> {
+    unix_ns.map_or(Ok(()), |ns| file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)))
 }
 
 enum WriteError {
@@ -159,6 +166,26 @@ impl Drop for Temporary {
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             eprintln!("instavm-agent: cannot remove a partial file: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Target;
+
+    #[test]
+    fn a_written_file_counts_as_modified_when_it_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file").to_str().unwrap().to_owned();
+        for (append, modified_unix_ns) in [(false, 1_577_934_245_250_000_000), (true, 1_000_000_000)] {
+            let (sender, data) = tokio::sync::mpsc::channel(1);
+            sender.blocking_send(Ok("x".into())).unwrap();
+            drop(sender);
+            let target = Some(Target { path: path.clone(), ..Default::default() });
+            let open = WriteOpen { target, append, modified_unix_ns: Some(modified_unix_ns), ..Default::default() };
+            assert_eq!(write(open, data).unwrap().modified_unix_ns, modified_unix_ns);
         }
     }
 }

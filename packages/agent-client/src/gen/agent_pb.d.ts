@@ -1290,6 +1290,13 @@ export declare type WriteOpen = Message<"instavm.agent.v1.WriteOpen"> & {
    * @generated from field: bool append = 6;
    */
   append: boolean;
+
+  /**
+   * When it counts as modified; absent is now.
+   *
+   * @generated from field: optional uint64 modified_unix_ns = 7;
+   */
+  modifiedUnixNs?: bigint | undefined;
 };
 
 /**
@@ -1432,7 +1439,8 @@ export declare const TarInRequestSchema: GenMessage<TarInRequest>;
  */
 export declare type TarInOpen = Message<"instavm.agent.v1.TarInOpen"> & {
   /**
-   * The directory to unpack into, made when missing. Every member must stay inside.
+   * The directory to unpack into, made when missing. Every member must stay inside. Members keep their mode and time; a member "." is the
+   * directory itself, gives both to one that was made for it, changes nothing of one that was there, and is not counted.
    *
    * @generated from field: instavm.agent.v1.Target target = 1;
    */

@@ -25,6 +25,8 @@ export type CreditPorts = {
   readonly welcomeMicroDollars: number;
 };
 
+export type Suspend = (accountId: AccountId, reason: string) => Promise<void>;
+
 export const CREDIT_USED_UP = 'the credit of the account is used up';
 
 /** The key of what every account is given begins so. */
@@ -33,6 +35,8 @@ export const WELCOME = 'welcome:';
 export class Credit implements SpendingGate {
   readonly #ports: CreditPorts;
   readonly #welcomed = new Set<AccountId>();
+  /** Those whose sandboxes are being suspended, which can take long, and longer when an account wants it to. */
+  readonly #stopping = new Set<AccountId>();
 
   constructor(ports: CreditPorts) {
     this.#ports = ports;
@@ -61,19 +65,28 @@ export class Credit implements SpendingGate {
     await this.#give(accountId, microDollars, `grant:${accountId}:${id}`, note);
   }
 
-  /** @param suspend suspends what runs of an account; it is asked again when something still does */
-  async enforce(suspend: (accountId: AccountId, reason: string) => Promise<void>): Promise<void> {
-    const { meter, log } = this.#ports;
+  /**
+   * Looks at every account with something running; none waits for another one. Never rejects.
+   * @param suspend suspends what runs of an account; it is asked again when it is done and something still does
+   */
+  async enforce(suspend: Suspend): Promise<void> {
     if (!this.isEnforced) return;
-    for (const accountId of meter.accounts()) {
-      try {
-        const remaining = await this.remaining(accountId);
-        if (remaining > 0) continue;
-        log.info({ accountId, remaining }, CREDIT_USED_UP);
-        await suspend(accountId, CREDIT_USED_UP);
-      } catch (err) {
-        log.warn({ err, accountId }, 'an account without credit could not be stopped');
-      }
+    const due = [...this.#ports.meter.accounts()].filter((accountId) => !this.#stopping.has(accountId));
+    await Promise.all(due.map((accountId) => this.#enforceOn(accountId, suspend)));
+  }
+
+  async #enforceOn(accountId: AccountId, suspend: Suspend): Promise<void> {
+    const { log } = this.#ports;
+    this.#stopping.add(accountId);
+    try {
+      const remaining = await this.remaining(accountId);
+      if (remaining > 0) return;
+      log.info({ accountId, remaining }, CREDIT_USED_UP);
+      await suspend(accountId, CREDIT_USED_UP);
+    } catch (err) {
+      log.warn({ err, accountId }, 'an account without credit could not be stopped');
+    } finally {
+      this.#stopping.delete(accountId);
     }
   }
 

@@ -2,7 +2,7 @@
 import { networkInterfaces } from 'node:os';
 import type { EgressPolicy } from '@instavm/core';
 import { addressText, parseAddress, specialRange, unmapped } from '../policy/addresses.ts';
-import { CidrSet, parseCidrRule } from '../policy/cidrs.ts';
+import { CidrSet } from '../policy/cidrs.ts';
 import { type CompiledPolicy, compilePolicy, type NameVerdict } from '../policy/policy.ts';
 import type { Verdict } from '../policy/verdict.ts';
 import { Bandwidth } from './bandwidth.ts';
@@ -31,7 +31,7 @@ export class Policies {
   readonly #compiled = new WeakMap<EgressPolicy, CompiledPolicy>();
 
   constructor({ registries, siteCidrs }: NetworkOptions) {
-    this.site = setOf(siteCidrs);
+    this.site = CidrSet.of(siteCidrs);
     this.#registries = registries;
   }
 
@@ -57,7 +57,7 @@ export class Network {
     this.maxConnections = options.maxConnections;
     this.bandwidth = new Bandwidth(options.bytesPerSecond);
     this.#policies = policies;
-    this.#forbidden = setOf(options.forbiddenCidrs);
+    this.#forbidden = CidrSet.of(options.forbiddenCidrs);
     this.#policy = policies.compiled(policy);
   }
 
@@ -89,8 +89,6 @@ export class Network {
     return { allowed: false, rule: `special_address:${range}`, reason };
   }
 }
-
-const setOf = (cidrs: readonly string[]): CidrSet => new CidrSet(cidrs.flatMap((cidr) => parseCidrRule(cidr) ?? []));
 
 const OPERATORS_RANGES: ReadonlySet<string> = new Set(['host', 'loopback', 'metadata', 'link_local', 'unspecified']);
 

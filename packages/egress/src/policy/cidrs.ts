@@ -60,6 +60,11 @@ export class CidrSet {
     };
   }
 
+  /** What is no range is left out. */
+  static of(texts: readonly string[]): CidrSet {
+    return new CidrSet(texts.flatMap((text) => parseCidrRule(text) ?? []));
+  }
+
   /**
    * @param address an IPv4-mapped one is looked up as its IPv4 address
    * @returns the text of the widest rule that has it

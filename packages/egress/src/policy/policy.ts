@@ -4,7 +4,7 @@
  */
 import type { EgressPolicy } from '@instavm/core';
 import { type Address, parseAddress, specialRange } from './addresses.ts';
-import { CidrSet, parseCidrRule } from './cidrs.ts';
+import { CidrSet } from './cidrs.ts';
 import { type DomainRule, DomainSet, parseDomainRule } from './domains.ts';
 import { MAX_RULE_CHARS, MAX_RULES } from './problems.ts';
 import { REGISTRY_PORTS } from './registries.ts';
@@ -48,7 +48,7 @@ export function compilePolicy(
 ): CompiledPolicy {
   const domains = new DomainSet(domainRules(policy.allowedDomains));
   const registrySet = new DomainSet(domainRules(registries), REGISTRY_PORTS);
-  const cidrs = new CidrSet(usable(policy.allowedCidrs).flatMap((entry) => parseCidrRule(entry) ?? []));
+  const cidrs = CidrSet.of(usable(policy.allowedCidrs));
 
   /** The flag that lets any host on this port, when it is on. */
   const anyHostRule = (port: number): string | undefined =>

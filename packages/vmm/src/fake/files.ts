@@ -137,7 +137,7 @@ async function write(at: Resolver, requests: AsyncIterable<WriteRequest>) {
   const first = await incoming.next();
   if (first.done || first.value.message.case !== 'open')
     throw failure('invalid_request', 'the first message must be open');
-  const { target, mode, parents, append } = first.value.message.value;
+  const { target, mode, parents, append, modifiedUnixNs } = first.value.message.value;
   const path = await at(target);
   if (parents) await fs.mkdir(dirname(path), { recursive: true });
   const before = await fs.stat(path).catch(() => undefined);
@@ -150,6 +150,7 @@ async function write(at: Resolver, requests: AsyncIterable<WriteRequest>) {
         if (next.value.message.case === 'data') await file.write(next.value.message.value);
       }
       await file.chmod(mode ?? (before === undefined ? DEFAULT_MODE : before.mode & 0o7777));
+      if (modifiedUnixNs !== undefined) await file.utimes(new Date(), new Date(Number(modifiedUnixNs / 1_000_000n)));
     } finally {
       await file.close();
     }
@@ -168,8 +169,8 @@ async function tarIn(at: Resolver, requests: AsyncIterable<TarInRequest>) {
     throw failure('invalid_request', 'the first message must be open');
   const { target, maxBytes } = first.value.message.value;
   const path = await at(target);
-  await fs.mkdir(path, { recursive: true });
-  const archive = join(path, `.partial-${crypto.randomUUID()}`);
+  const isNew = (await fs.mkdir(path, { recursive: true })) !== undefined;
+  const archive = `${path}.partial-${crypto.randomUUID()}`;
   try {
     const out = createWriteStream(archive);
     for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
@@ -179,12 +180,15 @@ async function tarIn(at: Resolver, requests: AsyncIterable<TarInRequest>) {
     await finished(out);
     if (maxBytes > 0n && BigInt(out.bytesWritten) > maxBytes)
       throw failure('archive_limit', 'the archive is too large');
-    const tar = spawn('tar', ['-C', path, '-xvf', archive], { stdio: ['ignore', 'pipe', 'ignore'] });
+    const tar = spawn('tar', [...(isNew ? [] : ['--no-overwrite-dir']), '-C', path, '-xvf', archive], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     let listing = '';
     for await (const piece of tar.stdout) listing += String(piece);
     const code = tar.exitCode ?? (await new Promise<number | null>((done) => tar.once('exit', done)));
     if (code !== 0) throw failure('archive_invalid', 'the archive cannot be unpacked');
-    return { entries: BigInt(listing.split('\n').length - 1), sizeBytes: BigInt(out.bytesWritten) };
+    const members = listing.split('\n').filter((name) => name !== '' && name !== './');
+    return { entries: BigInt(members.length), sizeBytes: BigInt(out.bytesWritten) };
   } finally {
     await fs.rm(archive, { force: true });
   }

@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { FirecrackerApi, FirecrackerFault } from './api.ts';
 
 const DEADLINES = { callMs: 200, snapshotMs: 400 };
+const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n';
 const PAIR = { snapshot_path: 'state', mem_file_path: 'memory' };
 
 let directory: string;
@@ -67,6 +68,7 @@ describe('every call to Firecracker', () => {
     ['hangs up', (socket: Socket) => socket.destroy()],
     ['speaks no HTTP', (socket: Socket) => void socket.write('garbage\r\n\r\n')],
     ['sends too much', (socket: Socket) => void socket.write(`HTTP/1.1 200\r\n\r\n${'x'.repeat(100_000)}`)],
+    ['changes to another protocol', (socket: Socket) => void socket.write(SWITCH)],
     ['says something else', (socket: Socket) => void socket.end('HTTP/1.1 200\r\ncontent-length: 2\r\n\r\n{}')],
   ])('fails when the other side %s', async (_, serve) => {
     await expect((await apiOf(serve)).info()).rejects.toThrow(FirecrackerFault);

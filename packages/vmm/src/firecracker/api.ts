@@ -125,16 +125,18 @@ export class FirecrackerApi {
     const socket = await this.#connect();
     const text = body === undefined ? '' : JSON.stringify(body);
     const headers = { accept: 'application/json', 'content-type': 'application/json', connection: 'close' };
+    let timer: NodeJS.Timeout | undefined;
     const { status, answer } = await new Promise<{ status: number; answer: string }>((resolve, reject) => {
       const fail = (why: string): void => {
         socket.destroy();
         reject(new FirecrackerFault(`${method} ${path}: ${why}`));
       };
       // For all of the answer. `request`'s own timeout does not watch a socket that it is given.
-      const timer = setTimeout(() => fail(`no answer within ${deadlineMs} ms`), deadlineMs);
-      socket.once('close', () => clearTimeout(timer));
+      timer = setTimeout(() => fail(`no answer within ${deadlineMs} ms`), deadlineMs);
       const outgoing = request({ createConnection: () => socket, method, path, headers });
       outgoing.on('error', (error) => fail(error.message));
+      // Of one that changes the protocol nothing else is heard. Whoever has an answer by then has it.
+      outgoing.on('close', () => fail('the connection ended without an answer'));
       outgoing.on('response', (response) => {
         let answer = '';
         response.setEncoding('utf8');
@@ -146,7 +148,10 @@ export class FirecrackerApi {
         response.on('end', () => resolve({ status: response.statusCode ?? 0, answer }));
       });
       outgoing.end(text);
-    }).finally(() => socket.destroy());
+    }).finally(() => {
+      clearTimeout(timer);
+      socket.destroy();
+    });
     const parsed = parse(answer);
     if (status >= 200 && status < 300) return parsed;
     const fault = Fault.safeParse(parsed);

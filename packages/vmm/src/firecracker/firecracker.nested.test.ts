@@ -9,7 +9,7 @@ import { type MicroVm, newIncarnationId, type Template, type VmmCounts, type VmS
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
 import { TestGateway } from '../test/egress-gateway.ts';
-import { procStatus } from '../test/proc-status.ts';
+import { expectNoNetwork, openFiles, procStatus } from '../test/proc-status.ts';
 import { type Backend, makeBackend, PARENT_CGROUP, SIZE, shell, UIDS } from './test/backend.ts';
 
 describeVmmContract('the Firecracker backend', async () => ({ ...(await makeBackend()), size: SIZE }));
@@ -47,6 +47,24 @@ describe('a jail', () => {
     for (const namespace of ['pid', 'mnt'])
       expect(await readlink(`/proc/${vm.pid}/ns/${namespace}`)).not.toBe(await readlink(`/proc/self/ns/${namespace}`));
     expect((await procStatus(vm.pid)).NSpid?.split('\t').at(-1)).toBe('1');
+  });
+
+  it('has a network of its own in which there is nothing but a loopback interface that is down', async () => {
+    await expectNoNetwork(vm.pid);
+  });
+
+  it('has an empty environment and opens the files of its microVM alone', async () => {
+    expect(await readFile(`/proc/${vm.pid}/environ`, 'utf8')).toBe('');
+    // Its memory is the template's, whose link in the jail is gone.
+    const ours = [
+      'base.erofs',
+      'firecracker.counts',
+      'firecracker.log',
+      'memory (deleted)',
+      'overlay.ext4',
+      'stderr.log',
+    ];
+    expect((await openFiles(vm.pid)).filter((name) => !ours.includes(name))).toEqual([]);
   });
 
   it('sees the files that it needs and no others', async () => {

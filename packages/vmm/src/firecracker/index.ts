@@ -9,6 +9,7 @@ import {
   type IncarnationId,
   type MachineSize,
   type MicroVm,
+  mapLimited,
   parseIncarnationId,
   type Template,
   type TemplateKey,
@@ -18,12 +19,12 @@ import {
 } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { removeIfEmpty } from '../host/cgroup.ts';
-import { isNoRoom } from '../host/files.ts';
+import { ending } from '../host/ending.ts';
+import { reasonOf, restoreFailure } from '../host/failure.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { checkBuilding, readBuildId } from '../host/template-build.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
-import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
 import { findJails, reapJails } from './jails.ts';
 import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
@@ -43,6 +44,8 @@ export const reapAllJails = (baseDirectory: string, parentCgroup: string): Promi
   reapJails(baseDirectory, parentCgroup, new Set());
 
 const CHANNEL_DEADLINE_MS = 20_000;
+/** Those that hang are waited for: together, so that they do not keep a daemon from its start. */
+const ADOPTED_AT_ONCE = 16;
 
 export type FirecrackerOptions = {
   /** Where templates are kept; may be shared by several daemons. On the same filesystem as `runDirectory`. */
@@ -93,24 +96,21 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     owned.delete(name);
     if (owned.size === 0) removeIfEmpty(site.parentCgroup);
   };
-  const own = (vmm: FirecrackerProcess, template: Template, incarnationId: IncarnationId): MicroVm => {
-    let killed: Promise<void> | undefined;
-    return {
-      incarnationId,
-      accelerator: 'kvm',
-      pid: vmm.pid,
-      exited: vmm.exited,
-      connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
-      snapshot: (directory, then) => takeSnapshot(vmm, template, directory, { then, holesAreKept }),
-      kill: () => {
-        killed ??= vmm.kill().then(() => {
-          disown(vmm.jail.name);
-          uids.release(vmm.jail.record.uid);
-        });
-        return killed;
+  const own = (vmm: FirecrackerProcess, template: Template, incarnationId: IncarnationId): MicroVm => ({
+    incarnationId,
+    accelerator: 'kvm',
+    pid: vmm.pid,
+    exited: vmm.exited,
+    connect: (channel: Channel) => vmm.connect(channel, CHANNEL_DEADLINE_MS),
+    snapshot: (directory, then) => takeSnapshot(vmm, template, directory, { then, holesAreKept }),
+    kill: ending(
+      () => vmm.kill(),
+      () => {
+        disown(vmm.jail.name);
+        uids.release(vmm.jail.record.uid);
       },
-    };
-  };
+    ),
+  });
 
   const restore = async (source: Template | VmSnapshot, incarnationId: IncarnationId): Promise<MicroVm> => {
     const template = await templateOf(source, templatesDirectory, madeBy);
@@ -128,9 +128,7 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
       await jail?.destroy();
       disown(name);
       uids.release(uid);
-      if (isNoRoom(error))
-        throw new InstaVMError('capacity_unavailable', 'the host has no room for the microVM', { cause: error });
-      throw error;
+      throw restoreFailure(error);
     }
   };
 
@@ -166,16 +164,16 @@ export function createFirecrackerVmm(options: FirecrackerOptions): Vmm {
     restore,
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const place of await findJails(site.baseDirectory)) {
+      await mapLimited(await findJails(site.baseDirectory), ADOPTED_AT_ONCE, async (place) => {
         const { name } = place;
         const incarnationId = incarnationOf(name);
         const jail = owned.has(name) || incarnationId === undefined ? undefined : await Jail.find(site, place);
         const found = jail && (await adopt(jail, templatesDirectory));
-        if (incarnationId === undefined || found === undefined) continue;
+        if (incarnationId === undefined || found === undefined) return;
         owned.add(name);
         uids.claim(found.vmm.jail.record.uid);
         adopted.push(own(found.vmm, found.template, incarnationId));
-      }
+      });
       return adopted;
     },
     findSnapshot,
@@ -241,8 +239,7 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
     await vmm.api.setState('Resumed');
   } catch (cause) {
     const details = { diagnostics: await jail.diagnostics() };
-    const why = cause instanceof FirecrackerFault ? cause.message : String(cause);
-    throw new InstaVMError('boot_failed', `Firecracker could not restore: ${why}`, { cause, details });
+    throw new InstaVMError('boot_failed', `Firecracker could not restore: ${reasonOf(cause)}`, { cause, details });
   }
   // Mapped and read; the names are in the way of the next snapshot.
   for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);

@@ -2,28 +2,27 @@
  * One jail: a directory with the files of one microVM, a uid and gid of its own, a cgroup, and the Firecracker that the jailer starts in them.
  *
  *     <jails>/<name>/vmm.json      whose jail it is; ours alone
- *     <jails>/<name>/stderr.log    what the jailer says, and the guest's console while a template is made
+ *     <jails>/<name>/stderr.log    what the jailer and Firecracker say, a FIFO; a file while a template is made, with the guest's console
  *     <jails>/<name>/memory.base  the pages in which its memory was other than the template's when Firecracker began to count those that are written to
  *     <jails>/<name>/root/         Firecracker's `/`. It owns the files that it writes to, whose contents are not believed; which files there are,
  *                                  and what is behind their names, is ours to say from before the guest runs
  */
 import { spawn } from 'node:child_process';
-import { chmod, chown, lchown, link, lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, constants, lchown, link, lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { VmmObserver } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import { z } from 'zod';
-import { Cgroup } from '../host/cgroup.ts';
-import { assertPlainFile, copySparse } from '../host/files.ts';
-import { parseJson } from '../host/parse-json.ts';
+import { Cgroup, removeIfEmpty } from '../host/cgroup.ts';
+import { assertPlainFile, copySparse, tailOf } from '../host/files.ts';
+import { giveUpOomProtection } from '../host/oom.ts';
 import { readCounts } from './counts.ts';
 import { type FifoReader, makeFifos } from './fifo.ts';
-import { type JailPlace, jailsOf } from './jails.ts';
+import { JAIL_RECORD, type JailPlace, type JailRecord, jailsOf, readJailRecord } from './jails.ts';
 import { FifoLog } from './log.ts';
 import { type DiskLimits, FILES, type Limits } from './machine.ts';
+import { emptyNetwork } from './network.ts';
 import type { FirecrackerBinaries } from './version.ts';
 
-const RECORD = 'vmm.json';
 const STDERR = 'stderr.log';
 const MEMORY_BASE = 'memory.base';
 const DIAGNOSTICS_BYTES = 8 * 1024;
@@ -32,14 +31,6 @@ const DIRECTORIES = ['dev', 'dev/net', 'run'];
 /** Of the device state, which is some kilobytes. */
 const MAX_STATE_BYTES = 16 * 1024 * 1024;
 const JAILER_DEADLINE_MS = 30_000;
-
-const JailRecord = z.object({
-  uid: z.number().int().positive(),
-  templateKey: z.string(),
-  /** Whose memory it started with, its own or below a snapshot's. */
-  templateBuildId: z.string().optional(),
-});
-export type JailRecord = z.infer<typeof JailRecord>;
 
 /** Where the jails of one daemon are. */
 export type JailSite = {
@@ -60,6 +51,7 @@ export class Jail {
   readonly cgroup: Cgroup;
   readonly record: JailRecord;
   readonly #site: JailSite;
+  #said: FifoLog | undefined;
   #log: FifoLog | undefined;
   #counts: FifoReader | undefined;
 
@@ -69,24 +61,31 @@ export class Jail {
     this.record = record;
     this.directory = join(jailsOf(site.baseDirectory, executable), name);
     this.root = join(this.directory, 'root');
-    this.cgroup = new Cgroup(site.parentCgroup, name);
+    this.cgroup = new Cgroup(record.parentCgroup ?? site.parentCgroup, name);
   }
 
-  /** Makes the directory and says whose it is, before anything runs in it. */
-  static async create(site: JailSite, name: string, record: JailRecord): Promise<Jail> {
+  /** Makes the directory and says whose it is, before anything runs in it. Nothing is left when it cannot be made. */
+  static async create(site: JailSite, name: string, own: Omit<JailRecord, 'parentCgroup'>): Promise<Jail> {
+    const record: JailRecord = { ...own, parentCgroup: site.parentCgroup };
     const jail = new Jail(site, { executable: basename(site.binaries.firecracker), name }, record);
-    await mkdir(jail.directory, { recursive: true, mode: 0o700 });
-    await mkdir(jail.root, { mode: 0o700 });
-    const partial = join(jail.directory, `${RECORD}.partial`);
-    await writeFile(partial, JSON.stringify(record), { mode: 0o600 });
-    await rename(partial, join(jail.directory, RECORD));
-    return jail;
+    try {
+      await mkdir(jail.directory, { recursive: true, mode: 0o700 });
+      await mkdir(jail.root, { mode: 0o700 });
+      const partial = join(jail.directory, `${JAIL_RECORD}.partial`);
+      await writeFile(partial, JSON.stringify(record), { mode: 0o600 });
+      await rename(partial, join(jail.directory, JAIL_RECORD));
+      return jail;
+    } catch (error) {
+      // One that is there already is somebody's.
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
+        await rm(jail.directory, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   /** @returns undefined when its record is missing or torn: then it never ran */
   static async find(site: JailSite, place: JailPlace): Promise<Jail | undefined> {
-    const path = join(jailsOf(site.baseDirectory, place.executable), place.name, RECORD);
-    const record = parseJson(JailRecord, await readFile(path, 'utf8').catch(() => ''));
+    const record = await readJailRecord(site.baseDirectory, place);
     return record && new Jail(site, place, record);
   }
 
@@ -94,9 +93,9 @@ export class Jail {
   async linkIn(from: string, name: string): Promise<void> {
     await link(from, join(this.root, name)).catch((cause: NodeJS.ErrnoException) => {
       if (cause.code !== 'EXDEV') throw cause;
-      throw new InstaVMError('boot_failed', `${from} and ${this.root} are on different filesystems`, {
+      throw new InstaVMError('boot_failed', 'templates and microVMs are on different filesystems', {
         cause,
-        hint: 'Firecracker needs the cache directory and the data directory on one filesystem.',
+        hint: 'Firecracker needs INSTAVM_CACHE_DIR and INSTAVM_DATA_DIR on one filesystem.',
       });
     });
   }
@@ -108,22 +107,30 @@ export class Jail {
   }
 
   /**
-   * Takes over a file that Firecracker wrote: read-only from now on, and ours.
-   * @throws Error when it is not a plain file, or a device state that is too large to be one
+   * Takes over a file that Firecracker wrote: read-only from now on, and ours. One that runs may have it open still, and write to it.
+   * @throws Error when it is not a plain file
    */
   async takeOut(name: string, to: string): Promise<void> {
     await rename(join(this.root, name), to);
-    await assertPlainFile(to, name === FILES.deviceState ? MAX_STATE_BYTES : undefined);
+    await assertPlainFile(to);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
   }
 
-  /** As {@link takeOut}, leaving the original to Firecracker. The microVM must be held. */
-  async copyOut(name: string, to: string): Promise<void> {
+  /**
+   * As {@link takeOut}, leaving the original to Firecracker. The microVM must be held.
+   * @throws Error when it is not a plain file, or larger
+   */
+  async copyOut(name: string, to: string, maxBytes?: number): Promise<void> {
     await copySparse(join(this.root, name), to);
-    await assertPlainFile(to);
+    await assertPlainFile(to, maxBytes);
     await chown(to, 0, 0);
     await chmod(to, 0o444);
+  }
+
+  /** Copies the device state of a snapshot out. @throws Error when it is too large to be one */
+  copyStateOut(to: string): Promise<void> {
+    return this.copyOut(FILES.deviceState, to, MAX_STATE_BYTES);
   }
 
   /** An empty file of this size for Firecracker to write to, also where it may make none. */
@@ -172,10 +179,12 @@ export class Jail {
    */
   async start(limits: Limits, keepConsole: boolean): Promise<number> {
     const fifos = [FILES.log, FILES.counts].map((name) => join(this.root, name));
-    await makeFifos(...fifos);
+    const said = join(this.directory, STDERR);
+    await makeFifos(...fifos, ...(keepConsole ? [] : [said]));
     for (const fifo of fifos) await this.#own(fifo);
     this.listen();
-    const stderr = await open(join(this.directory, STDERR), 'a', 0o600);
+    // What finds no room in the FIFO is lost, and nobody waits for it.
+    const stderr = await open(said, keepConsole ? 'a' : constants.O_RDWR | constants.O_NONBLOCK, 0o600);
     try {
       await this.#runJailer(limits, stderr.fd, keepConsole ? stderr.fd : 'ignore');
     } finally {
@@ -183,7 +192,10 @@ export class Jail {
     }
     // The jailer is gone, so what is in the cgroup is Firecracker; the pid file in the jail is Firecracker's to change.
     const [pid, ...others] = await this.cgroup.processes();
-    if (pid !== undefined && others.length === 0) return pid;
+    if (pid !== undefined && others.length === 0) {
+      await giveUpOomProtection(pid);
+      return pid;
+    }
     throw new InstaVMError('boot_failed', 'Firecracker ended while it was starting', {
       details: { diagnostics: await this.diagnostics() },
     });
@@ -216,9 +228,10 @@ export class Jail {
     const { size } = await lstat(join(this.root, FILES.overlay));
     const { binaries, baseDirectory, parentCgroup } = this.#site;
     const id = String(this.record.uid);
+    const network = await emptyNetwork();
     const args = [
       ...['--id', this.name, '--exec-file', binaries.firecracker, '--uid', id, '--gid', id],
-      ...['--chroot-base-dir', baseDirectory, '--new-pid-ns'],
+      ...['--chroot-base-dir', baseDirectory, '--new-pid-ns', '--netns', network],
       ...['--cgroup-version', '2', '--parent-cgroup', parentCgroup],
       ...['--cgroup', `memory.max=${limits.memoryBytes}`, '--cgroup', 'memory.swap.max=0'],
       ...['--cgroup', `pids.max=${limits.pids}`, '--cgroup', `cpu.max=${limits.cpuMax}`],
@@ -252,18 +265,23 @@ export class Jail {
   /** Ends whatever runs in it and removes it. Idempotent. @throws teardown_incomplete */
   async destroy(): Promise<void> {
     await this.cgroup.end();
+    const { parentCgroup } = this.record;
+    // Of an earlier name of this daemon's directory: nobody makes another in it.
+    if (parentCgroup !== undefined && parentCgroup !== this.#site.parentCgroup) removeIfEmpty(parentCgroup);
     this.stopListening();
     await rm(this.directory, { recursive: true, force: true });
   }
 
   /** Begins to read what Firecracker says and counts; until {@link stopListening}. */
   listen(): void {
+    this.#said ??= new FifoLog(join(this.directory, STDERR));
     this.#log ??= new FifoLog(join(this.root, FILES.log));
     this.#counts ??= readCounts(join(this.root, FILES.counts), (counts) => this.#site.observer(this.name, counts));
   }
 
   /** What it said is kept, and what it counted has been told. */
   stopListening(): void {
+    this.#said?.close();
     this.#log?.close();
     this.#counts?.drain();
     this.#counts?.close();
@@ -271,16 +289,15 @@ export class Jail {
 
   /** The end of what jailer, guest and Firecracker said. */
   async diagnostics(): Promise<string> {
-    return (await tail(join(this.directory, STDERR))) + (this.#log?.tail() ?? '');
+    return (
+      (await tailOf(join(this.directory, STDERR), DIAGNOSTICS_BYTES)) +
+      (this.#said?.tail() ?? '') +
+      (this.#log?.tail() ?? '')
+    );
   }
 
   async #own(path: string): Promise<void> {
     await chown(path, this.record.uid, this.record.uid);
     await chmod(path, 0o600);
   }
-}
-
-async function tail(path: string): Promise<string> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  return text.slice(-DIAGNOSTICS_BYTES);
 }

@@ -1,7 +1,25 @@
-/** All jails of a daemon: which there are, and the end of those that nobody holds. */
-import { readdir, rm } from 'node:fs/promises';
+/** All jails of a daemon: which there are, whose each is, and the end of those that nobody holds. */
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
+import { parseJson } from '../host/parse-json.ts';
+
+/** In the jail's directory, and not in its root. */
+export const JAIL_RECORD = 'vmm.json';
+
+const JailRecord = z.object({
+  uid: z.number().int().positive(),
+  templateKey: z.string(),
+  /** Whose memory it started with, its own or below a snapshot's. */
+  templateBuildId: z.string().optional(),
+  /** Where its cgroup is. It is named after the directory of the daemon, which may have another name by now; the first ones do not say. */
+  parentCgroup: z
+    .string()
+    .regex(/^[\w-]+(\/[\w-]+)*$/)
+    .optional(),
+});
+export type JailRecord = z.infer<typeof JailRecord>;
 
 /** An incarnation's with a hyphen, or a template's under way. Cgroups of other names beside them are not jails'. */
 const JAIL_NAME = /^(vm|template)-/;
@@ -10,6 +28,12 @@ const JAIL_NAME = /^(vm|template)-/;
 export const jailsOf = (baseDirectory: string, executable: string): string => join(baseDirectory, executable);
 
 export type JailPlace = { readonly executable: string; readonly name: string };
+
+/** @returns undefined when it is missing or torn: then nothing ever ran there */
+export async function readJailRecord(baseDirectory: string, place: JailPlace): Promise<JailRecord | undefined> {
+  const path = join(jailsOf(baseDirectory, place.executable), place.name, JAIL_RECORD);
+  return parseJson(JailRecord, await readFile(path, 'utf8').catch(() => ''));
+}
 
 /** All that there are, of every executable. */
 export async function findJails(baseDirectory: string): Promise<JailPlace[]> {
@@ -30,9 +54,12 @@ export async function reapJails(
   owned: ReadonlySet<string>,
 ): Promise<number> {
   const reaped = new Set<string>();
-  for (const { executable, name } of await findJails(baseDirectory)) {
+  for (const place of await findJails(baseDirectory)) {
+    const { executable, name } = place;
     if (owned.has(name)) continue;
-    await new Cgroup(parentCgroup, name).end();
+    const parent = (await readJailRecord(baseDirectory, place))?.parentCgroup ?? parentCgroup;
+    await new Cgroup(parent, name).end();
+    if (parent !== parentCgroup) removeIfEmpty(parent);
     await rm(join(jailsOf(baseDirectory, executable), name), { recursive: true, force: true });
     reaped.add(name);
   }

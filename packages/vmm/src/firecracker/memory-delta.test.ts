@@ -107,6 +107,12 @@ it('what is no difference of this memory is refused by name, whatever it is', as
     );
   };
   expect(await apply(good)).toBe('applied');
+  const map = good.indexOf('\n4096\n') - 1;
+  const ofNothing = (count: number): Buffer =>
+    Buffer.concat([good.subarray(0, map), Buffer.from(`${count}\n${'0\n0\n'.repeat(count)}`), Buffer.alloc(512)]);
+  expect(await apply(ofNothing(PAGES))).toMatch(/^(applied|BadDelta)$/);
+  // Each would be kept in memory.
+  expect(await apply(ofNothing(200_000))).toBe('BadDelta');
   for (const cut of [0, 100, 512, 1024, 1536, 2100, 2560]) expect(await apply(good.subarray(0, cut))).toBe('BadDelta');
   await fc.assert(
     fc.asyncProperty(fc.nat({ max: 4095 }), fc.nat({ max: 255 }), async (index, value) => {

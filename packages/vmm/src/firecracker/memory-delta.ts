@@ -142,7 +142,7 @@ export async function readMap(source: FileHandle, memoryBytes: number): Promise<
     return { type: block.toString('latin1', HEADER.type, HEADER.type + 1), size };
   };
   const pax = await header();
-  if (pax.type !== 'x' || !(pax.size <= MAX_PAX_BYTES)) throw new BadDelta('no pax header');
+  if (pax.type !== 'x' || !(pax.size >= 0 && pax.size <= MAX_PAX_BYTES)) throw new BadDelta('no pax header');
   const records = (await readAt(source, at, pax.size)).toString('latin1');
   at += roundUp(pax.size);
   const { type } = await header();
@@ -164,8 +164,11 @@ async function parseMap(
   let [digits, count, offset, end] = ['', -1, -1, 0];
   const extents: Extent[] = [];
   const take = (value: number): void => {
-    if (count < 0) count = value;
-    else if (offset < 0) offset = value;
+    if (count < 0) {
+      // One for each page, and the end.
+      if (value > memoryBytes / PAGE_BYTES + 1) throw new BadDelta('the map of the memory is none');
+      count = value;
+    } else if (offset < 0) offset = value;
     else {
       const isInside = offset >= end && offset % PAGE_BYTES === 0 && offset + value <= memoryBytes;
       if (!isInside) throw new BadDelta('the map of the memory is none');
@@ -194,10 +197,9 @@ async function parseMap(
  * difference means rests on it.
  */
 export async function keepsHoles(directory: string): Promise<boolean> {
-  const [sparse, stored] = ['sparse', 'stored'].map((name) => join(directory, `.holes-${process.pid}-${name}`)) as [
-    string,
-    string,
-  ];
+  const [sparse, stored] = [join(directory, '.holes-sparse'), join(directory, '.holes-stored')];
+  // What a daemon that was killed here left.
+  for (const path of [sparse, stored]) await rm(path, { force: true });
   const pages = [1, 3, 6];
   const memoryBytes = 8 * PAGE_BYTES;
   try {

@@ -76,7 +76,8 @@ export class FirecrackerProcess {
       this.#lifeline
         .on('error', () => {})
         .once('close', resolve)
-        .resume();
+        // It says nothing there; one that does is none any more, and would be read for ever.
+        .once('data', () => this.#lifeline.destroy());
       // A daemon that has nothing else to do may end; its microVMs go on.
       this.#lifeline.unref();
     });

@@ -3,12 +3,12 @@ import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
 import { z } from 'zod';
+import { snapshotFailure } from '../host/failure.ts';
 import { flush, sha256Hex, sizeOf } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
-import { snapshotFailure } from '../host/snapshot-failure.ts';
-import { requireBuildId } from '../host/template-build.ts';
+import { KeyText, requireBuildId } from '../host/template-build.ts';
 import { FirecrackerUnreachable } from './api.ts';
 import { FILES } from './machine.ts';
 import { keepDelta, memoryBytesOf, prepareMemory } from './memory.ts';
@@ -19,7 +19,7 @@ const BLOCK_BYTES = 512;
 
 const Manifest = z.object({
   backend: z.literal('firecracker'),
-  templateKey: z.string(),
+  templateKey: KeyText,
   /** Whose pages it does without; the first ones do not say. */
   templateBuildId: z.string().optional(),
   memoryMib: z.number().int().positive(),
@@ -102,7 +102,8 @@ export async function takeSnapshot(
     const templateMemory = join(templateDirectory, FILES.memory);
     const memorySha256Hex = await keepDelta(jail, delta, { type, memoryBytes, templateMemory, keepsHoles });
     await requireBuildId(templateDirectory, templateBuildId);
-    await jail.takeOut(FILES.deviceState, join(partial, FILES.deviceState));
+    await jail.copyStateOut(join(partial, FILES.deviceState));
+    await jail.remove(FILES.deviceState);
     const stats = await Promise.all(
       [FILES.memoryDelta, FILES.overlay, FILES.deviceState].map((file) => stat(join(partial, file))),
     );
@@ -120,11 +121,13 @@ export async function takeSnapshot(
     await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
     for (const file of [FILES.memoryDelta, FILES.overlay, FILES.deviceState, MANIFEST])
       await flush(join(partial, file));
+    await flush(partial);
     // Before the snapshot has its name, under which it may be deleted.
     if (then === 'continue') await jail.setMemoryBase(delta);
     await rename(partial, directory);
     await flush(parent);
-    if (then === 'end') await vmm.kill();
+    // All of it is kept by now. What does not end stands still, and whoever releases the microVM is told.
+    if (then === 'end') await vmm.kill().catch(() => {});
     return viewOf(directory, manifest);
   } catch (error) {
     await rm(partial, { recursive: true, force: true });

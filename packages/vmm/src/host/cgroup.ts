@@ -56,9 +56,9 @@ export class Cgroup {
   readonly path: string;
   readonly #parent: string;
 
-  /** @param parent relative to the mount. @param name the jail's */
-  constructor(parent: string, name: string) {
-    this.path = join(MOUNT, parent, name);
+  /** @param parent relative to the mount. @param name the jail's. @param mount another than the kernel's, for tests */
+  constructor(parent: string, name: string, mount = MOUNT) {
+    this.path = join(mount, parent, name);
     this.#parent = parent;
   }
 
@@ -119,14 +119,30 @@ export class Cgroup {
 
   /** Ends everything in it, and removes it. Idempotent. @throws teardown_incomplete */
   async end(): Promise<void> {
-    // Absent: there is nothing to end. Older kernels than 5.14 do not have it.
-    await writeFile(join(this.path, 'cgroup.kill'), '1').catch(() => {});
     const until = performance.now() + END_DEADLINE_MS;
     for (let pause = FIRST_POLL_MS; performance.now() < until; pause = Math.min(pause * 1.5, LAST_POLL_MS)) {
+      await this.#kill();
       if ((await this.isPopulated()) || !(await this.#removed())) await sleep(pause);
       else return;
     }
     throw new InstaVMError('teardown_incomplete', `the processes in ${this.path} do not end`);
+  }
+
+  async #kill(): Promise<void> {
+    const isDone = await writeFile(join(this.path, 'cgroup.kill'), '1', { flag: 'r+' }).then(
+      () => true,
+      () => false,
+    );
+    if (isDone) return;
+    // Kernels before 5.14 have no such file; where there is no cgroup, there are no processes either.
+    for (const pid of await this.processes()) {
+      try {
+        // 0: one that this process cannot see, and to the kernel a name for whoever asks.
+        if (pid > 0) process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      }
+    }
   }
 
   /** Idempotent. @returns false when its last process is gone, and it is not yet empty */

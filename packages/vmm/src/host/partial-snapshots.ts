@@ -2,14 +2,19 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { snapshotFailure } from './failure.ts';
 
 const PARTIAL = '.partial-';
 
-/** A fresh directory below `parent`, which is made when it is missing. */
+/** A fresh directory below `parent`, which is made when it is missing. @throws snapshot_failed, capacity_unavailable */
 export async function makePartialSnapshot(parent: string): Promise<string> {
-  await mkdir(parent, { recursive: true, mode: 0o700 });
   const partial = join(parent, `${PARTIAL}${randomBytes(8).toString('hex')}`);
-  await mkdir(partial, { mode: 0o700 });
+  try {
+    await mkdir(parent, { recursive: true, mode: 0o700 });
+    await mkdir(partial, { mode: 0o700 });
+  } catch (error) {
+    throw snapshotFailure(error);
+  }
   return partial;
 }
 

@@ -36,11 +36,8 @@ export async function listenIn(directory: string, name: string): Promise<Server>
 function connected(path: string): Promise<Socket | undefined> {
   return new Promise((resolve) => {
     const socket = connect(path);
-    const onError = (): void => resolve(undefined);
-    socket.once('error', onError);
-    socket.once('connect', () => {
-      socket.off('error', onError);
-      resolve(socket);
-    });
+    // For as long as it lives: whoever gets it listens a moment later, and an error that nobody hears ends the process.
+    socket.on('error', () => resolve(undefined));
+    socket.once('connect', () => resolve(socket));
   });
 }

@@ -2,17 +2,21 @@
  * Buildings of templates. A template that is made again under its key has other memory, and what was saved beside the first building means
  * nothing beside the second; so every saved state names its building, and an intact template is never replaced.
  */
-import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import { flush } from './files.ts';
+import { makeOwnedDirectory } from './owned-directories.ts';
 import { parseJson } from './parse-json.ts';
+import { PARTIAL_TEMPLATE } from './template-leftovers.ts';
 
 /** Of every template of every backend. */
 export const TEMPLATE_MANIFEST = 'template.json';
+
+/** Keys are hexadecimal: no manifest of a saved state leads out of the directory of templates. */
+export const KeyText = z.string().regex(/^[0-9a-f]{16,64}$/);
 
 /** Two boots never end in one device state: it holds the clocks to the nanosecond. */
 const Building = z.object({ stateSha256Hex: z.string() });
@@ -72,13 +76,12 @@ export async function makeTemplate<Found>(
   { templatesDirectory, key, find }: TemplatePlace<Found>,
   make: (directory: string) => Promise<Made>,
 ): Promise<Found> {
-  await mkdir(templatesDirectory, { recursive: true, mode: 0o700 });
-  const partial = join(templatesDirectory, `.partial-${key.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
-  await mkdir(partial, { mode: 0o700 });
+  const partial = await makeOwnedDirectory(templatesDirectory, `${PARTIAL_TEMPLATE}-${key.slice(0, 12)}`);
   try {
     const { manifest, files } = await make(partial);
     await writeFile(join(partial, TEMPLATE_MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
     for (const file of [...files, TEMPLATE_MANIFEST]) await flush(join(partial, file));
+    await flush(partial);
     const faster = await find(templatesDirectory, key);
     if (faster !== undefined) return faster;
     await rm(join(templatesDirectory, key), { recursive: true, force: true });

@@ -55,11 +55,14 @@ export class HostFiles {
   }
 }
 
+/** Of a required check for which there is nothing else to do. */
+const NOT_TOLD = 'Start the daemon where /proc and /sys are those of the host: in a container they may be hidden.';
+
 export const PRODUCTION_CHECKS: readonly ProductionCheck[] = [...SECURITY_CHECKS, ...TUNING_CHECKS];
 
-/** @returns those that keep production mode from starting, by the names of their checks */
+/** @returns those that keep production mode from starting, by the names of their checks: what is not well, and what nobody can tell */
 export async function productionObstacles(host: HostFiles): Promise<(HostFinding & { readonly name: string })[]> {
   const required = PRODUCTION_CHECKS.filter(({ isRequired }) => isRequired);
   const findings = await Promise.all(required.map(async ({ name, look }) => ({ name, ...(await look(host)) })));
-  return findings.filter(({ status }) => status === 'warn');
+  return findings.filter(({ status }) => status !== 'ok').map((finding) => ({ fix: NOT_TOLD, ...finding }));
 }

@@ -45,8 +45,11 @@ const KERNEL_COMMAND_LINE = [
   'tsc=reliable',
 ].join(' ');
 
-/** What must be equal between a template and the VMM that restores it. */
-export const cpuModel = (accelerator: Accelerator): string => (accelerator === 'kvm' ? 'host' : 'max');
+/**
+ * What must be equal between a template and the VMM that restores it. Emulated, `rep movsb` goes byte by byte; a guest whose processor does not
+ * praise it ("enhanced" and "fast short") copies in words, which takes a fifth to a third less of the host's time.
+ */
+export const cpuModel = (accelerator: Accelerator): string => (accelerator === 'kvm' ? 'host' : 'max,-erms,-fsrm');
 
 type Machine = {
   readonly name: string;

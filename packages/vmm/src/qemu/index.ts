@@ -12,6 +12,7 @@ import {
   type IncarnationId,
   type MachineSize,
   type MicroVm,
+  mapLimited,
   parseIncarnationId,
   type Template,
   type TemplateKey,
@@ -21,6 +22,8 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
 import type { DiskLimits } from '../host/disk-limits.ts';
+import { ending } from '../host/ending.ts';
+import { restoreFailure } from '../host/failure.ts';
 import { copySparse } from '../host/files.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
@@ -34,8 +37,9 @@ import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
+export { strangersAmong } from '../host/uids.ts';
 export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
-export { type KvmVerdict, probeKvm, qemuVersion } from './probe.ts';
+export { type KvmVerdict, locateQemu, probeKvm, qemuVersion } from './probe.ts';
 
 /** Ends every QEMU of a daemon's run directory, and removes what it left. @returns how many */
 export const reapQemu = (runDirectory: string, confinement: Confinement): Promise<number> =>
@@ -47,9 +51,14 @@ async function reap(runDirectory: string, jails: QemuJails, owned: ReadonlySet<s
 }
 
 const CHANNEL_DEADLINE_MS = 20_000;
+/** Those that hang are waited for: together, so that they do not keep a daemon from its start. */
+const ADOPTED_AT_ONCE = 16;
 /** For the memory of the largest machine, on a busy host. */
 const LOAD_DEADLINE_MS = 120_000;
 const LOAD_POLL_MS = 2;
+/** Between the end of its answers and its own. */
+const EXIT_GRACE_MS = 2_000;
+const CANNOT_LOAD = 'QEMU could not load the snapshot';
 
 export type QemuOptions = {
   /** Where templates are kept; may be shared by several daemons. */
@@ -91,8 +100,7 @@ export function createQemuVmm(options: QemuOptions): Vmm {
   const owned = new Set<string>();
   const own = (vm: MicroVm): MicroVm => {
     owned.add(vm.incarnationId);
-    const kill = (): Promise<void> => vm.kill().then(() => void owned.delete(vm.incarnationId));
-    return { ...vm, kill };
+    return { ...vm, kill: ending(vm.kill, () => void owned.delete(vm.incarnationId)) };
   };
 
   return {
@@ -126,10 +134,10 @@ export function createQemuVmm(options: QemuOptions): Vmm {
     },
     adoptSurvivors: async () => {
       const adopted: MicroVm[] = [];
-      for (const name of await readdir(runDirectory).catch(() => [])) {
+      await mapLimited(await readdir(runDirectory).catch(() => []), ADOPTED_AT_ONCE, async (name) => {
         const vm = owned.has(name) ? undefined : await adopt(join(runDirectory, name), name, templatesDirectory, jails);
         if (vm !== undefined) adopted.push(own(vm));
-      }
+      });
       return adopted;
     },
     findSnapshot,
@@ -162,8 +170,12 @@ async function templateOf(
       : `the snapshot was made by ${maker}, and this daemon runs ${madeBy} (${accelerator})`;
   throw new InstaVMError('snapshot_incompatible', why, {
     details: { backend: source.backend, accelerator: source.accelerator },
+    ...(isOurs && template !== undefined ? { hint: ANOTHER_RELEASE } : {}),
   });
 }
+
+/** Nothing is lost: what made it restores it. */
+const ANOTHER_RELEASE = 'Start the daemon with what made it: INSTAVM_QEMU_BIN names another release. Or delete it.';
 
 type Restoring = {
   readonly binary: string;
@@ -194,12 +206,14 @@ async function restore(restoring: Restoring): Promise<MicroVm> {
     // Its limits hold before the guest runs.
     if (vmm.pid !== undefined) await jail.enter(vmm.pid, directory, disk);
     await load(vmm, stateDirectory !== template.directory, async (pid) => {
+      await jail.lock(directory);
       const own = { templateKey: template.key, ...(jail.uid === undefined ? {} : { uid: jail.uid }) };
       await writeIdentity(directory, pid, own);
     });
-  } catch (error) {
+  } catch (cause) {
+    const error = vmm === undefined ? cause : await vmm.startFailure(cause);
     await (vmm === undefined ? rm(directory, { recursive: true, force: true }).then(() => jail.close()) : vmm.kill());
-    throw error;
+    throw restoreFailure(error);
   }
   return microVm(vmm, template, incarnationId);
 }
@@ -219,11 +233,13 @@ async function adopt(
   const jail = jails.find(name, identity.uid);
   const vmm = QemuProcess.adopt(directory, identity, jail);
   try {
+    await jail.lock(directory);
     const qmp = await QmpClient.open(await vmm.connect(FILES.qmp, CHANNEL_DEADLINE_MS));
     const { status } = Status.parse(await qmp.run('query-status'));
     // A daemon that ended in the middle of a snapshot left it standing.
-    if (status !== 'running') await qmp.run('cont');
+    const goes = status === 'running' || (await qmp.goOn(CHANNEL_DEADLINE_MS));
     qmp.close();
+    if (!goes) return undefined;
   } catch {
     // One that does not answer is no survivor; it is reaped.
     return undefined;
@@ -255,9 +271,11 @@ async function load(vmm: QemuProcess, isPaused: boolean, onStarted: (pid: number
 /** @throws boot_failed */
 async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
   for (const until = performance.now() + LOAD_DEADLINE_MS; performance.now() < until; await sleep(LOAD_POLL_MS)) {
-    const answer = await qmp.run('query-status').catch(async () => {
-      const { diagnostics } = await vmm.exited;
-      throw new InstaVMError('boot_failed', 'QEMU could not load the snapshot', { details: { diagnostics } });
+    const answer = await qmp.run('query-status').catch(async (cause: unknown) => {
+      // Why it ended says more; one that only keeps silent is ended by the caller.
+      const exit = await Promise.race([vmm.exited, sleep(EXIT_GRACE_MS, undefined, { ref: false })]);
+      const why = exit === undefined ? 'QEMU does not answer while it loads the snapshot' : CANNOT_LOAD;
+      throw new InstaVMError('boot_failed', why, { cause, details: { diagnostics: exit?.diagnostics ?? '' } });
     });
     if (Status.parse(answer).status !== 'inmigrate') return;
   }
@@ -265,7 +283,6 @@ async function loaded(vmm: QemuProcess, qmp: QmpClient): Promise<void> {
 }
 
 function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: IncarnationId): MicroVm {
-  let killed: Promise<void> | undefined;
   return {
     incarnationId,
     accelerator: template.accelerator,
@@ -273,10 +290,7 @@ function microVm(vmm: QemuProcess, template: QemuTemplate, incarnationId: Incarn
     exited: vmm.exited,
     connect: (channel: Channel) => vmm.connect(FILES[channel], CHANNEL_DEADLINE_MS),
     snapshot: (directory, then) => takeSnapshot(vmm, template, directory, then),
-    kill: () => {
-      killed ??= vmm.kill();
-      return killed;
-    },
+    kill: () => vmm.kill(),
   };
 }
 

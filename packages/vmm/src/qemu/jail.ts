@@ -1,15 +1,16 @@
 /**
  * What QEMU is locked into beside its virtualisation: no privileges, a seccomp filter, no network, and where the daemon is root a user and a
  * cgroup of each microVM's own. Tools of util-linux start it; each does its part and becomes the next, so that the process which was started is
- * QEMU in the end. The directory of the microVM belongs to the daemon: QEMU may add its sockets to it and take away nothing that is not its own.
+ * QEMU in the end. The directory of the microVM belongs to the daemon: QEMU adds its sockets to it, and nothing from before its guest runs.
  */
 import { execFile } from 'node:child_process';
-import { chmod, chown, readFile, stat } from 'node:fs/promises';
+import { chmod, chown, lstat, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type MachineSize, parseIncarnationId } from '@instavm/core';
 import { Cgroup, cgroupsIn, removeIfEmpty } from '../host/cgroup.ts';
 import { type DiskLimits, ioMaxOf } from '../host/disk-limits.ts';
+import { giveUpOomProtection } from '../host/oom.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
 import { FILES } from './arguments.ts';
 
@@ -251,11 +252,29 @@ export class QemuJail {
   async enter(pid: number, directory: string, disk: DiskLimits): Promise<void> {
     await this.#cgroup?.limitDisk(directory, ioMaxOf(disk));
     await this.#cgroup?.add(pid);
+    await giveUpOomProtection(pid);
+  }
+
+  /**
+   * Takes the directory from QEMU, whose sockets are there by now: it can make, rename and remove nothing from here on. Before its guest runs it is
+   * believed. Idempotent.
+   * @throws Error when its sockets are none, as in a directory that an older daemon left open
+   */
+  async lock(directory: string): Promise<void> {
+    if (this.uid === undefined) return;
+    await chmod(directory, 0o710);
+    for (const name of [FILES.control, FILES.egress, FILES.qmp]) {
+      const found = await lstat(join(directory, name));
+      if (!found.isSocket() || found.uid !== this.uid) throw new Error(`${name} is not QEMU's socket`);
+    }
   }
 
   /** When QEMU has ended. Idempotent. @throws teardown_incomplete */
   close(): Promise<void> {
-    this.#closed ??= this.#close();
+    this.#closed ??= this.#close().catch((error: unknown) => {
+      this.#closed = undefined;
+      throw error;
+    });
     return this.#closed;
   }
 }

@@ -1,12 +1,12 @@
 /** What a running QEMU may do to its host, as the kernel tells; and what is true of it all the same. */
 import { execFile } from 'node:child_process';
 import { readdir, readFile, readlink, rename, rm, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type MicroVm, newIncarnationId } from '@instavm/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { procStatus } from '../test/proc-status.ts';
+import { expectNoNetwork, openFiles, procStatus } from '../test/proc-status.ts';
 import { type Backend, makeBackend, shell, UIDS } from './test/backend.ts';
 
 const run = promisify(execFile);
@@ -43,25 +43,19 @@ describe('a running QEMU', () => {
     const limits = await readFile(`/proc/${vm.pid}/limits`, 'utf8');
     expect(limits).toMatch(/^Max core file size\s+0\s+0\s/m);
     expect(limits).toMatch(/^Max open files\s+1024\s+1024\s/m);
-    const open = await readdir(`/proc/${vm.pid}/fd`);
-    const paths = await Promise.all(open.map((fd) => readlink(`/proc/${vm.pid}/fd/${fd}`)));
-    const files = new Set(
-      paths.filter((path) => path.startsWith('/') && !path.startsWith('/dev/')).map((p) => basename(p)),
-    );
     const ours = ['base.erofs', 'initramfs.cpio', 'memory', 'overlay.ext4', 'state', 'stderr.log', 'vmlinuz'];
-    expect([...files].filter((name) => !ours.includes(name))).toEqual([]);
+    expect((await openFiles(vm.pid)).filter((name) => !ours.includes(name))).toEqual([]);
   });
 
   it('has a network of its own in which there is nothing but a loopback interface that is down', async (context) => {
     const { namespaces, missing } = backend.confinement;
     if (namespaces === 'none') return context.skip(missing.join('; '));
-    for (const namespace of ['net', 'ipc', 'uts'])
+    for (const namespace of ['ipc', 'uts'])
       expect(await readlink(`/proc/${vm.pid}/ns/${namespace}`)).not.toBe(await readlink(`/proc/self/ns/${namespace}`));
-    const devices = (await readFile(`/proc/${vm.pid}/net/dev`, 'utf8')).trim().split('\n').slice(2);
-    expect(devices.map((line) => line.trim().split(':')[0])).toEqual(['lo']);
+    await expectNoNetwork(vm.pid);
   });
 
-  it('has a user of its own, who can take nothing of the daemon’s away and read no other’s', async (context) => {
+  it('has a user of its own, who can make, rename and remove no file and read no other’s', async (context) => {
     const { uids, missing } = backend.confinement;
     if (uids === undefined) return context.skip(missing.join('; '));
     const other = await backend.vmm.restore(await backend.template(), newIncarnationId());
@@ -74,7 +68,12 @@ describe('a running QEMU', () => {
         run('setpriv', [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', ...command], { cwd });
       const own = join(backend.runDirectory, vm.incarnationId);
       await as(own, 'cat', 'overlay.ext4', '--version');
-      for (const name of ['stderr.log', 'vmm.json']) await expect(as(own, 'mv', name, 'other')).rejects.toThrow();
+      for (const name of await readdir(own)) {
+        await expect(as(own, 'mv', name, 'other')).rejects.toThrow(/denied/);
+        await expect(as(own, 'rm', '-f', name)).rejects.toThrow(/denied/);
+      }
+      for (const make of ['ln -s /etc', 'mkfifo', 'mkdir', 'touch'])
+        await expect(as(own, ...make.split(' '), 'other')).rejects.toThrow(/denied/);
       await expect(as(own, 'cat', 'vmm.json')).rejects.toThrow(/denied/);
       await expect(as(join(backend.runDirectory, other.incarnationId), 'ls')).rejects.toThrow(/denied/);
     } finally {
@@ -133,7 +132,7 @@ it('A guest that uses up processor, memory, processes and disk hurts nobody else
 });
 
 it('Traffic with the disk is limited', async () => {
-  const slow = backend.again({ bytesPerSecond: 4e6, operationsPerSecond: Infinity });
+  const slow = backend.again({ disk: { bytesPerSecond: 4e6, operationsPerSecond: Infinity } });
   const limited = await slow.restore(await backend.template(), newIncarnationId());
   try {
     const startedAt = performance.now();

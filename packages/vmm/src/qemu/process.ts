@@ -4,19 +4,31 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { readdir, readFile, readlink, rm } from 'node:fs/promises';
+import { readdir, realpath, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmmExit } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
+import { tailOf } from '../host/files.ts';
 import { tryConnect } from '../host/sockets.ts';
+import { strayDescriptors } from '../host/stray-descriptors.ts';
 import { DESCRIPTORS, FILES } from './arguments.ts';
-import { isAlive, type VmmIdentity } from './identity.ts';
+import {
+  endIfAlive,
+  isAlive,
+  observed,
+  type ProcessIdentity,
+  REMOVED,
+  type VmmIdentity,
+  workplaceOf,
+} from './identity.ts';
 import type { QemuJail } from './jail.ts';
 
 const DIAGNOSTICS_BYTES = 8 * 1024;
 const CONNECT_POLL_MS = 2;
+/** Between the close of its sockets and its end. */
+const EXIT_MS = 2_000;
 const KILL_DEADLINE_MS = 10_000;
 
 /** How often a VMM that is no child of this process is looked at. */
@@ -59,7 +71,7 @@ export class QemuProcess {
     this.#jail = jail;
     this.exited = handle.ended.then(async ({ code, signal, error }) => {
       this.#gone = true;
-      const diagnostics = error?.message ?? (await tail(join(directory, FILES.stderr)));
+      const diagnostics = error?.message ?? (await tailOf(join(directory, FILES.stderr), DIAGNOSTICS_BYTES));
       return { code, signal, requested: this.#requested, diagnostics };
     });
   }
@@ -97,6 +109,15 @@ export class QemuProcess {
     }
   }
 
+  /** What an answer that a QEMU which was just started did not give means. */
+  async startFailure(error: unknown): Promise<unknown> {
+    if (!(error instanceof InstaVMError) || error.code !== 'internal') return error;
+    const exit = await Promise.race([this.exited, sleep(EXIT_MS)]);
+    const why = exit === undefined ? error.message : 'QEMU ended while it was starting';
+    const details = { diagnostics: exit?.diagnostics ?? '' };
+    return new InstaVMError('boot_failed', why, { cause: error, details });
+  }
+
   /** Ends the process unless it has ended; keeps the directory. */
   async exitedOrKilled(): Promise<void> {
     if (!this.#gone) this.#handle.kill();
@@ -129,13 +150,17 @@ function spawned(binary: string, args: readonly string[], directory: string, opt
   };
   let child: ChildProcess;
   try {
-    const stdio: ('ignore' | number)[] = ['ignore', 'ignore', open(join(directory, FILES.stderr), 'a')];
+    const stdio: ('ignore' | number | undefined)[] = ['ignore', 'ignore', open(join(directory, FILES.stderr), 'a')];
     for (const [name, descriptor] of Object.entries(DESCRIPTORS)) {
       const path = options.files[name as keyof typeof DESCRIPTORS];
-      stdio[descriptor] = path === undefined ? 'ignore' : open(path, 'r');
+      if (path !== undefined) stdio[descriptor] = open(path, 'r');
     }
+    // What somebody left open in the daemon is none of QEMU's business: it has the empty device in that place.
+    const nothing = open('/dev/null', 'r');
+    for (const descriptor of strayDescriptors()) stdio[descriptor] ??= nothing;
+    const filled = Array.from(stdio, (each) => each ?? 'ignore');
     // A session of its own: signals for the daemon's terminal do not reach it, and it outlives the daemon.
-    child = spawn(program, rest, { cwd: directory, detached: true, env: {}, stdio });
+    child = spawn(program, rest, { cwd: directory, detached: true, env: {}, stdio: filled });
   } finally {
     for (const descriptor of opened) closeSync(descriptor);
   }
@@ -158,66 +183,55 @@ function adopted(identity: VmmIdentity): Handle {
     }, WATCH_INTERVAL_MS);
     watch.unref();
   });
-  const kill = (): void => {
-    // Asked again, for the pid may be another's by now.
-    isAlive(identity).then(
-      (lives) => {
-        if (lives) process.kill(identity.pid, 'SIGKILL');
-      },
-      () => {},
-    );
-  };
+  // One that may not be ended shows as one that does not end.
+  const kill = (): void => void endIfAlive(identity).catch(() => {});
   return { pid: identity.pid, ended, kill };
 }
 
-async function tail(path: string): Promise<string> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  return text.slice(-DIAGNOSTICS_BYTES);
-}
-
 /**
- * Ends the processes that work in `directory` under the name of one of its entries, then removes the entries; not those that are `owned`.
+ * Ends the processes that work below `directory` under the name of the entry that they work in, also where that is gone, and removes the entries;
+ * not those that are `owned`.
  * @param endOthers what else belongs to an entry
+ * @returns how many there were
  */
 export async function reapDirectory(
   directory: string,
   owned: ReadonlySet<string>,
   endOthers: (name: string) => Promise<void>,
 ): Promise<number> {
-  const names = (await readdir(directory).catch(() => [])).filter((name) => !owned.has(name));
+  const running = await processesBelow(directory);
+  const entries = await readdir(directory).catch(() => []);
+  const names = [...new Set([...entries, ...running.keys()])].filter((name) => !owned.has(name));
   for (const name of names) {
-    const own = join(directory, name);
-    for (const pid of await processesIn(own, name)) await endProcess(pid);
+    for (const process of running.get(name) ?? []) await endProcess(process);
     await endOthers(name);
-    await rm(own, { recursive: true, force: true });
+    await rm(join(directory, name), { recursive: true, force: true });
   }
   return names.length;
 }
 
-async function processesIn(directory: string, name: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
-  const found: number[] = [];
-  for (const pid of pids) {
-    // A process may end between two reads, and others' may be unreadable: neither is one of ours.
-    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
-    if (cwd !== directory) continue;
-    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    if (command.includes(`-name\0${name}\0`)) found.push(Number(pid));
+/** By the name of the entry. */
+async function processesBelow(directory: string): Promise<Map<string, ProcessIdentity[]>> {
+  // One that was removed may have been what its name says.
+  const parent = await realpath(directory).catch(() => directory);
+  const found = new Map<string, ProcessIdentity[]>();
+  for (const pid of (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry)).map(Number)) {
+    const workplace = await workplaceOf(pid);
+    const own = workplace?.replace(REMOVED, '');
+    if (own === undefined || dirname(own) !== parent) continue;
+    const seen = await observed(pid);
+    // Asked again: the pid may have been another's when it was seen.
+    if (seen === undefined || (await workplaceOf(pid)) !== workplace) continue;
+    const name = basename(own);
+    found.set(name, [...(found.get(name) ?? []), seen]);
   }
   return found;
 }
 
-async function endProcess(pid: number): Promise<void> {
-  for (const until = performance.now() + KILL_DEADLINE_MS; performance.now() < until; await sleep(5)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return;
-      throw error;
-    }
-    const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-    // A zombie is its parent's to reap; it holds nothing of ours any more.
-    if (stat === '' || /\) Z /.test(stat)) return;
-  }
+/** @throws teardown_incomplete */
+async function endProcess(identity: ProcessIdentity): Promise<void> {
+  for (const until = performance.now() + KILL_DEADLINE_MS; performance.now() < until; await sleep(5))
+    if (!(await endIfAlive(identity))) return;
+  const { pid } = identity;
   throw new InstaVMError('teardown_incomplete', `a VMM process of an earlier daemon (pid ${pid}) does not end`);
 }

@@ -1,36 +1,18 @@
-import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { AgentClient } from '@instavm/agent-client';
 import { newIncarnationId, type TemplateKey } from '@instavm/core';
+import { smallDisk } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeVmmContract } from '../contract/suite.ts';
 import { findTemplate } from './template.ts';
 import { makeBackend, SIZE, shell } from './test/backend.ts';
 import { makeTemplateAgain } from './test/made-again.ts';
 
-const run = promisify(execFile);
 /** On a busy machine that emulates, a guest may have to be booted several times before it has a clock. */
 const BOOT_MS = 300_000;
-
-/** A filesystem that is soon full. @returns undefined where this process may not mount */
-async function smallDisk(): Promise<{ readonly path: string; remove(): Promise<void> } | undefined> {
-  const path = await mkdtemp(join(tmpdir(), 'instavm-full-'));
-  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'none', path]).then(
-    () => true,
-    () => false,
-  );
-  const remove = async (): Promise<void> => {
-    if (mounted) await run('umount', [path]);
-    await rm(path, { recursive: true, force: true });
-  };
-  if (mounted) return { path, remove };
-  await remove();
-  return undefined;
-}
 
 describeVmmContract('the QEMU backend', async () => ({ ...(await makeBackend()), size: SIZE }));
 
@@ -73,7 +55,7 @@ describe('a QEMU snapshot', () => {
   });
 
   it('that finds no room leaves nothing, and the microVM runs on', async (context) => {
-    const disk = await smallDisk();
+    const disk = await smallDisk(24);
     if (disk === undefined) return context.skip('this process may not mount a small filesystem');
     const backend = await makeBackend();
     try {
@@ -107,6 +89,28 @@ describe('a template that is made again under its key', () => {
 });
 
 describe('clones of one template', () => {
+  it('that end before they answer say what QEMU said', async () => {
+    const backend = await makeBackend();
+    const binary = join(backend.scratch, 'qemu');
+    const ends = `#!/usr/bin/python3
+import socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind('qmp.sock')
+listening.listen()
+listening.accept()
+sys.exit('no firmware')
+`;
+    await writeFile(binary, ends, { mode: 0o755 });
+    await chmod(backend.scratch, 0o755);
+    const restoring = backend.again({ binary }).restore(await backend.template(), newIncarnationId());
+    await expect(restoring).rejects.toMatchObject({
+      code: 'boot_failed',
+      details: { diagnostics: expect.stringContaining('no firmware') },
+    });
+    expect(await backend.leftovers()).toEqual([]);
+    await backend.close();
+  });
+
   it('have their own hostname, machine-id and random numbers, and the right time', async () => {
     const backend = await makeBackend();
     const [{ vmm }, template] = [backend, await backend.template()];

@@ -136,6 +136,24 @@ describe('a filtered stream', () => {
     }
   });
 
+  it.each([
+    ['device state', Buffer.alloc(1024 * 1024)],
+    // Each another time than the template's, and so kept.
+    ['memory', Buffer.concat(Array(256).fill(Buffer.concat([u64(0x08), name('ram'), Buffer.alloc(PAGE_BYTES, 7)])))],
+  ])('is refused when its %s has no end', (what, more) => {
+    const template = templateOf(Array(PAGES).fill(0));
+    const filter = new RamFilter(MEMORY, (offset) => template.subarray(offset, offset + PAGE_BYTES));
+    const whole = streamOf([[{ block: 'ram', pages: [{ page: 1, fill: 1 }] }]]);
+    const begun = what === 'memory' ? whole.length - REST.length - FOOTER.length - 8 : whole.length;
+    filter.push(whole.subarray(0, begun));
+    let kept = 0;
+    const flood = (): void => {
+      for (let sent = 0; sent < 200; sent++) kept += filter.push(more).reduce((sum, { length }) => sum + length, 0);
+    };
+    expect(flood).toThrow('longer than that of any such machine');
+    expect(kept).toBeLessThan(70 * 1024 * 1024);
+  });
+
   it('is refused, and never waited for, when it is no such stream', () => {
     const template = templateOf(Array(PAGES).fill(0));
     const good = streamOf([[{ block: 'ram', pages: [{ page: 1, fill: 1 }] }]]);

@@ -27,6 +27,11 @@ const FLAG_EOS = 0x10;
 const FLAG_CONTINUE = 0x20;
 const FLAGS = BigInt(PAGE_BYTES - 1);
 
+/** What a machine has beside its memory: ROMs and the state of its devices, which are hundreds of kilobytes. */
+const MAX_OTHER_BYTES = 64 * 1024 * 1024;
+/** Head and longest name of a page's record. */
+const MAX_RECORD_HEAD_BYTES = 8 + 1 + 255;
+
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
 
 export class RamStreamError extends Error {
@@ -47,6 +52,8 @@ export class RamFilter {
   #block = '';
   /** What the reader of the output takes for the present block. */
   #emittedBlock = '';
+  #keptBytes = 0;
+  readonly #maxKeptBytes: number;
   /** Pages of memory that were kept, for people. */
   keptPages = 0;
 
@@ -54,6 +61,7 @@ export class RamFilter {
   constructor(memoryBytes: number, templatePage: (offset: number) => Buffer) {
     this.#memoryBytes = memoryBytes;
     this.#templatePage = templatePage;
+    this.#maxKeptBytes = (memoryBytes / PAGE_BYTES) * (PAGE_BYTES + MAX_RECORD_HEAD_BYTES) + MAX_OTHER_BYTES;
   }
 
   /** @returns what of the stream is to be stored, in order; views of `chunk` where possible. @throws RamStreamError */
@@ -65,6 +73,10 @@ export class RamFilter {
     this.#pending = Buffer.from(bytes.subarray(reader.committed));
     if (this.#pending.length > MAX_PREAMBLE_BYTES + PAGE_BYTES + 1024)
       throw new RamStreamError(`the stream does not go on in the state "${this.#state}"`);
+    this.#keptBytes += reader.kept.reduce((total, piece) => total + piece.length, 0);
+    // A guest may have broken into who sends it, and would fill the disk.
+    if (this.#keptBytes > this.#maxKeptBytes)
+      throw new RamStreamError('the stream is longer than that of any such machine');
     return reader.kept;
   }
 

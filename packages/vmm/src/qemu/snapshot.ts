@@ -9,12 +9,12 @@ import { Worker } from 'node:worker_threads';
 import type { TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { assertPlainFile, copySparse, flush, sha256Hex } from '../host/files.ts';
+import { snapshotFailure } from '../host/failure.ts';
+import { copySparse, flush, sha256Hex } from '../host/files.ts';
 import { foreignSnapshot } from '../host/foreign-snapshot.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { makePartialSnapshot } from '../host/partial-snapshots.ts';
-import { snapshotFailure } from '../host/snapshot-failure.ts';
-import { requireBuildId } from '../host/template-build.ts';
+import { KeyText, requireBuildId } from '../host/template-build.ts';
 import { FILES } from './arguments.ts';
 import type { QemuProcess } from './process.ts';
 import { QmpClient } from './qmp.ts';
@@ -23,11 +23,13 @@ import type { QemuTemplate } from './template.ts';
 
 const MANIFEST = 'snapshot.json';
 const SOCKET_DEADLINE_MS = 20_000;
+/** It has listened since it was started. */
+const MONITOR_DEADLINE_MS = 2_000;
 /** For the whole memory of the largest machine, on a busy disk. */
 const STORE_DEADLINE_MS = 300_000;
 
 const Manifest = z.object({
-  templateKey: z.string(),
+  templateKey: KeyText,
   /** Whose pages it was compared with; the first ones do not say. */
   templateBuildId: z.string().optional(),
   memoryMib: z.number().int().positive(),
@@ -83,7 +85,7 @@ export async function takeSnapshot(
   const store = startStore(vmm, template, join(partial, FILES.deviceState));
   let qmp: QmpClient | undefined;
   try {
-    qmp = await QmpClient.open(await vmm.connect(FILES.qmp, SOCKET_DEADLINE_MS));
+    qmp = await monitorOf(vmm);
     // From here on the guest stands still: all that can be ready is.
     await store.listening;
     await qmp.run('stop');
@@ -93,7 +95,6 @@ export async function takeSnapshot(
     ]);
     if (then === 'continue') await qmp.run('cont');
     await requireBuildId(template.directory, templateBuildId);
-    await assertPlainFile(join(partial, FILES.overlay));
     const overlay = await stat(join(partial, FILES.overlay));
     const manifest: Manifest = {
       templateKey: template.key,
@@ -108,9 +109,11 @@ export async function takeSnapshot(
     };
     await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
     for (const file of [FILES.overlay, MANIFEST]) await flush(join(partial, file));
+    await flush(partial);
     await rename(partial, directory);
     await flush(parent);
-    if (then === 'end') await vmm.kill();
+    // All of it is kept by now. What does not end stands still, and whoever releases the microVM is told.
+    if (then === 'end') await vmm.kill().catch(() => {});
     return viewOf(directory, manifest);
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
@@ -121,6 +124,14 @@ export async function takeSnapshot(
     qmp?.close();
     await store.end();
   }
+}
+
+/** @throws snapshot_failed */
+async function monitorOf(vmm: QemuProcess): Promise<QmpClient> {
+  const socket = await vmm.connect(FILES.qmp, MONITOR_DEADLINE_MS).catch((cause: Error) => {
+    throw new InstaVMError('snapshot_failed', 'QEMU cannot be asked: it has ended, or its socket is gone', { cause });
+  });
+  return QmpClient.open(socket);
 }
 
 type StateStore = {

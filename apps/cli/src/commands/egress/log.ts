@@ -12,11 +12,11 @@ const COLUMNS: Columns = [
   ['VERDICT', 10],
   ['DESTINATION', 30],
   ['ADDRESS', 16],
-  ['RULE', 26],
+  ['RULE', 26, 12],
   ['↑', 9],
   ['↓', 9],
   ['MS', 7],
-  ['REASON', 0],
+  ['REASON', 0, 16],
 ];
 
 export const logCommand = new Command('log')

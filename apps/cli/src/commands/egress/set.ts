@@ -58,7 +58,7 @@ export const setCommand = new Command('set')
   .action(async (id: string, options: Options, command: Command) => {
     const { json, denyAll, ...named } = options;
     if (!denyAll && Object.keys(named).length === 0)
-      command.error('error: name what to change, like --allow-domain pypi.org; see: npx instavm egress set --help');
+      command.error('error: name what to change, like --allow-domain pypi.org');
     const sandbox = await sandboxOf(clientOf(command), id);
     const before = denyAll ? NOTHING : await sandbox.getEgressPolicy();
     await sandbox.setEgressPolicy({

@@ -9,16 +9,17 @@ export const testCommand = new Command('test')
     'Explain what the policy says about a destination, without connecting. The exit code is 1 when it is denied.',
   )
   .argument('<sandbox>', 'id or VM')
-  .argument('<destination>', 'name:port, or [address]:port for IPv6')
+  .argument('<destination>', 'name or name:port, or [address]:port for IPv6; port 443 when left out')
   .option('--json', 'as JSON')
   .addHelpText(
     'after',
     help({
       json: '{ allowed, rule, reason, addresses: { address, allowed, rule }[] }',
-      examples: ['egress test 3f2a pypi.org:443'],
+      examples: ['egress test 3f2a pypi.org', 'egress test 3f2a example.com:8080'],
     }),
   )
-  .action(async (id: string, destination: string, { json }: { json?: boolean }, command: Command) => {
+  .action(async (id: string, wanted: string, { json }: { json?: boolean }, command: Command) => {
+    const destination = /:\d+$/.test(wanted) ? wanted : `${wanted}:443`;
     const sandbox = await sandboxOf(clientOf(command), id);
     const result = await sandbox.testEgress(destination);
     process.exitCode = result.allowed ? 0 : 1;

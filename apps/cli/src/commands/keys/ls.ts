@@ -22,5 +22,10 @@ export const lsCommand = new Command('ls')
       ...[age(createdAt), lastUsedAt === null ? 'never' : `${age(lastUsedAt)} ago`],
       expiresAt === null ? 'never' : expiresAt.toISOString().slice(0, 16).replace('T', ' '),
     ]);
-    console.log(table(['KEY', 'NAME', 'BEGINS', 'SCOPE', 'SANDBOXES', 'AGE', 'LAST USED', 'EXPIRES (UTC)'], rows));
+    console.log(
+      table(['KEY', 'NAME', 'BEGINS', 'SCOPE', 'SANDBOXES', 'AGE', 'LAST USED', 'EXPIRES (UTC)'], rows, {
+        spare: ['SANDBOXES', 'AGE', 'BEGINS'],
+        cut: ['NAME'],
+      }),
+    );
   });

@@ -5,10 +5,11 @@ import type { Sandbox } from '../../api/types.ts';
 import { Button } from '../../components/button.tsx';
 import { Confirm } from '../../components/confirm.tsx';
 import { Failure } from '../../components/notes.tsx';
-import { shortId } from '../../components/text.tsx';
+import { nameOf } from '../../components/text.tsx';
 
 export function SandboxActions({ sandbox }: { sandbox: Sandbox }) {
   const { id, state } = sandbox;
+  const name = nameOf(sandbox);
   const action = useSandboxAction(id);
   const [isAsking, setAsking] = useState(false);
   const reasonOf = (wanted: Action): string | undefined => {
@@ -18,21 +19,37 @@ export function SandboxActions({ sandbox }: { sandbox: Sandbox }) {
   return (
     <div className="actions">
       {state === 'suspended' || state === 'resuming' ? (
-        <Button reason={reasonOf('resume')} isBusy={action.isPending} onClick={() => action.mutate('resume')}>
+        <Button
+          label={`Resume ${name}`}
+          reason={reasonOf('resume')}
+          isBusy={action.isPending}
+          onClick={() => action.mutate('resume')}
+        >
           Resume
         </Button>
       ) : (
-        <Button reason={reasonOf('suspend')} isBusy={action.isPending} onClick={() => action.mutate('suspend')}>
+        <Button
+          label={`Suspend ${name}`}
+          reason={reasonOf('suspend')}
+          isBusy={action.isPending}
+          onClick={() => action.mutate('suspend')}
+        >
           Suspend
         </Button>
       )}
-      <Button kind="danger" reason={reasonOf('delete')} isBusy={action.isPending} onClick={() => setAsking(true)}>
+      <Button
+        kind="danger"
+        label={`Delete ${name}`}
+        reason={reasonOf('delete')}
+        isBusy={action.isPending}
+        onClick={() => setAsking(true)}
+      >
         Delete
       </Button>
       {action.isError && <Failure error={action.error} />}
       {isAsking && (
         <Confirm
-          title={`Delete ${shortId(id)}?`}
+          title={`Delete “${name}”?`}
           verb="Delete"
           onConfirm={() => action.mutate('delete')}
           onClose={() => setAsking(false)}

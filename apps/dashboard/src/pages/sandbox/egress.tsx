@@ -11,6 +11,7 @@ import type { ViewProps } from './index.tsx';
 
 export function EgressView({ sandbox }: ViewProps) {
   const policy = usePolicy(sandbox.id);
+  const save = useSetPolicy(sandbox.id);
   return (
     <div className="two-columns">
       <section aria-labelledby="policy">
@@ -18,21 +19,20 @@ export function EgressView({ sandbox }: ViewProps) {
         {policy.isPending && <Loading />}
         {policy.isError && <Failure error={policy.error} />}
         {policy.data && (
-          <PolicyForm
-            key={JSON.stringify(policy.data)}
-            id={sandbox.id}
-            policy={policy.data}
-            isOver={hasEnded(sandbox)}
-          />
+          <PolicyForm key={JSON.stringify(policy.data)} policy={policy.data} save={save} isOver={hasEnded(sandbox)} />
         )}
         <DestinationTest id={sandbox.id} />
       </section>
-      <EgressLog id={sandbox.id} />
+      <EgressLog id={sandbox.id} isOver={hasEnded(sandbox)} />
     </div>
   );
 }
 
-type FormProps = { readonly id: string; readonly policy: EgressPolicyInForce; readonly isOver: boolean };
+type FormProps = {
+  readonly policy: EgressPolicyInForce;
+  readonly save: ReturnType<typeof useSetPolicy>;
+  readonly isOver: boolean;
+};
 
 const SWITCHES = [
   ['allow_public_repos', 'Package registries', 'PyPI, npm, Debian and the like.'],
@@ -40,12 +40,11 @@ const SWITCHES = [
   ['allow_http', 'Any host over HTTP', 'Port 80.'],
 ] as const;
 
-function PolicyForm({ id, policy, isOver }: FormProps) {
+function PolicyForm({ policy, save, isOver }: FormProps) {
   const { is_default: isDefault, ...fields } = policy;
   const [draft, setDraft] = useState(fields);
   const [domains, setDomains] = useState(fields.allowed_domains.join('\n'));
   const [cidrs, setCidrs] = useState(fields.allowed_cidrs.join('\n'));
-  const save = useSetPolicy(id);
   const submit = (event: FormEvent): void => {
     event.preventDefault();
     save.mutate({ ...draft, allowed_domains: words(domains), allowed_cidrs: words(cidrs) });
@@ -53,39 +52,42 @@ function PolicyForm({ id, policy, isOver }: FormProps) {
   return (
     <form onSubmit={submit}>
       {isDefault && <p className="muted">The server's default is in force: nobody has set a policy.</p>}
-      {SWITCHES.map(([name, label, hint]) => (
-        <label key={name} className="check">
-          <input
-            type="checkbox"
-            checked={draft[name]}
-            onChange={({ target }) => setDraft({ ...draft, [name]: target.checked })}
+      <fieldset className="bare" disabled={isOver}>
+        {SWITCHES.map(([name, label, hint]) => (
+          <label key={name} className="check">
+            <input
+              type="checkbox"
+              checked={draft[name]}
+              onChange={({ target }) => setDraft({ ...draft, [name]: target.checked })}
+            />
+            <span>
+              {label} <span className="muted">{hint}</span>
+            </span>
+          </label>
+        ))}
+        <label className="field">
+          <span>Domains</span>
+          <textarea
+            rows={4}
+            spellCheck={false}
+            placeholder={'example.com\n*.example.org'}
+            value={domains}
+            onChange={({ target }) => setDomains(target.value)}
           />
-          <span>
-            {label} <span className="muted">{hint}</span>
-          </span>
         </label>
-      ))}
-      <label className="field">
-        <span>Domains</span>
-        <textarea
-          rows={4}
-          spellCheck={false}
-          placeholder={'example.com\n*.example.org'}
-          value={domains}
-          onChange={({ target }) => setDomains(target.value)}
-        />
-      </label>
-      <label className="field">
-        <span>Address ranges</span>
-        <textarea
-          rows={2}
-          spellCheck={false}
-          placeholder="203.0.113.0/24"
-          value={cidrs}
-          onChange={({ target }) => setCidrs(target.value)}
-        />
-      </label>
+        <label className="field">
+          <span>Address ranges</span>
+          <textarea
+            rows={2}
+            spellCheck={false}
+            placeholder="203.0.113.0/24"
+            value={cidrs}
+            onChange={({ target }) => setCidrs(target.value)}
+          />
+        </label>
+      </fieldset>
       {save.isError && <Failure error={save.error} />}
+      {save.isSuccess && <p role="status">It is in force.</p>}
       <Button
         type="submit"
         kind="primary"
@@ -133,14 +135,17 @@ function DestinationTest({ id }: { id: string }) {
   );
 }
 
-function EgressLog({ id }: { id: string }) {
+function EgressLog({ id, isOver }: { id: string; isOver: boolean }) {
   const { rows, isLive } = useEgressLog(id);
   return (
     <section aria-labelledby="connections">
       <h2 id="connections">
-        Connections <span className={isLive ? 'badge running' : 'badge'}>{isLive ? 'live' : 'connecting'}</span>
+        Connections{' '}
+        {!isOver && <span className={isLive ? 'badge running' : 'badge'}>{isLive ? 'live' : 'connecting'}</span>}
       </h2>
-      {rows.length === 0 && <p className="muted">It has not tried to reach anything yet.</p>}
+      {rows.length === 0 && (
+        <p className="muted">{isOver ? 'It tried to reach nothing.' : 'It has not tried to reach anything yet.'}</p>
+      )}
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard. */}
       <ol className="log" aria-live="polite" aria-labelledby="connections" tabIndex={0}>
         {rows.map(({ key, entry }) =>

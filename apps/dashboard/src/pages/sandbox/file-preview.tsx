@@ -22,9 +22,15 @@ const IMAGES: Readonly<Record<string, string>> = {
   svg: 'image/svg+xml',
 };
 
-type Props = { readonly id: string; readonly path: string; readonly info: FileInfo; readonly onClose: () => void };
+type Props = {
+  readonly id: string;
+  readonly path: string;
+  readonly info: FileInfo;
+  readonly onDownload: () => void;
+  readonly onClose: () => void;
+};
 
-export function FilePreview({ id, path, info, onClose }: Props) {
+export function FilePreview({ id, path, info, onDownload, onClose }: Props) {
   const type = IMAGES[info.name.split('.').at(-1)?.toLowerCase() ?? ''];
   const isImage = type !== undefined && info.size_bytes <= MAX_IMAGE_BYTES;
   const contents = useQuery({
@@ -48,6 +54,7 @@ export function FilePreview({ id, path, info, onClose }: Props) {
           <Text data={contents.data} isPart={info.size_bytes > MAX_TEXT_BYTES} />
         ))}
       <div className="actions">
+        <Button onClick={onDownload}>Download</Button>
         <Button onClick={onClose}>Close</Button>
       </div>
     </Dialog>

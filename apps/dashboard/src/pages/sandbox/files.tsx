@@ -12,6 +12,7 @@ import { Empty, Failure, Loading } from '../../components/notes.tsx';
 import { Ago, bytes } from '../../components/text.tsx';
 import { FilePreview } from './file-preview.tsx';
 import type { ViewProps } from './index.tsx';
+import { Suspended } from './suspended.tsx';
 
 const HOME = '/workspace';
 /** The browser keeps a download in memory until it is whole. */
@@ -22,6 +23,8 @@ export function FilesView({ sandbox }: ViewProps) {
   const { id, state } = sandbox;
   const verdict = verdictOn('use', state);
   const path = new URLSearchParams(useSearch()).get('path') ?? HOME;
+  if (state === 'suspended' || state === 'resuming')
+    return <Suspended sandbox={sandbox} what="Its files are as they were, and can be looked at while it runs." />;
   if (!verdict.isAllowed)
     return (
       <Empty title="No files now">
@@ -42,6 +45,16 @@ function Directory({ id, path }: { id: string; path: string }) {
     queryKey: key,
     queryFn: async () =>
       (await request<{ entries: FileInfo[] }>('GET', sandboxPath(id, '/files/list'), { query: { path } })).entries,
+  });
+  /** A link leads to whatever it names. */
+  const follow = useMutation({
+    mutationFn: async ({ name }: FileInfo) => {
+      const target = await request<FileInfo>('GET', sandboxPath(id, '/files/stat'), {
+        query: { path: join(path, name) },
+      });
+      if (target.kind === 'dir') open(join(path, name));
+      else setShown({ ...target, name });
+    },
   });
   const refresh = () => client.invalidateQueries({ queryKey: key });
   const open = (directory: string): void => go(`/sandboxes/${id}/files?${new URLSearchParams({ path: directory })}`);
@@ -94,7 +107,7 @@ function Directory({ id, path }: { id: string; path: string }) {
           {upload.isPending ? 'Uploading …' : 'Upload'}
         </Button>
       </div>
-      {[listing, upload, download, remove].map(({ error }, index) => {
+      {[listing, follow, upload, download, remove].map(({ error }, index) => {
         // biome-ignore lint/suspicious/noArrayIndexKey: they never change places.
         return error === null ? null : <Failure key={index} error={error} />;
       })}
@@ -111,7 +124,11 @@ function Directory({ id, path }: { id: string; path: string }) {
             {entries.slice(0, MAX_ROWS).map((entry) => (
               <tr key={entry.name_base64 ?? entry.name}>
                 <td data-label="Name">
-                  <Name entry={entry} onOpen={() => open(join(path, entry.name))} onShow={() => setShown(entry)} />
+                  <Name
+                    entry={entry}
+                    onOpen={() => (entry.kind === 'symlink' ? follow.mutate(entry) : open(join(path, entry.name)))}
+                    onShow={() => setShown(entry)}
+                  />
                 </td>
                 <td data-label="Size">{entry.kind === 'file' ? bytes(entry.size_bytes) : '–'}</td>
                 <td data-label="Mode">
@@ -156,7 +173,18 @@ function Directory({ id, path }: { id: string; path: string }) {
           The first {MAX_ROWS} of {entries.length}.
         </p>
       )}
-      {shown && <FilePreview id={id} path={join(path, shown.name)} info={shown} onClose={() => setShown(undefined)} />}
+      {shown && (
+        <FilePreview
+          id={id}
+          path={join(path, shown.name)}
+          info={shown}
+          onDownload={() => {
+            download.mutate(shown);
+            setShown(undefined);
+          }}
+          onClose={() => setShown(undefined)}
+        />
+      )}
       {doomed && (
         <Confirm
           title="Delete it?"

@@ -1,10 +1,12 @@
 /** One sandbox: what it is and does, in views that each have an address. */
 import { type ComponentType, lazy, Suspense } from 'react';
-import { Link } from 'wouter';
-import { useSandbox } from '../../api/sandboxes.ts';
+import { Link, Redirect } from 'wouter';
+import { ApiError } from '../../api/http.ts';
+import { hasEnded, useSandbox } from '../../api/sandboxes.ts';
 import type { Sandbox } from '../../api/types.ts';
 import { Failure, Loading } from '../../components/notes.tsx';
-import { Ago, StateBadge, shortId, span } from '../../components/text.tsx';
+import { Nowhere, PageHead } from '../../components/page-head.tsx';
+import { Ago, Lifetime, nameOf, StateBadge } from '../../components/text.tsx';
 import { SandboxActions } from './actions.tsx';
 import { EgressView } from './egress.tsx';
 import { EventsView } from './events.tsx';
@@ -31,17 +33,18 @@ const VIEWS: readonly (readonly [string, string, ComponentType<ViewProps>])[] = 
 export default function SandboxPage({ id, view }: { id: string; view: string }) {
   const sandbox = useSandbox(id);
   if (sandbox.isPending) return <Loading />;
-  if (sandbox.isError && sandbox.data === undefined) return <Failure error={sandbox.error} />;
+  if (sandbox.isError && sandbox.data === undefined) return <NoSandbox error={sandbox.error} />;
   const { data } = sandbox;
-  const [, , View] = VIEWS.find(([name]) => name === view) ?? VIEWS[0] ?? [];
-  const { name } = data.metadata;
+  const known = VIEWS.find(([name]) => name === view);
+  if (known === undefined) return <Redirect to={`/sandboxes/${id}`} replace />;
+  const [, viewTitle, View] = known;
   return (
     <>
-      <div className="heading">
-        <h1>{typeof name === 'string' && name !== '' ? name.slice(0, 60) : shortId(id)}</h1>
+      <PageHead title={nameOf(data)} view={viewTitle}>
         <StateBadge state={data.state} />
         <SandboxActions sandbox={data} />
-      </div>
+      </PageHead>
+      {sandbox.isError && <Failure error={sandbox.error} />}
       <p className="facts">
         <code>{id}</code>
         <span>
@@ -50,12 +53,7 @@ export default function SandboxPage({ id, view }: { id: string; view: string }) 
         <span>
           made <Ago at={data.created_at} />
         </span>
-        {data.expires_at !== null && (
-          <span>
-            {data.auto_suspend ? 'suspended' : 'ends'} <Ago at={data.expires_at} />
-          </span>
-        )}
-        {data.lease_left_seconds !== null && <span>{span(data.lease_left_seconds)} of its lifetime left</span>}
+        {!hasEnded(data) && <Lifetime sandbox={data} />}
         {data.state_reason !== null && <span>{data.state_reason}</span>}
       </p>
       <nav className="views" aria-label="Views of the sandbox">
@@ -71,7 +69,21 @@ export default function SandboxPage({ id, view }: { id: string; view: string }) 
           </Link>
         ))}
       </nav>
-      <Suspense fallback={<Loading />}>{View && <View sandbox={data} />}</Suspense>
+      <Suspense fallback={<Loading />}>
+        <View sandbox={data} />
+      </Suspense>
     </>
   );
 }
+
+const NoSandbox = ({ error }: { error: Error }) =>
+  error instanceof ApiError && error.status === 404 ? (
+    <Nowhere title="There is no such sandbox">
+      <p>
+        It never was, it ended long ago, or it belongs to another account. Go on from{' '}
+        <Link href="/sandboxes">your sandboxes</Link>.
+      </p>
+    </Nowhere>
+  ) : (
+    <Failure error={error} />
+  );

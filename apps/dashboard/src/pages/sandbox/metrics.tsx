@@ -69,7 +69,7 @@ function Plots({ metrics }: { metrics: Metrics }) {
         newest={`${bytes(newest?.disk_used_bytes ?? 0)} of ${bytes(disk)}`}
       />
       <Plot
-        title="Outside"
+        title="Network"
         at={at}
         lines={[rate('egress', 'sent'), rate('egress', 'received')]}
         show={perSecond}
@@ -88,8 +88,8 @@ function Plots({ metrics }: { metrics: Metrics }) {
 
 const Now = ({ stats }: { stats: Stats }) => (
   <p>
-    Now: {stats.processes} processes; up for {span(stats.uptime_ms / 1000)}; {span(stats.cpu_time_ms / 1000)} of CPU
-    time so far.
+    Now: {stats.processes === 1 ? '1 process' : `${stats.processes} processes`}; up for {span(stats.uptime_ms / 1000)};{' '}
+    {span(stats.cpu_time_ms / 1000)} of CPU time so far.
   </p>
 );
 

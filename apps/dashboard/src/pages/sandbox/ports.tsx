@@ -20,7 +20,11 @@ export function PortsView({ sandbox }: ViewProps) {
   const [isPublic, setPublic] = useState(false);
   const submit = (event: FormEvent): void => {
     event.preventDefault();
-    change.mutate({ kind: 'create', port: Number(port), isPublic }, { onSuccess: () => setPort('') });
+    const done = (): void => {
+      setPort('');
+      setPublic(false);
+    };
+    change.mutate({ kind: 'create', port: Number(port), isPublic }, { onSuccess: done });
   };
   return (
     <section aria-label="Ports">

@@ -21,7 +21,7 @@ export function SnapshotsView({ sandbox }: ViewProps) {
   return (
     <section aria-label="Snapshots">
       <form className="inline-form" onSubmit={submit}>
-        <Field label="Name" maxLength={200} value={name} onChange={({ target }) => setName(target.value)} />
+        <Field label="Name (optional)" maxLength={200} value={name} onChange={({ target }) => setName(target.value)} />
         <Button
           type="submit"
           kind="primary"

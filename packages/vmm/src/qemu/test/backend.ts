@@ -26,8 +26,8 @@ export type Backend = {
   readonly runDirectory: string;
   /** For snapshots. */
   readonly scratch: string;
-  /** The same daemon's directories, seen by its next start, perhaps with other limits. */
-  again(disk?: DiskLimits): Vmm;
+  /** The same daemon's directories, seen by its next start, perhaps with other limits or another QEMU. */
+  again(other?: { readonly disk?: DiskLimits; readonly binary?: string }): Vmm;
   template(): Promise<Template>;
   /** Run directories and cgroups that are still there. */
   leftovers(): Promise<string[]>;
@@ -51,8 +51,8 @@ export async function makeBackend(size = SIZE, ownTemplates?: string): Promise<B
   );
   const templatesDirectory = ownTemplates ?? join(cacheDirectory, 'templates');
   const version = await qemuVersion();
-  const again = (disk = UNLIMITED): Vmm =>
-    createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk });
+  const again: Backend['again'] = (other) =>
+    createQemuVmm({ templatesDirectory, runDirectory, accelerator, version, confinement, disk: UNLIMITED, ...other });
   const vmm = again();
   return {
     ...{ vmm, images, confinement, runDirectory, scratch, again },

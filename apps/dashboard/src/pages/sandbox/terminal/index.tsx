@@ -10,6 +10,7 @@ import type { Pty } from '../../../api/types.ts';
 import { Button } from '../../../components/button.tsx';
 import { Empty, Failure, Loading } from '../../../components/notes.tsx';
 import type { ViewProps } from '../index.tsx';
+import { Suspended } from '../suspended.tsx';
 import { Screen } from './screen.tsx';
 
 /** A terminal that nobody looks at for so long is ended. */
@@ -54,23 +55,28 @@ export default function TerminalView({ sandbox }: ViewProps) {
   const current = tabs.find((pty) => pty.id === chosen) ?? tabs[0];
   const currentId = current?.id;
   useEffect(() => {
-    if (currentId !== undefined) sessionStorage.setItem(`pty ${id}`, currentId);
+    if (currentId === undefined) return;
+    sessionStorage.setItem(`pty ${id}`, currentId);
+    document.getElementById(`tab-${currentId}`)?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   }, [id, currentId]);
   const onTitle = useCallback(
     (title: string) => setTitles((before) => (currentId === undefined ? before : { ...before, [currentId]: title })),
     [currentId],
   );
+  // The sandbox itself may be what was lost.
+  const onLost = useCallback(() => void client.invalidateQueries({ queryKey: ['sandbox', id] }), [client, id]);
 
   const verdict = verdictOn('use', state);
   const reason = verdict.isAllowed ? undefined : verdict.reason;
-  if (state === 'suspended')
-    return (
-      <Empty title="It is suspended">
-        <p>Its terminals go on where they were when it is resumed.</p>
-      </Empty>
-    );
+  if (state === 'suspended' || state === 'resuming')
+    return <Suspended sandbox={sandbox} what="Its terminals go on where they were when it is resumed." />;
   if (!isRunning) return <Empty title="No terminal now">{reason && <p>{reason}</p>}</Empty>;
   if (ptys.isPending) return <Loading />;
+  const another = (
+    <Button kind={currentId === undefined ? 'primary' : 'plain'} isBusy={open.isPending} onClick={() => open.mutate()}>
+      New terminal
+    </Button>
+  );
   return (
     <section aria-label="Terminals">
       <div className="tabs" role="tablist" aria-label="Terminals">
@@ -91,31 +97,30 @@ export default function TerminalView({ sandbox }: ViewProps) {
                 if (next) document.getElementById(`tab-${next.id}`)?.focus();
               }}
             >
-              {titleOf(pty, titles[pty.id])}
+              {index + 1} {titleOf(pty, titles[pty.id])}
             </button>
           </span>
         ))}
       </div>
-      <div className="tab-actions">
-        <Button isBusy={open.isPending} onClick={() => open.mutate()}>
-          New terminal
-        </Button>
-        {currentId !== undefined && (
+      {currentId !== undefined && (
+        <div className="tab-actions">
+          {another}
           <Button isBusy={close.isPending} onClick={() => close.mutate(currentId)}>
             End this one
           </Button>
-        )}
-      </div>
+        </div>
+      )}
       {open.isError && <Failure error={open.error} />}
       {close.isError && <Failure error={close.error} />}
       {ptys.isError && <Failure error={ptys.error} />}
       <div id="terminal-panel" role="tabpanel" aria-labelledby={currentId && `tab-${currentId}`}>
         {currentId === undefined ? (
           <Empty title="No terminal is open">
-            <p>It goes on in the sandbox when you leave, and is here when you come back.</p>
+            <p>A terminal goes on in the sandbox when you leave, and is here when you come back.</p>
+            {another}
           </Empty>
         ) : (
-          <Screen key={currentId} sandboxId={id} ptyId={currentId} onTitle={onTitle} />
+          <Screen key={currentId} sandboxId={id} ptyId={currentId} onTitle={onTitle} onLost={onLost} />
         )}
       </div>
     </section>

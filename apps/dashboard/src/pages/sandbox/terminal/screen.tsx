@@ -3,6 +3,7 @@ import '@xterm/xterm/css/xterm.css';
 import { FitAddon } from '@xterm/addon-fit';
 import { Terminal } from '@xterm/xterm';
 import { useEffect, useRef, useState } from 'react';
+import { sentence } from '../../../components/text.tsx';
 import { currentTheme } from '../../../components/theme.tsx';
 import { allowStylesOfTerminals } from './adopted-styles.ts';
 import { type ConnectionState, TerminalConnection } from './connection.ts';
@@ -31,9 +32,11 @@ type Props = {
   readonly sandboxId: string;
   readonly ptyId: string;
   readonly onTitle: (title: string) => void;
+  /** Whatever was connected is not any more. */
+  readonly onLost: () => void;
 };
 
-export function Screen({ sandboxId, ptyId, onTitle }: Props) {
+export function Screen({ sandboxId, ptyId, onTitle, onLost }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const [state, setState] = useState<ConnectionState>({ kind: 'connecting' });
   useEffect(() => {
@@ -51,7 +54,10 @@ export function Screen({ sandboxId, ptyId, onTitle }: Props) {
     terminal.open(element);
     fit.fit();
     terminal.onTitleChange(onTitle);
-    const connection = new TerminalConnection(sandboxId, ptyId, terminal, setState);
+    const connection = new TerminalConnection(sandboxId, ptyId, terminal, (next) => {
+      setState(next);
+      if (next.kind === 'waiting') onLost();
+    });
     const resized = new ResizeObserver(() => fit.fit());
     resized.observe(element);
     terminal.focus();
@@ -65,13 +71,13 @@ export function Screen({ sandboxId, ptyId, onTitle }: Props) {
       connection.close();
       terminal.dispose();
     };
-  }, [sandboxId, ptyId, onTitle]);
+  }, [sandboxId, ptyId, onTitle, onLost]);
   return (
     <div className="screen">
       <div ref={place} className="xterm-place" />
       <p className={`screen-state ${state.kind}`} role="status">
         {state.kind === 'connecting' && 'Connecting …'}
-        {state.kind === 'waiting' && `${state.reason} Trying again …`}
+        {state.kind === 'waiting' && `${sentence(state.reason)} Trying again …`}
         {state.kind === 'gone' && 'The terminal has ended.'}
         {state.kind === 'exited' && `The program has ended (${state.signal ?? state.exitCode}).`}
       </p>
