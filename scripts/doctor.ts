@@ -4,7 +4,16 @@ import { type Finding, HOST_CHECKS } from './steps/host-checks.ts';
 
 const MARKS = { ok: 'ok  ', warn: 'warn', fail: 'FAIL', 'n/a': 'n/a ' };
 
+/** Of what a check found. */
+const INDENT = 24;
+
 type Row = Finding & { readonly name: string };
+
+// A reader that has gone, such as head(1), is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
 
 try {
   const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
@@ -28,6 +37,15 @@ try {
 }
 
 function print({ name, status, found, fix }: Row): void {
-  console.log(`${MARKS[status]}  ${name.padEnd(17)} ${found}`);
-  if (fix) console.log(`      ${''.padEnd(17)} → ${fix}`);
+  console.log(`${MARKS[status]}  ${name.padEnd(17)} ${hanging(found)}`);
+  if (fix) console.log(' '.repeat(INDENT) + hanging(`→ ${fix}`));
+}
+
+/** In lines that fit the terminal, the further ones below the first; unbroken where there is no terminal. */
+function hanging(text: string): string {
+  const { columns } = process.stdout;
+  if (columns === undefined) return text;
+  const room = Math.max(20, columns - INDENT);
+  const lines = text.match(new RegExp(`\\S.{0,${room - 1}}(?=\\s|$)|\\S+`, 'g')) ?? [];
+  return lines.join(`\n${' '.repeat(INDENT)}`);
 }

@@ -33,6 +33,9 @@ const MEMORY_COMFORTABLE_BYTES = 4 * GIB;
 /** Each sandbox takes about a dozen descriptors of the daemon. */
 const OPEN_FILES_COMFORTABLE = 4_096;
 
+/** The one that the daemon would take. */
+const QEMU = process.env.INSTAVM_QEMU_BIN ?? 'qemu-system-x86_64';
+
 const location = { cacheDirectory: defaultCacheDirectory(process.env), agentPath: GUEST_AGENT_PATH };
 
 export const HOST_CHECKS: readonly HostCheck[] = [
@@ -51,7 +54,7 @@ export const HOST_CHECKS: readonly HostCheck[] = [
       checkVersion('cargo', ['--version'], [1, 90], 'install or update it: https://rustup.rs, or rustup update'),
   },
   { name: 'Python', run: checkPython },
-  { name: 'QEMU', run: () => checkVersion('qemu-system-x86_64', ['--version'], [7, 2], 'npm run setup') },
+  { name: 'QEMU', run: () => checkVersion(QEMU, ['--version'], [7, 2], 'npm run setup') },
   { name: 'Debian packages', run: checkPackages },
   { name: 'guest images', run: checkImages },
   ...productionChecks(location),
@@ -101,7 +104,7 @@ async function checkKvm(progress: Progress): Promise<Finding> {
       fix: 'npm run setup, then again',
     };
   }
-  const verdict = await probeKvm(images, location.cacheDirectory, progress);
+  const verdict = await probeKvm(images, location.cacheDirectory, progress, QEMU);
   if (verdict.usable) return { status: 'ok', found: verdict.reason };
   const fix = verdict.reason.includes('group kvm')
     ? 'sudo usermod --append --groups kvm "$USER", then log in again'

@@ -298,6 +298,12 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await page.getByText(`export INSTAVM_BASE_URL=${daemon.baseUrl}`).waitFor();
     await page.getByRole('link', { name: 'API keys' }).click();
     await page.getByRole('row', { name: /for the agent/ }).waitFor();
+    await page.getByRole('button', { name: 'Rotate for the agent' }).click();
+    await page.getByLabel('The present secret stops working').selectOption('In an hour');
+    await page.getByRole('button', { name: 'Rotate it' }).click();
+    await shown.waitFor();
+    expect(await shown.textContent()).not.toBe(key);
+    expect((await own.sandboxes.list({ ended: false })).map(({ id }) => id)).toContain(sandbox.id);
     await page.getByRole('button', { name: 'Revoke for the agent' }).click();
     await page.getByRole('button', { name: 'Revoke it' }).click();
     await page.getByRole('row', { name: /for the agent/ }).waitFor({ state: 'detached' });

@@ -19,7 +19,7 @@ import type { z } from 'zod';
 import { type ActingRequest, actingFor, stranger } from './acting.ts';
 import type { Audit } from './audit.ts';
 import { type Caller, requireScope } from './auth.ts';
-import type { TrustedProxies } from './client-address.ts';
+import { type TrustedProxies, tellOfUnknownProxies } from './client-address.ts';
 import type { DomainHealth } from './domains.ts';
 import type { EgressRules } from './egress.ts';
 import { AS_DECLARED, answerError, answerErrors, asInstaVMError, refuseMalformed } from './errors.ts';
@@ -176,6 +176,7 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
       declared.push({ method: each, url, ...config, bodies: { ...bodies, consumes, produces } });
   });
   answerErrors(app);
+  tellOfUnknownProxies(app, services.trustedProxies);
   traceRequests(app);
   measureRequests(app, services.operations);
   const executions = new Executions();

@@ -15,6 +15,7 @@ import {
   probeKvm,
   qemuVersion,
   reapQemu,
+  strangersAmong,
 } from '@instavm/vmm/qemu';
 import { InstaVMError } from '@instavm/wire';
 import type { Logger } from 'pino';
@@ -101,6 +102,7 @@ async function firecrackerVmm(
   }
   const { binaries, version } = verdict;
   warnOfAnother(await reapQemu(runDirectory, await confinementOf(config, false)), 'QEMU', logger);
+  await warnOfStrangers(config, logger);
   logger.info({ version, jailer: binaries.jailer }, 'Firecracker runs the microVMs, each in a jail of its own');
   return createFirecrackerVmm({
     templatesDirectory: join(config.INSTAVM_CACHE_DIR, 'templates'),
@@ -129,6 +131,7 @@ async function qemuVmm(
   const jails = await reapAllJails(jailsDirectory, parentCgroupOf(config.INSTAVM_DATA_DIR));
   warnOfAnother(jails, 'Firecracker', logger);
   const confinement = await confinementOf(config, accelerator === 'kvm');
+  if (confinement.uids !== undefined && confinement.parentCgroup !== undefined) await warnOfStrangers(config, logger);
   for (const part of confinement.missing) logger.warn({ missing: part }, 'this host gives QEMU no complete jail');
   const templatesDirectory = join(cacheDirectory, 'templates');
   const disk = diskLimitsOf(config);
@@ -145,6 +148,16 @@ const confinementOf = (config: Config, usesKvm: boolean): Promise<Confinement> =
 
 function warnOfAnother(ended: number, backend: string, logger: Logger): void {
   if (ended > 0) logger.warn({ ended, backend }, 'ended microVMs of another backend, which this one cannot take over');
+}
+
+async function warnOfStrangers(config: Config, logger: Logger): Promise<void> {
+  const pids = await strangersAmong(config.INSTAVM_VMM_UIDS, parentCgroupOf(config.INSTAVM_DATA_DIR));
+  if (pids.length === 0) return;
+  const remedy = 'Give every daemon of this host a range of its own (INSTAVM_VMM_UIDS).';
+  logger.warn(
+    { pids, remedy },
+    'others have user ids that are for microVMs of this daemon: it is less apart from them',
+  );
 }
 
 async function detectAccelerator(

@@ -106,11 +106,12 @@ function readSettings(path: string, problems: string[]): Map<string, Given> {
   for (const { key, value } of items) {
     const name = isScalar(key) ? String(key.value) : '';
     const origin = `${at((isScalar(key) && key.range?.[0]) || 0)}: ${name}`;
-    const value_ = textOf(value);
-    if (inEnvironment(name) === CONFIG_FILE) problems.push(`${origin}: a file names no other`);
-    else if (value_ === undefined) problems.push(`${origin}: must be one value, or a list of values`);
-    else
-      settings.set(name === name.toLowerCase() ? inEnvironment(name) : name, { text: value_, origin, source: 'file' });
+    const text = textOf(value);
+    const setting = name === name.toLowerCase() ? inEnvironment(name) : name;
+    if (setting === CONFIG_FILE) problems.push(`${origin}: a file names no other`);
+    else if (text === undefined) problems.push(`${origin}: must be one value, or a list of values`);
+    else if (settings.has(setting)) problems.push(`${origin}: is given, and ${settings.get(setting)?.origin} too`);
+    else settings.set(setting, { text, origin, source: 'file' });
   }
   return settings;
 }

@@ -40,7 +40,7 @@ export class Executions {
       accountId,
       sandboxId,
       createdAt: new Date(),
-      budget: new OutputBudget(),
+      budget: new OutputBudget(accountId),
     };
     this.#executions.set(execution.id, execution);
     run(execution.budget).then(

@@ -40,7 +40,8 @@ describe('a limit by address', () => {
   it('counts an IPv6 network as one, and IPv4 addresses each for itself, however they are written', () => {
     expect(limitedAs('2001:db8:1:2:3:4:5:6')).toBe(limitedAs('2001:db8:1:2:ffff::1'));
     expect(limitedAs('2001:db8:1:2::1')).not.toBe(limitedAs('2001:db8:1:3::1'));
-    expect(limitedAs('::ffff:198.51.100.1')).toBe('198.51.100.1');
+    expect(limitedAs('[2001:db8:1:2::1]:4711')).toBe(limitedAs('2001:db8:1:2::2'));
+    for (const text of ['::ffff:198.51.100.1', '198.51.100.1:4711']) expect(limitedAs(text)).toBe('198.51.100.1');
     expect(limitedAs('198.51.100.1')).not.toBe(limitedAs('198.51.100.2'));
     for (const nothing of ['unknown', undefined]) expect(limitedAs(nothing)).toBe('unknown');
   });

@@ -108,6 +108,7 @@ describe('a configuration file', () => {
   it('is refused with the line when it is no YAML, has a name twice, or cannot be read', async () => {
     for (const [text, problem] of [
       ['listen: a\nlisten: b\n', ':2: Map keys must be unique'],
+      ['listen: "[::1]:1"\nINSTAVM_LISTEN: "[::1]:2"\n', ':2: INSTAVM_LISTEN: is given, and '],
       ['listen: [a\n', ':2: '],
       ['- listen\n', ':1: is no list of "name: value"'],
     ] as const)

@@ -87,10 +87,10 @@ describe('an execution', () => {
     const body = JSON.stringify({ session_id: id, command, language: 'bash' });
     const asked = fetch(`${daemon.baseUrl}/execute`, { method: 'POST', headers, body, signal: stop.signal });
     const lives = async () => (await api.execute(id, `pgrep -fc '^${marker}'`)).body.stdout.trim();
-    await expect.poll(lives).toBe('1');
+    await expect.poll(lives, { timeout: 20_000 }).toBe('1');
     stop.abort();
     await expect(asked).rejects.toThrow();
-    await expect.poll(lives).toBe('0');
+    await expect.poll(lives, { timeout: 20_000 }).toBe('0');
   });
 
   describe('in the background', () => {

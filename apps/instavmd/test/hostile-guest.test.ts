@@ -1,6 +1,6 @@
 /** What a guest says that is no guest of ours any more: what it sends costs it, not the daemon, and is answered by a name of the catalog. */
 import { AgentError } from '@instavm/agent-client';
-import { InstaVMError } from '@instavm/wire';
+import { errorBody, InstaVMError } from '@instavm/wire';
 import { describe, expect, it } from 'vitest';
 import { guestError } from '../src/guest/errors.ts';
 import type { Guest } from '../src/guest/guest.ts';
@@ -24,7 +24,7 @@ describe('output that is collected', () => {
   it('keeps nothing of the messages that it came in', async () => {
     const messages = Array.from({ length: 16 }, () => new Uint8Array(MIB));
     const guest = guestThatWrites(messages.map((message, index) => message.fill(index).subarray(0, 1)));
-    const { stdout } = await runToEnd(guest, REQUEST, new OutputBudget());
+    const { stdout } = await runToEnd(guest, REQUEST, new OutputBudget('acct_a'));
     expect(Buffer.concat(stdout)).toEqual(Buffer.from(messages.map((_, index) => index)));
     expect(stdout.reduce((total, { buffer }) => total + buffer.byteLength, 0)).toBeLessThan(1024);
   });
@@ -36,7 +36,7 @@ describe('output that is collected', () => {
         yield Uint8Array.of(at % 251);
       }
     }
-    const { stdout } = await runToEnd(guestThatWrites(crumbs()), REQUEST, new OutputBudget());
+    const { stdout } = await runToEnd(guestThatWrites(crumbs()), REQUEST, new OutputBudget('acct_a'));
     expect(stdout.length).toBeLessThan(20);
     const all = Buffer.concat(stdout);
     expect(all.length).toBe(200_000);
@@ -52,3 +52,10 @@ it.each(['constructor', '__proto__', 'unheard_of'])(
     expect(error).toMatchObject({ code: 'guest_protocol', status: 502 });
   },
 );
+
+it('what a VMM and a console said is for the log, and in no answer', () => {
+  const details = { diagnostics: 'cannot open /var/lib/instavm', console: 'root:', retryAfterMs: 5 };
+  expect(errorBody(new InstaVMError('boot_failed', 'no', { details }), 'id').details).toEqual({ retryAfterMs: 5 });
+  const said = { diagnostics: 'cannot open /var/lib/instavm' };
+  expect(errorBody(new InstaVMError('boot_failed', 'no', { details: said }), 'id')).not.toHaveProperty('details');
+});

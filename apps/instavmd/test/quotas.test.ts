@@ -78,6 +78,10 @@ describe('a quota', () => {
       expect(seconds).toBeLessThanOrEqual(60);
     }
     expect((await api.execute(id, 'echo on')).body.stdout).toBe('on\n');
+    // Asking for what runs makes nothing; starting what was ended does.
+    expect((await api.json('POST', '/v1/vms', { session_id: id })).status).toBe(200);
+    await api.json('POST', '/kill', { session_id: id });
+    expect((await api.json('POST', '/v1/vms', { session_id: id })).body.code).toBe('rate_limited');
   });
 
   it('of requests a minute is the account’s, whatever the key, and nobody else’s', async () => {

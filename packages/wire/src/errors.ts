@@ -232,14 +232,18 @@ export type ErrorBody = {
   readonly details?: Readonly<Record<string, unknown>>;
 };
 
+/** Details that are for the log: what a VMM and the console of its guest said, with paths of the host. */
+const UNTOLD: readonly string[] = ['diagnostics', 'console'];
+
 export function errorBody(error: InstaVMError, requestId: string): ErrorBody {
-  const { code, message, retryable, hint, details } = error;
+  const { code, message, retryable, hint } = error;
+  const told = Object.entries(error.details ?? {}).filter(([name]) => !UNTOLD.includes(name));
   return {
     detail: message,
     code,
     retryable,
     hint,
     request_id: requestId,
-    ...(details === undefined ? {} : { details }),
+    ...(told.length === 0 ? {} : { details: Object.fromEntries(told) }),
   };
 }

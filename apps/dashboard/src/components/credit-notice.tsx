@@ -10,7 +10,8 @@ export function CreditNotice() {
   return (
     <div className="note warning" role="status">
       <p>
-        <strong>The credit is used up.</strong> What ran is suspended, nothing of it is lost, and nothing new begins.{' '}
+        <strong>The credit is used up.</strong> Whatever runs is suspended, nothing of it is lost, and nothing new
+        begins.{' '}
         {account?.is_administrator ? (
           <>
             Add some with <code>npx instavm credit add 25</code>.

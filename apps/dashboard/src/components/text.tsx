@@ -54,5 +54,7 @@ export const shortId = (id: string): string => id.slice(0, 8);
 const LONGEST_NAME = 60;
 
 /** What the person calls it, when it is called something. */
-export const nameOf = ({ id, metadata: { name } }: Sandbox): string =>
-  typeof name === 'string' && name !== '' ? name.slice(0, LONGEST_NAME) : shortId(id);
+export function nameOf({ id, metadata: { name } }: Sandbox): string {
+  if (typeof name !== 'string' || name === '') return shortId(id);
+  return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME)}…` : name;
+}

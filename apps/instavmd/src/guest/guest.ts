@@ -12,6 +12,9 @@ const ENTROPY_BYTES = 64;
 /** A program that accepts nothing for so long is busy with something else. */
 const CONNECT_PORT_MS = 10_000;
 
+/** Whose the output of a rehearsal is. */
+const NOBODY = '';
+
 export class Guest implements GuestLink {
   readonly agent: AgentClient;
   readonly closed: Promise<void>;
@@ -38,7 +41,7 @@ export class Guest implements GuestLink {
 
   async rehearse(deadlineMs: number): Promise<void> {
     const command = { language: 'bash', command: 'true', timeoutMs: deadlineMs, answerWithinMs: deadlineMs } as const;
-    const budget = new OutputBudget();
+    const budget = new OutputBudget(NOBODY);
     try {
       await runToEnd(this, command, budget);
     } finally {

@@ -1,34 +1,48 @@
 /**
- * Memory for output that is collected before it is answered: one share per command, one total for the daemon. A command that needs
- * more is ended with an error that says so; nothing is cut silently.
+ * Memory for output that is collected before it is answered: so much for one command, for all of an account, and for the daemon. A command that
+ * needs more is ended with an error that says so; nothing is cut silently.
  */
 import { InstaVMError } from '@instavm/wire';
 
+const MIB = 1024 * 1024;
 /** More than this belongs in a file or in a streaming exec. */
-export const MAX_COLLECTED_BYTES = 256 * 1024 * 1024;
-const MAX_TOTAL_BYTES = 512 * 1024 * 1024;
+export const MAX_COLLECTED_BYTES = 256 * MIB;
+/** A command may hold what it wrote for as long as it runs. */
+const MAX_OF_ACCOUNT_BYTES = 256 * MIB;
+const MAX_TOTAL_BYTES = 512 * MIB;
+/** What every account has, whatever others hold. */
+const ASSURED_BYTES = 8 * MIB;
 
+const taken = new Map<string, number>();
 let total = 0;
 
 export class OutputBudget {
+  readonly #account: string;
   #taken = 0;
+  #isReleased = false;
+
+  constructor(account: string) {
+    this.#account = account;
+  }
 
   /** @throws output_too_large, capacity_unavailable */
   take(bytes: number): void {
+    // What still comes of a command that nobody waits for is thrown away.
+    if (this.#isReleased) return;
     if (this.#taken + bytes > MAX_COLLECTED_BYTES) {
       throw new InstaVMError(
         'output_too_large',
         `the command wrote more than ${MAX_COLLECTED_BYTES} bytes and was ended`,
       );
     }
-    if (total + bytes > MAX_TOTAL_BYTES) {
+    const own = (taken.get(this.#account) ?? 0) + bytes;
+    if (own > MAX_OF_ACCOUNT_BYTES || (own > ASSURED_BYTES && total + bytes > MAX_TOTAL_BYTES)) {
       throw new InstaVMError(
         'capacity_unavailable',
         'too much output is waiting to be answered; the command was ended',
       );
     }
-    this.#taken += bytes;
-    total += bytes;
+    this.#add(bytes);
   }
 
   get takenBytes(): number {
@@ -37,7 +51,15 @@ export class OutputBudget {
 
   /** Gives everything back. */
   release(): void {
-    total -= this.#taken;
-    this.#taken = 0;
+    this.#add(-this.#taken);
+    this.#isReleased = true;
+  }
+
+  #add(bytes: number): void {
+    this.#taken += bytes;
+    total += bytes;
+    const own = (taken.get(this.#account) ?? 0) + bytes;
+    if (own > 0) taken.set(this.#account, own);
+    else taken.delete(this.#account);
   }
 }

@@ -36,7 +36,7 @@ export const executeRoutes =
       async ({ caller, body }, reply) => {
         const createdAt = new Date();
         const owner = await ownerOf(services, caller, body.session_id);
-        const budget = new OutputBudget();
+        const budget = new OutputBudget(caller.account.id);
         const abandoned = new AbortController();
         reply.raw.once('close', () => {
           budget.release();

@@ -93,10 +93,14 @@ const browserRoutes =
       async (request, reply) => {
         const { invitation, ...wanted } = request.body;
         if (signUpMode === 'closed') throw new InstaVMError('sign_up_closed', 'nobody can sign up on this server');
-        await attempts.signUp(request.ip);
+        await attempts.knock(request.ip);
         const headers = strangerHeaders(request);
-        const signUp = () => {
-          if (signUpMode === 'open') return signIns.signUp(wanted, headers);
+        const signUp = async () => {
+          if (signUpMode === 'open') {
+            await attempts.signUp(request.ip);
+            return signIns.signUp(wanted, headers);
+          }
+          // An invitation is a limit of its own.
           if (invitation !== undefined) return signIns.signUpInvited(invitation, wanted, headers);
           throw new InstaVMError('invitation_invalid', 'this server asks for an invitation');
         };

@@ -1,5 +1,5 @@
 /** VMs of the contract (§7): incarnations, seen from the side. `/v1/vms` and `/v1/vms/` are two routes. */
-import { DEFAULT_LIFECYCLE } from '@instavm/core';
+import { DEFAULT_LIFECYCLE, ENDED_STATES } from '@instavm/core';
 import {
   CloneVmRequest,
   CloneVmResponse,
@@ -41,6 +41,8 @@ export const vmRoutes =
         throw new InstaVMError('not_available', `${unavailable.join(' and ')} are not available on this server`);
       if (session_id !== undefined) {
         const owner = await ownerOf(services, caller, session_id);
+        // One that has ended is made anew.
+        if (ENDED_STATES.includes(owner.record.state)) await services.rateLimits.create(caller.account.id);
         await owner.start();
         return vmView(owner.record);
       }

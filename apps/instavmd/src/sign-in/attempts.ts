@@ -39,7 +39,7 @@ export class Attempts {
     await take(this.#perAddress, limitedAs(address));
   }
 
-  /** @throws rate_limited */
+  /** One more account, where anyone may make one. @throws rate_limited */
   async signUp(address: string): Promise<void> {
     await take(this.#accounts, limitedAs(address));
   }

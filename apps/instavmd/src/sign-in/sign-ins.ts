@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { AccountId } from '@instavm/core';
 import type { Account, Accounts } from '@instavm/store';
-import { InstaVMError } from '@instavm/wire';
+import { type ErrorCode, InstaVMError } from '@instavm/wire';
 import pLimit from 'p-limit';
 import type { Library, LibraryOptions } from './library.ts';
 
@@ -12,6 +12,8 @@ const HASHED_AT_ONCE = 2;
 /** Beyond this the last of them would wait for longer than a person does. */
 const MOST_WAITING = 20;
 const RETRY_AFTER_MS = 5_000;
+/** Refusals after which there is certainly no account. */
+const MADE_NOTHING: readonly ErrorCode[] = ['email_taken', 'invalid_argument', 'rate_limited'];
 
 export type SignedIn = {
   readonly account: Account;
@@ -81,7 +83,8 @@ export class SignIns {
       return await this.signUp(wanted, headers);
     } catch (error) {
       const { value, expiresAt } = invitation;
-      await internalAdapter.createVerificationValue({ identifier, value, expiresAt });
+      if (error instanceof InstaVMError && MADE_NOTHING.includes(error.code))
+        await internalAdapter.createVerificationValue({ identifier, value, expiresAt });
       throw error;
     }
   }

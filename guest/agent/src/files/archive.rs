@@ -283,6 +283,7 @@ fn pack_below(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::os::unix::fs::MetadataExt;
 
     proptest! {
         #[test]
@@ -297,6 +298,55 @@ mod tests {
     fn only_a_member_without_a_name_is_the_directory_itself() {
         assert!([".", "./", "./."].iter().all(|path| is_directory_itself(Path::new(path))));
         assert!(!is_directory_itself(Path::new("./a")));
+    }
+
+    const MODIFIED: u64 = 1_577_934_245;
+
+    /// Directories before what is in them, as every archiver writes them.
+    fn archive_of(members: &[(&str, u32)]) -> Incoming {
+        let mut builder = Builder::new(Vec::new());
+        for (name, mode) in members {
+            let mut header = tar::Header::new_gnu();
+            let is_directory = name.ends_with('/');
+            header.set_entry_type(if is_directory { EntryType::Directory } else { EntryType::Regular });
+            header.set_mode(*mode);
+            header.set_mtime(MODIFIED);
+            header.set_size(if is_directory { 0 } else { 1 });
+            builder.append_data(&mut header, name, if is_directory { &b""[..] } else { &b"x"[..] }).unwrap();
+        }
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        sender.blocking_send(Ok(builder.into_inner().unwrap().into())).unwrap();
+        receiver
+    }
+
+    fn unpack_to(path: &Path, members: &[(&str, u32)]) -> TarInResponse {
+        let target = crate::proto::Target { path: path.to_str().unwrap().into(), ..Default::default() };
+        unpack(TarInOpen { target: Some(target), ..Default::default() }, archive_of(members)).unwrap()
+    }
+
+    fn mode_and_time(path: &Path) -> (u32, i64) {
+        let metadata = std::fs::metadata(path).unwrap();
+        (metadata.mode() & 0o7777, metadata.mtime())
+    }
+
+    #[test]
+    fn members_keep_mode_and_time_and_so_does_a_directory_that_is_made_for_them() {
+        let root = tempfile::tempdir().unwrap();
+        let made = root.path().join("made");
+        let members = [("./", 0o750), ("./a/", 0o700), ("./a/one", 0o640), ("./a/two", 0o600)];
+        assert_eq!(unpack_to(&made, &members).entries, 3);
+        for (path, mode) in [("", 0o750), ("a", 0o700), ("a/one", 0o640), ("a/two", 0o600)] {
+            assert_eq!((path, mode_and_time(&made.join(path))), (path, (mode, MODIFIED as i64)));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_there_stays_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(root.path(), Permissions::from_mode(0o711)).unwrap();
+        unpack_to(root.path(), &[("./", 0o777), ("./one", 0o640)]);
+        let (mode, modified) = mode_and_time(root.path());
+        assert!(mode == 0o711 && modified > MODIFIED as i64);
     }
 
     #[test]

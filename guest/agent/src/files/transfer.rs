@@ -169,3 +169,23 @@ impl Drop for Temporary {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Target;
+
+    #[test]
+    fn a_written_file_counts_as_modified_when_it_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file").to_str().unwrap().to_owned();
+        for (append, modified_unix_ns) in [(false, 1_577_934_245_250_000_000), (true, 1_000_000_000)] {
+            let (sender, data) = tokio::sync::mpsc::channel(1);
+            sender.blocking_send(Ok("x".into())).unwrap();
+            drop(sender);
+            let target = Some(Target { path: path.clone(), ..Default::default() });
+            let open = WriteOpen { target, append, modified_unix_ns: Some(modified_unix_ns), ..Default::default() };
+            assert_eq!(write(open, data).unwrap().modified_unix_ns, modified_unix_ns);
+        }
+    }
+}

@@ -20,12 +20,11 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import { removeIfEmpty } from '../host/cgroup.ts';
 import { ending } from '../host/ending.ts';
-import { restoreFailure } from '../host/failure.ts';
+import { reasonOf, restoreFailure } from '../host/failure.ts';
 import { checkMemory } from '../host/memory.ts';
 import { removePartialSnapshots } from '../host/partial-snapshots.ts';
 import { checkBuilding, readBuildId } from '../host/template-build.ts';
 import { type UidRange, Uids } from '../host/uids.ts';
-import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
 import { findJails, reapJails } from './jails.ts';
 import { type DiskLimits, FILES, limitsOf, rateLimiterOf, TEMPLATE_FORMAT } from './machine.ts';
@@ -240,8 +239,7 @@ async function restoreIn(jail: Jail, template: Template, stateDirectory: string)
     await vmm.api.setState('Resumed');
   } catch (cause) {
     const details = { diagnostics: await jail.diagnostics() };
-    const why = cause instanceof FirecrackerFault ? cause.message : String(cause);
-    throw new InstaVMError('boot_failed', `Firecracker could not restore: ${why}`, { cause, details });
+    throw new InstaVMError('boot_failed', `Firecracker could not restore: ${reasonOf(cause)}`, { cause, details });
   }
   // Mapped and read; the names are in the way of the next snapshot.
   for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);

@@ -93,9 +93,9 @@ export class Jail {
   async linkIn(from: string, name: string): Promise<void> {
     await link(from, join(this.root, name)).catch((cause: NodeJS.ErrnoException) => {
       if (cause.code !== 'EXDEV') throw cause;
-      throw new InstaVMError('boot_failed', `${from} and ${this.root} are on different filesystems`, {
+      throw new InstaVMError('boot_failed', 'templates and microVMs are on different filesystems', {
         cause,
-        hint: 'Firecracker needs the cache directory and the data directory on one filesystem.',
+        hint: 'Firecracker needs INSTAVM_CACHE_DIR and INSTAVM_DATA_DIR on one filesystem.',
       });
     });
   }

@@ -1,15 +1,14 @@
 /** Templates on disk: made by booting, warming and freezing a microVM; found only when complete and intact. */
 import { copyFile, link, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AgentError } from '@instavm/agent-client';
 import type { BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { reasonOf } from '../host/failure.ts';
 import { sha256Hex, sizeOf } from '../host/files.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { type Made, makeTemplate, TEMPLATE_MANIFEST } from '../host/template-build.ts';
 import { warmGuest } from '../host/warm.ts';
-import { FirecrackerFault } from './api.ts';
 import { Jail, type JailSite } from './jail.ts';
 import { FILES, GUEST_CID, KERNEL_COMMAND_LINE, limitsOf } from './machine.ts';
 import { keepMemory } from './memory.ts';
@@ -114,9 +113,8 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<v
     await keepMemory(jail, join(directory, FILES.memory));
     for (const file of [FILES.deviceState, FILES.overlay]) await jail.takeOut(file, join(directory, file));
   } catch (error) {
-    const known = error instanceof InstaVMError || error instanceof AgentError || error instanceof FirecrackerFault;
     const details = { console: await jail.diagnostics() };
-    throw new InstaVMError('boot_failed', `the template could not be made: ${known ? error.message : String(error)}`, {
+    throw new InstaVMError('boot_failed', `the template could not be made: ${reasonOf(error)}`, {
       cause: error,
       details,
     });

@@ -6,9 +6,12 @@ import { isNoRoom } from './files.ts';
 export function snapshotFailure(error: unknown): InstaVMError {
   if (error instanceof InstaVMError && error.code !== 'internal') return error;
   if (isNoRoom(error)) return noRoom('snapshot', error);
-  const { message } = error as Error;
-  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${message}`, { cause: error });
+  return new InstaVMError('snapshot_failed', `the snapshot could not be made: ${reasonOf(error)}`, { cause: error });
 }
+
+/** For whoever may not know where files of the host are; the log has the cause. */
+export const reasonOf = (error: unknown): string =>
+  String((error as Partial<Error>).message ?? error).replaceAll(/(?<![\w.])\/(?:[^\s/'"]+\/){2,}/g, '');
 
 /** @returns capacity_unavailable where the disk is full; any other error as it is */
 export const restoreFailure = (error: unknown): unknown => (isNoRoom(error) ? noRoom('microVM', error) : error);

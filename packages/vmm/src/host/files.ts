@@ -52,7 +52,7 @@ export async function assertPlainFile(path: string, maxBytes = Infinity): Promis
   if (!found.isFile() || found.nlink !== 1 || found.size > maxBytes) throw notPlain(path);
 }
 
-/** The end of what a VMM may write to without an end, and make as long as it likes. @returns nothing for what is no plain file */
+/** The end of what a VMM may write to without an end, and make as long as it likes. Never rejects. @returns nothing for what is no plain file, or cannot be read */
 export async function tailOf(path: string, bytes: number): Promise<string> {
   const handle = await open(path, AS_IT_IS).catch(() => undefined);
   if (handle === undefined) return '';
@@ -61,6 +61,8 @@ export async function tailOf(path: string, bytes: number): Promise<string> {
     const length = found.isFile() ? Math.min(found.size, bytes) : 0;
     const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, found.size - length);
     return buffer.toString('utf8', 0, bytesRead);
+  } catch {
+    return '';
   } finally {
     await handle.close();
   }

@@ -37,6 +37,7 @@ import { findSnapshot, takeSnapshot } from './snapshot.ts';
 import { buildTemplate, findTemplate, type QemuTemplate } from './template.ts';
 
 export { type DiskLimits, UNLIMITED } from '../host/disk-limits.ts';
+export { strangersAmong } from '../host/uids.ts';
 export { type Confinement, PRIVILEGES_ONLY, probeConfinement } from './jail.ts';
 export { type KvmVerdict, locateQemu, probeKvm, qemuVersion } from './probe.ts';
 

@@ -5,10 +5,10 @@ import { readFile, rm, stat } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { AgentError } from '@instavm/agent-client';
 import type { Accelerator, BuildProgress, GuestImages, MachineSize, Template, TemplateKey } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
+import { reasonOf } from '../host/failure.ts';
 import { copySparse, sha256Hex, sizeOf } from '../host/files.ts';
 import { parseJson } from '../host/parse-json.ts';
 import { listenIn } from '../host/sockets.ts';
@@ -142,8 +142,7 @@ async function freezeBooted(request: BuildRequest, directory: string): Promise<b
     await vmm.exitedOrKilled();
     const { diagnostics } = await vmm.exited;
     const said = diagnostics.trim().split('\n').at(-1) ?? '';
-    const cause = error instanceof InstaVMError || error instanceof AgentError ? error.message : String(error);
-    const why = said === '' ? cause : `${cause}: ${said}`;
+    const why = said === '' ? reasonOf(error) : `${reasonOf(error)}: ${reasonOf(said)}`;
     const details = { console, diagnostics };
     throw new InstaVMError('boot_failed', `the template could not be made: ${why}`, { cause: error, details });
   } finally {

@@ -24,8 +24,8 @@ export const lsCommand = new Command('ls')
     ]);
     console.log(
       table(['KEY', 'NAME', 'BEGINS', 'SCOPE', 'SANDBOXES', 'AGE', 'LAST USED', 'EXPIRES (UTC)'], rows, {
-        spare: ['SANDBOXES', 'AGE', 'BEGINS'],
-        cut: ['NAME'],
+        spare: ['AGE', 'BEGINS'],
+        cut: ['SANDBOXES', 'NAME'],
       }),
     );
   });

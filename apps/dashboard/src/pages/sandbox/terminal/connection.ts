@@ -66,7 +66,8 @@ export class TerminalConnection {
       socket.binaryType = 'arraybuffer';
       this.#socket = socket;
       socket.onmessage = ({ data }) => this.#take(data);
-      socket.onclose = ({ reason }) => this.#lost(ptyId, reason || 'The connection was lost.');
+      // Some reasons are bare codes, which tell a person nothing.
+      socket.onclose = ({ reason }) => this.#lost(ptyId, reason.includes(' ') ? reason : 'The connection was lost.');
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) this.#end({ kind: 'gone' });
       else this.#lost(ptyId, (error as Error).message);
