@@ -39,6 +39,7 @@ export async function runFirecrackerBench({ json, quick }: FirecrackerBench): Pr
     const subject = firecrackerSubject({ counts: quick ? QUICK : FULL, binaries, directory });
     const rows = await measured(subject, { binaries, version, directory, cacheDirectory }, progress);
     const cpuinfo = await readFile('/proc/cpuinfo', 'utf8');
+    const hasHugeStacks = (await readFile('/sys/kernel/mm/transparent_hugepage/enabled', 'utf8')).includes('[always]');
     const host = {
       ...{ cpus: cpus().length, cpu: cpus()[0]?.model ?? '', memoryGib: Math.round(totalmem() / 2 ** 30) },
       ...{ accelerator: 'kvm', firecracker: version, isVirtualMachine: /^flags\s*:.*\bhypervisor\b/m.test(cpuinfo) },
@@ -47,6 +48,9 @@ export async function runFirecrackerBench({ json, quick }: FirecrackerBench): Pr
     const notes = [
       `Host: ${host.cpus} × ${host.cpu}, ${host.memoryGib} GiB, Firecracker ${version} under its jailer.`,
       ...(host.isVirtualMachine ? ['It is a virtual machine itself: these times say nothing about a KVM host.'] : []),
+      ...(hasHugeStacks
+        ? ['Transparent huge pages are always on: the stack of a thread of a VMM, a few pages, may take 2 MiB.']
+        : []),
       ...(quick ? ['Counts are small: medians of these say little.'] : []),
     ];
     console.log(`${table(rows)}\n\n${notes.join('\n')}\n\n${JSON.stringify({ host, rows })}`);

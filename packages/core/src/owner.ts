@@ -264,7 +264,11 @@ export class SandboxOwner<Guest extends GuestLink> {
         if (this.record.state === 'running' && !running.isUsed)
           await this.#timed('sandbox.suspend', () => suspend(this.#parts, 'nobody used it'));
       })
-      .catch(this.#warning('suspending an idle sandbox'));
+      .catch((error: unknown) => {
+        this.#warning('suspending an idle sandbox')(error);
+        // It is as idle as before, and tried again.
+        if (this.record.state === 'running') running.watchIdleness(this.record.lifecycle.idleSuspendSeconds);
+      });
   }
 
   /** Late news of an incarnation that is no longer the present one changes nothing. */

@@ -6,7 +6,7 @@ import pLimit from 'p-limit';
 import type { Clock } from './clock.ts';
 
 /** Many times what a restore takes with hardware virtualisation, and what most take without. */
-const LONGEST_TURN_MS = 3_000;
+const LONGEST_TURN_MS = 5_000;
 
 export class Turns {
   readonly #clock: Clock;

@@ -38,7 +38,7 @@ describe('restoring', () => {
     const owner = create();
     await settled();
     expect(restores()).toBe(4);
-    clock.advance(3_000);
+    clock.advance(5_000);
     expect((await owner).record.state).toBe('running');
   });
 });

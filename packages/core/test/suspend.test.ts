@@ -101,6 +101,19 @@ describe('a suspended sandbox', () => {
 });
 
 describe('a sandbox that cannot be saved', () => {
+  it('is suspended later when nobody uses it still', async () => {
+    const { create, clock, fail } = ladder();
+    const owner = await create(86_400, { idleSuspendSeconds: 60 });
+    fail.update = new Error('the disk is full');
+    clock.advance(60_000);
+    await settled();
+    expect(owner.record.state).toBe('running');
+    delete fail.update;
+    clock.advance(60_000);
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'suspended', stateReason: 'nobody used it' });
+  });
+
   it('runs on, attached as before, with its clock set', async () => {
     const { create, vms, world, guests } = ladder();
     const owner = await create();

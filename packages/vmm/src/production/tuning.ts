@@ -84,7 +84,7 @@ async function lookAtTransparentHugePages(host: HostFiles): Promise<HostFinding>
   return value === 'always'
     ? {
         status: 'warn',
-        found: 'always: every VMM may take 2 MiB where it needs a page',
+        found: 'always: every VMM may take 2 MiB for the stack of a thread, which needs a few pages',
         fix: 'echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled',
       }
     : { status: 'ok', found: value };
