@@ -9,6 +9,7 @@ import type { Selectable, Updateable } from 'kysely';
 import { ACCOUNT_COLUMNS, type Account, toAccount } from './account-row.ts';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { optionalJsonColumn } from './json-column.ts';
 import type { Tables } from './schema.ts';
 
 const SECRET_PREFIX = 'instavm_sk_';
@@ -266,7 +267,7 @@ function toKey(row: Selectable<Tables['api_keys']>): ApiKey {
     ...{ id, name, description, prefix },
     accountId: row.account_id as AccountId,
     scope: row.scope as KeyScope,
-    sandboxMetadata: sandbox_metadata === null ? null : (JSON.parse(sandbox_metadata) as Record<string, unknown>),
+    sandboxMetadata: optionalJsonColumn(sandbox_metadata, 'api_keys.sandbox_metadata', id),
     createdAt: new Date(row.created_at),
     expiresAt: instant(row.expires_at),
     lastUsedAt: instant(row.last_used_at),

@@ -14,6 +14,7 @@ import { SYSTEM } from '@instavm/core';
 import type { AuditActorType, AuditStatus, AuditType } from '@instavm/wire';
 import type { Expression, ExpressionBuilder, Insertable, Selectable, SqlBool } from 'kysely';
 import type { Database } from './database.ts';
+import { jsonColumn } from './json-column.ts';
 import type { Tables } from './schema.ts';
 
 const MAX_TEXT = 1_000;
@@ -188,7 +189,7 @@ function toEvent(row: Selectable<Tables['audit_events']>): StoredAuditEvent {
     resource: type === null || id === null ? null : { type, id },
     sandboxId: row.sandbox_id as SandboxId | null,
     incarnationId: row.incarnation_id as IncarnationId | null,
-    details: JSON.parse(row.details) as Record<string, unknown>,
+    details: jsonColumn(row.details, 'audit_events.details', row.id),
     error: row.error,
   };
 }

@@ -15,6 +15,7 @@ import { InstaVMError } from '@instavm/wire';
 import type { Selectable, Transaction } from 'kysely';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { optionalJsonColumn } from './json-column.ts';
 import type { Tables } from './schema.ts';
 
 export function domainRecords(database: Database, audit = new AuditWriter()): DomainRecords {
@@ -140,7 +141,7 @@ const toRecord = (row: Selectable<Tables['custom_domains']>): DomainRecord => ({
   domain: row.domain as DomainName,
   shareId: row.share_id as ShareId,
   status: row.status as DomainStatus,
-  failure: row.failure === null ? null : JSON.parse(row.failure),
+  failure: optionalJsonColumn(row.failure, 'custom_domains.failure', row.id),
   verificationToken: row.verification_token,
   dnsProvider: row.dns_provider,
   createdAt: new Date(row.created_at),

@@ -2,13 +2,11 @@
 import {
   type AccountId,
   ALIVE_STATES,
-  type EgressPolicy,
   ENDED_STATES,
   type EndCause,
   type FilesId,
   HOLDING_STATES,
   type IncarnationId,
-  type LifecyclePolicy,
   type SandboxChange,
   type SandboxId,
   type SandboxRecord,
@@ -20,6 +18,7 @@ import {
 import { type Insertable, type Selectable, sql, type Transaction, type Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { jsonColumn, optionalJsonColumn } from './json-column.ts';
 import { hasEntries } from './metadata-filter.ts';
 import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
@@ -131,10 +130,10 @@ function toRecord(row: Selectable<Tables['sandboxes']> | undefined): SandboxReco
     expiresAt: instant(row.expires_at),
     startedAt: instant(row.started_at),
     endedAt: instant(row.ended_at),
-    metadata: JSON.parse(row.metadata) as Record<string, unknown>,
-    env: JSON.parse(row.env) as Record<string, string>,
-    egress: row.egress === null ? null : (JSON.parse(row.egress) as EgressPolicy),
-    lifecycle: JSON.parse(row.lifecycle) as LifecyclePolicy,
+    metadata: jsonColumn(row.metadata, 'sandboxes.metadata', row.id),
+    env: jsonColumn(row.env, 'sandboxes.env', row.id),
+    egress: optionalJsonColumn(row.egress, 'sandboxes.egress', row.id),
+    lifecycle: jsonColumn(row.lifecycle, 'sandboxes.lifecycle', row.id),
     savedIn: row.saved_in as FilesId | null,
     savedBytes: row.saved_bytes,
     leaseLeftMs: row.lease_left_ms,

@@ -5,7 +5,6 @@ import type {
   IncarnationId,
   NewAuditEvent,
   SandboxId,
-  SandboxSpec,
   SnapshotChange,
   SnapshotId,
   SnapshotRecord,
@@ -16,6 +15,7 @@ import type {
 import { type Insertable, type Selectable, sql, type Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
 import type { Database } from './database.ts';
+import { jsonColumn } from './json-column.ts';
 import { hasEntries } from './metadata-filter.ts';
 import type { Tables } from './schema.ts';
 
@@ -137,7 +137,7 @@ function toRecord(row: Selectable<Tables['snapshots']> | undefined): SnapshotRec
     sandboxId: row.sandbox_id as SandboxId,
     incarnationId: row.incarnation_id as IncarnationId | null,
     filesId: row.files_id as FilesId,
-    spec: JSON.parse(row.spec) as SandboxSpec,
+    spec: jsonColumn(row.spec, 'snapshots.spec', row.id),
     templateKey: row.template_key as TemplateKey | null,
     sizeBytes: row.size_bytes,
     createdAt: new Date(row.created_at),

@@ -236,6 +236,18 @@ describe('the store', () => {
     expect(await keys.rotate(accountId, made.id, 0)).toBeUndefined();
   });
 
+  it('names the row that is damaged, and guesses nothing', async () => {
+    const kept = record();
+    await sandboxRecords(database).insert(kept);
+    const other = new DatabaseSync(join(directory, 'deep', 'er.db'));
+    other.prepare('UPDATE sandboxes SET env = ? WHERE id = ?').run('{"A": ', kept.id);
+    other.close();
+    await expect(sandboxRecords(database).find(kept.id)).rejects.toMatchObject({
+      code: 'data_incompatible',
+      message: `the database is damaged: sandboxes.env of ${kept.id} is no JSON`,
+    });
+  });
+
   it('opens an existing database again, with what is in it', async () => {
     await database.destroy();
     database = await openDatabase(join(directory, 'deep', 'er.db'));
