@@ -112,6 +112,8 @@ async function hold(from: string, to: string): Promise<boolean> {
         await link(path, held);
       }
     }
+    // It goes all at once: while it is there, what was listed was all of it.
+    await stat(from);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
