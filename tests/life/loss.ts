@@ -119,9 +119,15 @@ export function describeLosses(host: Host, { fillable, muchMib }: LossOptions): 
         await fill((await freeMib()) - 600);
         const suspending = expect(sandbox.suspend()).rejects.toMatchObject({ code: 'capacity_unavailable' });
         await standStillInside(sandbox);
-        // The daemon's database keeps a little.
-        for (let left = await freeMib(); left > 48; left = await freeMib())
-          await fill(2 ** Math.floor(Math.log2(left - 16)));
+        // QEMU's memory is written by the daemon.
+        process.kill(running.daemon.pid, 'SIGSTOP');
+        try {
+          // The daemon's database keeps a little.
+          for (let left = await freeMib(); left > 48; left = await freeMib())
+            await fill(2 ** Math.floor(Math.log2(left - 16)));
+        } finally {
+          process.kill(running.daemon.pid, 'SIGCONT');
+        }
         await signal('SIGCONT');
         await suspending;
         // Now there is none from the start.
@@ -149,7 +155,8 @@ export function describeLosses(host: Host, { fillable, muchMib }: LossOptions): 
       async () => {
         const [whole, unmarked, removed, held] = await Promise.all([create(), create(), create(), create()]);
         await say(whole, 'echo kept > /dev/shm/kept');
-        await say(held, 'echo kept > /dev/shm/kept');
+        // Enough that writing it is seen.
+        await say(held, `echo kept > /dev/shm/kept; yes | head -c ${muchMib}M > /dev/shm/much`);
         expect(await host.vmms(own.path)).toHaveLength(4);
         const homes = await Promise.all([unmarked, removed].map(homeOf));
         // Killed while the memory of one is written: its vCPUs are held.
