@@ -8,6 +8,7 @@ import type { Account, ApiKeys } from '@instavm/store';
 import { InstaVMError, KEY_SCOPES, type KeyScope } from '@instavm/wire';
 import { recognize } from './acting.ts';
 import type { Services } from './app.ts';
+import { earlier } from './key-connections.ts';
 
 export type Caller = {
   readonly account: Account;
@@ -85,9 +86,7 @@ export function requireAllSandboxes({ sandboxMetadata }: Caller): void {
 
 /** When the key of a caller ends; null: it does not, or the caller is a person, whose sign-in ends only for want of use. */
 export function keyEndOf({ keyId, expiresAt, secretEndsAt }: Caller): Date | null {
-  if (keyId === null) return null;
-  if (expiresAt === null || secretEndsAt === null) return expiresAt ?? secretEndsAt;
-  return expiresAt < secretEndsAt ? expiresAt : secretEndsAt;
+  return keyId === null ? null : earlier(expiresAt, secretEndsAt);
 }
 
 /** Of a key or a sign-in that the caller would come to have: a key that ends must not give itself a right that lasts. @throws permission_denied */

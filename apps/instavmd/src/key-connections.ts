@@ -94,14 +94,17 @@ export class KeyConnections {
     for (const [right, { at }] of this.#ends) if (now - at > OPENING_MS) this.#ends.delete(right);
     for (const ofRight of this.#open.values())
       for (const connection of ofRight) {
-        if (!isOver(connection, now)) continue;
+        if (!isOver(earlier(connection.rightEnds, connection.secretEnds), now)) continue;
         ofRight.delete(connection);
         connection.cut();
       }
   }
 }
 
-const earlier = (one: Date | null, other: Date): Date => (one === null || other < one ? other : one);
+/** Null is no end. */
+export function earlier(one: Date | null, other: Date | null): Date | null {
+  if (one === null || other === null) return one ?? other;
+  return one < other ? one : other;
+}
 
-const isOver = ({ rightEnds, secretEnds }: Connection, now: number): boolean =>
-  [rightEnds, secretEnds].some((end) => end !== null && end.getTime() <= now);
+export const isOver = (end: Date | null, now: number): boolean => end !== null && end.getTime() <= now;

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { SandboxId } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import type { Caller } from './auth.ts';
-import { type Right, rightOf } from './key-connections.ts';
+import { earlier, isOver, type Right, rightOf } from './key-connections.ts';
 
 export type PtyGrant = {
   /** By whose right it was made: it ends with that. */
@@ -45,8 +45,7 @@ export class PtyTokens {
     this.#entries.delete(key);
     if (entry === undefined || entry.expiresAt <= this.#now()) return undefined;
     const { expiresAt, secretEndsAt } = entry.grant.caller;
-    const isOver = [expiresAt, secretEndsAt].some((end) => end !== null && end.getTime() <= this.#now());
-    return isOver ? undefined : entry.grant;
+    return isOver(earlier(expiresAt, secretEndsAt), this.#now()) ? undefined : entry.grant;
   }
 
   /** Those that were made by a right which has ended. */

@@ -11,14 +11,20 @@ beforeEach(async () => {
 });
 afterEach(() => stage.close());
 
+/** Its daemon stopped before the authority answered. */
+async function verifiedAndStopped() {
+  const call = await stage.serve();
+  const made = await stage.create(call);
+  stage.publish(made);
+  stage.world.authority.shut();
+  await call('POST', `/${made.id}/verify`);
+  await stage.domains.close();
+  return { call, made };
+}
+
 describe('custom domains and daemons that stop', () => {
   it('are taken up again where they were verified and not issued', async () => {
-    const call = await stage.serve();
-    const made = await stage.create(call);
-    stage.publish(made);
-    stage.world.authority.shut();
-    await call('POST', `/${made.id}/verify`);
-    await stage.domains.close();
+    const { call, made } = await verifiedAndStopped();
     expect((await call('GET', `/${made.id}`)).body).toMatchObject({ status: 'verified', last_error: null });
     expect((await call('POST', `/${made.id}/verify`)).body.code).toBe('shutting_down');
     stage.world.authority.open();
@@ -28,12 +34,7 @@ describe('custom domains and daemons that stop', () => {
   });
 
   it('are issued without another order when the certificate came before the end', async () => {
-    const call = await stage.serve();
-    const made = await stage.create(call);
-    stage.publish(made);
-    stage.world.authority.shut();
-    await call('POST', `/${made.id}/verify`);
-    await stage.domains.close();
+    const { made } = await verifiedAndStopped();
     stage.world.certificates.add(NAME);
     await stage.startAgain();
     expect((await stage.settled(await stage.serve(), made.id)).status).toBe('issued');

@@ -8,8 +8,8 @@ import { InstaVMError, type KeyScope } from '@instavm/wire';
 import type { Selectable, Updateable } from 'kysely';
 import { ACCOUNT_COLUMNS, type Account, toAccount } from './account-row.ts';
 import { AuditWriter } from './audit.ts';
+import { instant, optionalJsonColumn } from './columns.ts';
 import type { Database } from './database.ts';
-import { optionalJsonColumn } from './json-column.ts';
 import type { Tables } from './schema.ts';
 
 const SECRET_PREFIX = 'instavm_sk_';
@@ -258,8 +258,6 @@ const keyEvent = (
 });
 
 const digest = (secret: string): string => createHash('sha256').update(secret).digest('hex');
-
-const instant = (text: string | null): Date | null => (text === null ? null : new Date(text));
 
 function toKey(row: Selectable<Tables['api_keys']>): ApiKey {
   const { id, name, description, prefix, sandbox_metadata } = row;

@@ -13,8 +13,8 @@ import type {
 import { SYSTEM } from '@instavm/core';
 import type { AuditActorType, AuditStatus, AuditType } from '@instavm/wire';
 import type { Expression, ExpressionBuilder, Insertable, Selectable, SqlBool } from 'kysely';
+import { jsonColumn } from './columns.ts';
 import type { Database } from './database.ts';
-import { jsonColumn } from './json-column.ts';
 import type { Tables } from './schema.ts';
 
 const MAX_TEXT = 1_000;

@@ -14,8 +14,8 @@ import {
 import { InstaVMError } from '@instavm/wire';
 import type { Selectable, Transaction } from 'kysely';
 import { AuditWriter } from './audit.ts';
+import { instant, optionalJsonColumn } from './columns.ts';
 import type { Database } from './database.ts';
-import { optionalJsonColumn } from './json-column.ts';
 import type { Tables } from './schema.ts';
 
 export function domainRecords(database: Database, audit = new AuditWriter()): DomainRecords {
@@ -145,5 +145,5 @@ const toRecord = (row: Selectable<Tables['custom_domains']>): DomainRecord => ({
   verificationToken: row.verification_token,
   dnsProvider: row.dns_provider,
   createdAt: new Date(row.created_at),
-  issuedAt: row.issued_at === null ? null : new Date(row.issued_at),
+  issuedAt: instant(row.issued_at),
 });

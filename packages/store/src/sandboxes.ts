@@ -17,8 +17,8 @@ import {
 } from '@instavm/core';
 import { type Insertable, type Selectable, sql, type Transaction, type Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
+import { instant, jsonColumn, optionalJsonColumn } from './columns.ts';
 import type { Database } from './database.ts';
-import { jsonColumn, optionalJsonColumn } from './json-column.ts';
 import { hasEntries } from './metadata-filter.ts';
 import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
@@ -111,8 +111,6 @@ async function remember(
     .onConflict((conflict) => conflict.doNothing())
     .execute();
 }
-
-const instant = (text: string | null): Date | null => (text === null ? null : new Date(text));
 
 function toRecord(row: Selectable<Tables['sandboxes']> | undefined): SandboxRecord | undefined {
   if (row === undefined) return undefined;

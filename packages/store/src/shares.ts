@@ -11,6 +11,7 @@ import {
 } from '@instavm/core';
 import type { Kysely, Selectable, Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
+import { instant } from './columns.ts';
 import type { Database } from './database.ts';
 import { comesAfter } from './paging.ts';
 import type { Tables } from './schema.ts';
@@ -160,5 +161,5 @@ const toRecord = (row: Selectable<Tables['shares']>): ShareRecord => ({
   isPublic: row.is_public === 1,
   rewriteHost: row.rewrite_host === 1,
   createdAt: new Date(row.created_at),
-  revokedAt: row.revoked_at === null ? null : new Date(row.revoked_at),
+  revokedAt: instant(row.revoked_at),
 });

@@ -14,8 +14,8 @@ import type {
 } from '@instavm/core';
 import { type Insertable, type Selectable, sql, type Updateable } from 'kysely';
 import { AuditWriter } from './audit.ts';
+import { jsonColumn } from './columns.ts';
 import type { Database } from './database.ts';
-import { jsonColumn } from './json-column.ts';
 import { hasEntries } from './metadata-filter.ts';
 import type { Tables } from './schema.ts';
 

@@ -1,4 +1,4 @@
-/** Columns that hold JSON, as this program wrote it. Whoever else wrote there, or a disk that lost bits, is not guessed at. */
+/** What columns hold as text: instants, and JSON as this program wrote it. Whoever else wrote there, or a disk that lost bits, is not guessed at. */
 import { InstaVMError } from '@instavm/wire';
 
 /**
@@ -18,3 +18,5 @@ export function jsonColumn<T>(text: string, place: string, id: string | number):
 
 export const optionalJsonColumn = <T>(text: string | null, place: string, id: string | number): T | null =>
   text === null ? null : jsonColumn(text, place, id);
+
+export const instant = (text: string | null): Date | null => (text === null ? null : new Date(text));
