@@ -23,6 +23,9 @@ for (const { pid, command } of leftovers) {
 await run.remove();
 
 console.log('');
+for (const { runner, failures } of results) {
+  for (const failure of failures) console.log(`FAILED (${runner}) ${failure}\n`);
+}
 for (const { runner, passed, failed, skipped, ok } of results) {
   console.log(`${ok ? 'ok    ' : 'FAILED'} ${runner}: ${passed} passed, ${failed} failed, ${skipped} skipped`);
 }

@@ -2,31 +2,26 @@
  * The tests on the real Firecracker and jailer, in a machine that stands for a KVM host (scripts/nested). A test runner like the others: its
  * counts come from the report that the machine hands back.
  */
-import { readFile, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { FirecrackerUnavailable, runNested } from '../nested/run.ts';
+import { readVitestReport, type TestCounts } from './test-reports.ts';
 
-export type NestedResult = {
-  readonly passed: number;
-  readonly failed: number;
-  readonly skipped: number;
-  readonly ok: boolean;
-};
+export type NestedResult = TestCounts & { readonly ok: boolean };
 
 /** Of the whole tier. */
 const LIMIT_MS = 20 * 60_000;
+/** The repository inside of the machine. */
+const MACHINE_ROOT = '/opt/instavm';
 const JOB = `
 exec node node_modules/vitest/vitest.mjs run --config tests/nested/vitest.config.ts --reporter=verbose --reporter=json \\
   --outputFile.json=/run/result/vitest.json
 `;
 
-const Report = z.object({ numPassedTests: z.number(), numFailedTests: z.number(), numPendingTests: z.number() });
-
 /** @param directory keeps the machine's logs when something failed */
 export async function runNestedTests(directory: string, env: Readonly<Record<string, string>>): Promise<NestedResult> {
   await rm(directory, { recursive: true, force: true });
-  const nothing = { passed: 0, failed: 0, skipped: 0 };
+  const nothing: TestCounts = { passed: 0, failed: 0, skipped: 0, failures: [] };
   try {
     const status = await runNested({
       script: JOB,
@@ -36,13 +31,11 @@ export async function runNestedTests(directory: string, env: Readonly<Record<str
       onOutput: (text) => process.stdout.write(text),
       onProgress: (message) => console.log(`${message} …`),
     });
-    const text = await readFile(join(directory, 'result/vitest.json'), 'utf8').catch(() => '{}');
-    const report = Report.safeParse(JSON.parse(text)).data;
-    const [passed, failed] = [report?.numPassedTests ?? 0, report?.numFailedTests ?? 0];
-    const ok = status === 0 && passed > 0;
+    const counts = await readVitestReport(join(directory, 'result/vitest.json'), MACHINE_ROOT);
+    const ok = status === 0 && counts !== undefined && counts.passed > 0;
     if (ok) await rm(directory, { recursive: true, force: true });
     else console.log(`The machine's logs are in ${directory}`);
-    return { passed, failed, skipped: report?.numPendingTests ?? 0, ok };
+    return { ...(counts ?? nothing), ok };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     console.log(error.message);

@@ -1,17 +1,14 @@
 /** The test runners of the repository, each with its own summary on the terminal and its counts for the closing line. */
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { z } from 'zod';
 import { runNestedTests } from './nested-tests.ts';
 import { AGENT_DIRECTORY, LOCAL_CACHE, ROOT } from './paths.ts';
 import { type PythonEnvironment, pythonPath } from './python-environments.ts';
 import { runAndCapture, runVisibly } from './run.ts';
+import { failuresInOutput, readVitestReport, type TestCounts } from './test-reports.ts';
 
-export type TestResult = {
+export type TestResult = TestCounts & {
   readonly runner: string;
-  readonly passed: number;
-  readonly failed: number;
-  readonly skipped: number;
   /** The runner's own verdict; it may fail without a failed test, as when a file does not load. */
   readonly ok: boolean;
 };
@@ -21,6 +18,7 @@ export type TestRunner = {
   readonly run: (env: Readonly<Record<string, string>>) => Promise<TestResult>;
 };
 
+const NO_TESTS: TestCounts = { passed: 0, failed: 0, skipped: 0, failures: [] };
 const REPORTS = join(LOCAL_CACHE, 'test-reports');
 
 /** Which tests run in which Python environment; the same suite holds our package to one behaviour on both SDKs. */
@@ -44,13 +42,6 @@ export const TEST_RUNNERS: readonly TestRunner[] = [
   })),
 ];
 
-const VitestReport = z.object({
-  numPassedTests: z.number(),
-  numFailedTests: z.number(),
-  numPendingTests: z.number(),
-  numTodoTests: z.number(),
-});
-
 async function runVitest(env: Readonly<Record<string, string>>): Promise<TestResult> {
   const report = await freshReport('vitest.json');
   const args = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
@@ -58,15 +49,8 @@ async function runVitest(env: Readonly<Record<string, string>>): Promise<TestRes
     cwd: ROOT,
     env,
   });
-  const text = await readFile(report, 'utf8').catch(() => '{}');
-  const counts = VitestReport.safeParse(JSON.parse(text)).data;
-  return {
-    runner: 'vitest',
-    passed: counts?.numPassedTests ?? 0,
-    failed: counts?.numFailedTests ?? 0,
-    skipped: (counts?.numPendingTests ?? 0) + (counts?.numTodoTests ?? 0),
-    ok: ended === 0 && counts !== undefined,
-  };
+  const counts = await readVitestReport(report);
+  return { runner: 'vitest', ...(counts ?? NO_TESTS), ok: ended === 0 && counts !== undefined };
 }
 
 async function runCargoTest(env: Readonly<Record<string, string>>): Promise<TestResult> {
@@ -80,7 +64,7 @@ async function runCargoTest(env: Readonly<Record<string, string>>): Promise<Test
     failed += Number(line[2]);
     skipped += Number(line[3]);
   }
-  return { runner: 'cargo test', passed, failed, skipped, ok: ended === 0 };
+  return { runner: 'cargo test', passed, failed, skipped, failures: failuresInOutput(output), ok: ended === 0 };
 }
 
 async function runPytest(
@@ -90,7 +74,7 @@ async function runPytest(
 ): Promise<TestResult> {
   const report = await freshReport(`pytest-${environment}-${path.replaceAll('/', '-')}.xml`);
   const args = ['-m', 'pytest', '-p', 'no:cacheprovider', `--junitxml=${report}`, path];
-  const ended = await runVisibly(pythonPath(environment), args, { cwd: ROOT, env });
+  const { ended, output } = await runAndCapture(pythonPath(environment), args, { cwd: ROOT, env });
   const attributes = /<testsuite [^>]*>/.exec(await readFile(report, 'utf8').catch(() => ''))?.[0] ?? '';
   const count = (name: string): number => Number(new RegExp(` ${name}="(\\d+)"`).exec(attributes)?.[1] ?? 0);
   const failed = count('failures') + count('errors');
@@ -100,6 +84,7 @@ async function runPytest(
     passed: count('tests') - failed - skipped,
     failed,
     skipped,
+    failures: failuresInOutput(output),
     ok: ended === 0,
   };
 }
