@@ -2,8 +2,8 @@
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { connect } from 'node:tls';
-import { startTestDaemon } from '@instavm/testing';
-import { freePorts, Pebble, whyNoPebble } from '@instavm/testing/pebble';
+import { freePorts, startTestDaemon } from '@instavm/testing';
+import { Pebble, whyNoPebble } from '@instavm/testing/pebble';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
 describe.skipIf(whyNoPebble() !== undefined)('a daemon with ACME', () => {

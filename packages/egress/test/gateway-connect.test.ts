@@ -1,6 +1,7 @@
 /** Who may connect where, what the guest is told, and what is written down. */
 import { createServer as createHttpServer } from 'node:http';
 import { connect as connectTls } from 'node:tls';
+import { freePorts } from '@instavm/testing';
 import { describe, expect, it } from 'vitest';
 import { addressesOf } from './support/dns-server.ts';
 import { bytesOf, resetStream } from './support/guest.ts';
@@ -79,8 +80,9 @@ describe('a CONNECT', () => {
   });
 
   it('to a name with a private and a public address only ever dials the public one', async () => {
-    const inside = await listen(echo, '127.0.0.1');
-    const { port } = await listen(echo, PUBLIC, inside.port);
+    const [port = 0] = await freePorts(1);
+    const inside = await listen(echo, '127.0.0.1', port);
+    await listen(echo, PUBLIC, port);
     const { guest, dns, records } = await startRig({ policy: { allowedDomains: [`both.test:${port}`] } });
     for (const addresses of [
       ['127.0.0.1', PUBLIC],
@@ -94,8 +96,9 @@ describe('a CONNECT', () => {
   });
 
   it('dials the address that was checked, however often the name changes', async () => {
-    const inside = await listen(echo, '127.0.0.1');
-    const { port } = await listen(echo, PUBLIC, inside.port);
+    const [port = 0] = await freePorts(1);
+    const inside = await listen(echo, '127.0.0.1', port);
+    await listen(echo, PUBLIC, port);
     const { guest, dns } = await startRig({ policy: { allowedDomains: [`turning.test:${port}`] } });
     let turn = 0;
     dns.zones.set('turning.test', () => addressesOf('turning.test', [turn++ % 2 === 0 ? PUBLIC : '127.0.0.1']));

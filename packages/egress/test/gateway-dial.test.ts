@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { connect, type Socket } from 'node:net';
+import { freePorts } from '@instavm/testing';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { dial } from '../src/gateway/dial.ts';
 import { bytesOf, endOf, resetStream } from './support/guest.ts';
@@ -11,15 +12,15 @@ import { echo, listen, PUBLIC, policyOf, startRig, until } from './support/rig.t
 
 /** An address that takes no connection and refuses none: the queue of a server that never accepts is full. */
 async function blackHole(host: string): Promise<number> {
+  const [port = 0] = await freePorts(1);
   const program = `
     const server = require('node:net').createServer();
-    server.listen({ host: '${host}', port: 0, backlog: 1 }, () => {
-      require('node:fs').writeSync(1, String(server.address().port));
+    server.listen({ host: '${host}', port: ${port}, backlog: 1 }, () => {
+      require('node:fs').writeSync(1, 'listening');
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     });`;
   const child: ChildProcess = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const [text] = (await once(child.stdout as NonNullable<typeof child.stdout>, 'data')) as [Buffer];
-  const port = Number(text);
+  await once(child.stdout as NonNullable<typeof child.stdout>, 'data');
   const fillers = [1, 2].map(() => connect(port, host).on('error', () => {}));
   await Promise.all(fillers.map((filler) => once(filler, 'connect')));
   onTestFinished(async () => {

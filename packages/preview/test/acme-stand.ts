@@ -9,7 +9,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ConnectionOptions, type DetailedPeerCertificate, connect as tlsConnect } from 'node:tls';
 import type { Clock } from '@instavm/core';
-import { freePorts, Pebble, type PebbleOptions } from '@instavm/testing/pebble';
+import { freePorts } from '@instavm/testing';
+import { Pebble, type PebbleOptions } from '@instavm/testing/pebble';
 import { type AcmeOptions, type DomainCertificates, PreviewProxy, type PreviewTarget } from '../src/index.ts';
 import { type Answer, readAnswer, shareId } from './stand.ts';
 
@@ -158,7 +159,7 @@ export class AcmeStand {
   }
 
   issue(domain: string): Promise<void> {
-    return this.certificates.issue(domain, AbortSignal.timeout(60_000));
+    return this.certificates.issue(domain, AbortSignal.timeout(110_000));
   }
 
   async get(domain: string, path = '/', options: RequestOptions = {}): Promise<Answer> {

@@ -1,5 +1,6 @@
 /** A daemon whose custom domains get their certificates from Pebble, and are proven in its DNS. Its sandboxes are fakes: their ports are those of this host. */
-import { freePorts, Pebble } from './pebble.ts';
+import { freePorts } from './free-ports.ts';
+import { Pebble } from './pebble.ts';
 import { startTestDaemon, type TestDaemon } from './test-daemon.ts';
 
 export class AcmeDaemon {

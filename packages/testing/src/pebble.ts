@@ -1,25 +1,18 @@
 /** A real certificate authority that speaks ACME, and the DNS that it believes, both on loopback and gone after the test. */
 import 'reflect-metadata';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createPrivateKey, randomInt, webcrypto } from 'node:crypto';
+import { createPrivateKey, webcrypto } from 'node:crypto';
 import { once } from 'node:events';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BasicConstraintsExtension, SubjectAlternativeNameExtension, X509CertificateGenerator } from '@peculiar/x509';
+import { freePorts } from './free-ports.ts';
 
 const STARTS_WITHIN_MS = 120_000;
-/**
- * Below what the kernel gives to whoever asks for any port (`ip_local_port_range`), so that nobody is given one of these between now and when it is
- * listened on. Each of vitest's workers has its own.
- */
-const FIRST_PORT = 10_000;
-const WORKERS = 40;
-const PORTS_EACH = 500;
 
 export type PebbleOptions = {
   /** Where it looks for TLS-ALPN-01 and HTTP-01. */
@@ -196,29 +189,6 @@ if (status !== 200) throw new Error('status ' + status);
     const { status } = await fetch(`${this.#dnsControl}/${path}`, { method: 'POST', body: JSON.stringify(body) });
     if (status !== 200) throw new Error(`the DNS server answered ${path} with ${status}`);
   }
-}
-
-let givenLast = randomInt(PORTS_EACH);
-
-/** For programs that have to be told theirs. */
-export async function freePorts(count: number): Promise<number[]> {
-  const first = FIRST_PORT + (Number(process.env.VITEST_POOL_ID ?? 0) % WORKERS) * PORTS_EACH;
-  const ports: number[] = [];
-  while (ports.length < count) {
-    givenLast = (givenLast + 1) % PORTS_EACH;
-    if (await isFree(first + givenLast)) ports.push(first + givenLast);
-  }
-  return ports;
-}
-
-async function isFree(port: number): Promise<boolean> {
-  const server = createServer().listen(port, '127.0.0.1');
-  const isFree = await once(server, 'listening').then(
-    () => true,
-    () => false,
-  );
-  if (isFree) await once(server.close(), 'close');
-  return isFree;
 }
 
 /** For `localhost`, signed by itself. */
