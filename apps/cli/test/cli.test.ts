@@ -83,6 +83,24 @@ describe('instavm, in pipes', () => {
     expect((await cli.run(['rm', id, ...clones])).stdout).toBe([id, ...clones].map((one) => `${one} ended\n`).join(''));
   });
 
+  it('finds a sandbox by its name while it lasts, and asks which one when several have it', async () => {
+    const make = async (name: string) => (await cli.run(['new', '--name', name])).stdout.trim();
+    const web = await make('my web');
+    expect(await cli.run(['exec', 'my web', 'echo', 'found'])).toMatchObject({ stdout: 'found\n' });
+    await cli.run(['cp', '-', 'my web:/tmp/note'], { input: 'kept' });
+    expect((await cli.run(['cp', 'my web:/tmp/note', '-'])).stdout).toBe('kept');
+    // A name that could be the beginning of an id.
+    const id = await make(web.slice(0, 4));
+    expect((await cli.run(['rm', web.slice(0, 4)])).stdout).toBe(`${id} ended\n`);
+    const another = await make('my web');
+    const asked = await cli.run(['rm', 'my web']);
+    expect(asked).toMatchObject({ code: 2, stdout: '' });
+    for (const one of [web, another]) expect(asked.stderr).toContain(one);
+    await cli.run(['rm', another]);
+    expect((await cli.run(['rm', 'my web'])).stdout).toBe(`${web} ended\n`);
+    expect((await cli.run(['rm', 'my web'])).code).toBe(3);
+  });
+
   it('shows, changes and explains what a sandbox may reach', async () => {
     const { id } = await cli.client.sandboxes.create();
     const policy = async () => JSON.parse((await cli.run(['egress', 'get', id, '--json'])).stdout);
@@ -223,7 +241,7 @@ describe('instavm, in pipes', () => {
       [['exec', cli.sandbox.id, '--cwd', '/tmp', 'true'], {}, usage, /--cwd goes before the sandbox/],
       [['rm', 'vm_aaaaaaaaaaaaaaaaaaaa'], {}, notFound, /there is no VM[\s\S]*instavm ls/],
       [['rm', 'ffff'], {}, notFound, /there is no sandbox ffff/],
-      [['rm', 'my sandbox'], {}, usage, /is not the id of a sandbox[\s\S]*instavm ls/],
+      [['rm', 'my sandbox'], {}, notFound, /no sandbox called my sandbox[\s\S]*instavm ls/],
       [['snapshot', 'show', 'nowhere'], {}, notFound, /instavm snapshot ls/],
       [['new', '--snapshot', 'nowhere'], {}, notFound, /there is no snapshot nowhere/],
       [['egress', 'set', cli.sandbox.id], {}, usage, /--allow-domain[\s\S]*--help/],
