@@ -14,7 +14,8 @@ const MAIN = resolve(fileURLToPath(import.meta.url), '../../../../apps/instavmd/
 const FLAGS = ['--conditions=instavm-source', '--disable-warning=ExperimentalWarning'];
 /** The first start may have to make a template in an emulated guest. */
 const START_DEADLINE_MS = 280_000;
-const STOP_DEADLINE_MS = 30_000;
+/** Beyond the daemon's own. */
+const STOP_DEADLINE_MS = 60_000;
 const LOG_LINES_KEPT = 2_000;
 /** Beyond the descriptors that Node takes care of itself. */
 const LEFT_OPEN = 40;
