@@ -36,6 +36,9 @@ export default defineConfig({
           include: [`${roots}/**/*.vm.test.ts`],
           exclude: ['**/node_modules/**', '**/dist/**'],
           ...patience,
+          // Against hangs alone: on a machine that is busy as well, an emulated guest may need ten times what it takes elsewhere.
+          testTimeout: 300_000,
+          hookTimeout: 600_000,
           fileParallelism: false,
           execArgv: ['--conditions=instavm-source'],
         },
