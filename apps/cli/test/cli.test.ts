@@ -26,7 +26,10 @@ async function eachOf<T>(cases: readonly T[], check: (one: T) => Promise<void>):
   await Promise.all([worker(), worker(), worker()]);
 }
 
-describe('instavm, in pipes', () => {
+/** Every command is a process, of which a test has up to thirty. */
+const PATIENCE = { timeout: 600_000 };
+
+describe('instavm, in pipes', PATIENCE, () => {
   it('gives a terminal its input to the end and loses no output', async () => {
     const script = 'while read line; do echo "got $line"; done; seq 20000; exit 6';
     const { stdout, code } = await cli.run(['shell', cli.sandbox.id, '--', 'bash', '-c', script], { input: 'a\nb' });

@@ -10,7 +10,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
 
-describe.skipIf(whyNoPebble() !== undefined)('instavm domain', () => {
+/** Every command is a process, of which a test has a dozen. */
+const PATIENCE = { timeout: 600_000 };
+
+describe.skipIf(whyNoPebble() !== undefined)('instavm domain', PATIENCE, () => {
   let stand: AcmeDaemon;
   let share = '';
   beforeAll(async () => {
