@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { candidates } from '../src/completion/candidates.ts';
 import { knownTo } from '../src/completion/known.ts';
 import { program } from '../src/program.ts';
-import { CommandLine, INSTAVM } from './command-line.ts';
+import { CommandLine, INSTAVM, PATIENCE } from './command-line.ts';
 
 let cli: CommandLine;
 beforeAll(async () => {
@@ -25,9 +25,6 @@ async function eachOf<T>(cases: readonly T[], check: (one: T) => Promise<void>):
   };
   await Promise.all([worker(), worker(), worker()]);
 }
-
-/** Every command is a process, of which a test has up to thirty. */
-const PATIENCE = { timeout: 600_000 };
 
 describe('instavm, in pipes', PATIENCE, () => {
   it('gives a terminal its input to the end and loses no output', async () => {

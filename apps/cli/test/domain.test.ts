@@ -7,11 +7,9 @@ import { AcmeDaemon } from '@instavm/testing/acme-daemon';
 import { whyNoPebble } from '@instavm/testing/pebble';
 import { InstaVM } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PATIENCE } from './command-line.ts';
 
 const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
-
-/** Every command is a process, of which a test has a dozen. */
-const PATIENCE = { timeout: 600_000 };
 
 describe.skipIf(whyNoPebble() !== undefined)('instavm domain', PATIENCE, () => {
   let stand: AcmeDaemon;

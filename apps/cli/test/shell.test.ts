@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { type IPty, spawn } from '@lydell/node-pty';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { CommandLine, INSTAVM } from './command-line.ts';
+import { CommandLine, INSTAVM, PATIENCE } from './command-line.ts';
 
 let cli: CommandLine;
 beforeAll(async () => {
@@ -43,7 +43,7 @@ class Screen {
   }
 }
 
-describe('instavm shell, in a terminal', () => {
+describe('instavm shell, in a terminal', PATIENCE, () => {
   const inScreen = async (test: (screen: Screen) => Promise<void>): Promise<void> => {
     const screen = new Screen();
     try {
