@@ -1,6 +1,6 @@
 /** What the command line tells and changes about an account: keys, credit, quotas. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { CommandLine } from './command-line.ts';
+import { CommandLine, PATIENCE } from './command-line.ts';
 
 let cli: CommandLine;
 beforeAll(async () => {
@@ -8,7 +8,7 @@ beforeAll(async () => {
 });
 afterAll(() => cli.close());
 
-describe('instavm keys', () => {
+describe('instavm keys', PATIENCE, () => {
   it('makes keys that go into a pipe, lists, rotates and revokes them', async () => {
     const made = await cli.run(['keys', 'create', 'ci', '--scope', 'run', '--ttl', '1d']);
     expect([made.code, made.stdout]).toEqual([0, expect.stringMatching(/^instavm_sk_[\w-]{43}\n$/)]);
@@ -33,7 +33,7 @@ describe('instavm keys', () => {
   });
 });
 
-describe('instavm credit', () => {
+describe('instavm credit', PATIENCE, () => {
   it('tells what is left, used and costs, and adds to it', async () => {
     const left = await cli.run(['credit']);
     expect([left.code, left.stdout]).toEqual([0, expect.stringMatching(/^left {2}\$\d+\.\d\d\nused {2}\$/)]);
@@ -52,7 +52,7 @@ describe('instavm credit', () => {
   });
 });
 
-describe('instavm quota', () => {
+describe('instavm quota', PATIENCE, () => {
   it('shows what an account may have and has, and changes it for the administrator', async () => {
     const own = await cli.run(['quota']);
     expect(own.stdout).toMatch(/^QUOTA +USED +LIMIT +OF WHAT\nsandboxes +\d+ +100 +that run at once\n/);

@@ -10,6 +10,7 @@ import { InstaVM } from 'instavm';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { checked } from '../src/authority.ts';
 import { shellLine, systemStore } from '../src/trust-stores.ts';
+import { PATIENCE } from './command-line.ts';
 
 const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
 const run = promisify(execFile);
@@ -31,7 +32,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(home, { recursive: true }));
 
-describe('instavm ca', () => {
+describe('instavm ca', PATIENCE, () => {
   let daemon: TestDaemon;
   let url: URL;
   let env: Record<string, string>;

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { candidates } from '../src/completion/candidates.ts';
 import { knownTo } from '../src/completion/known.ts';
 import { program } from '../src/program.ts';
-import { CommandLine, INSTAVM } from './command-line.ts';
+import { CommandLine, INSTAVM, PATIENCE } from './command-line.ts';
 
 let cli: CommandLine;
 beforeAll(async () => {
@@ -26,7 +26,7 @@ async function eachOf<T>(cases: readonly T[], check: (one: T) => Promise<void>):
   await Promise.all([worker(), worker(), worker()]);
 }
 
-describe('instavm, in pipes', () => {
+describe('instavm, in pipes', PATIENCE, () => {
   it('gives a terminal its input to the end and loses no output', async () => {
     const script = 'while read line; do echo "got $line"; done; seq 20000; exit 6';
     const { stdout, code } = await cli.run(['shell', cli.sandbox.id, '--', 'bash', '-c', script], { input: 'a\nb' });

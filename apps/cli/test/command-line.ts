@@ -8,6 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
 
+/** For tests: every command is a process, and some have thirty. */
+export const PATIENCE = { timeout: 600_000 };
+
 export const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
 
 export class CommandLine {

@@ -7,10 +7,11 @@ import { AcmeDaemon } from '@instavm/testing/acme-daemon';
 import { whyNoPebble } from '@instavm/testing/pebble';
 import { InstaVM } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PATIENCE } from './command-line.ts';
 
 const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
 
-describe.skipIf(whyNoPebble() !== undefined)('instavm domain', () => {
+describe.skipIf(whyNoPebble() !== undefined)('instavm domain', PATIENCE, () => {
   let stand: AcmeDaemon;
   let share = '';
   beforeAll(async () => {

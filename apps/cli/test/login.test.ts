@@ -7,11 +7,12 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PATIENCE } from './command-line.ts';
 
 const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
 const OWN = { 'x-instavm-csrf': '1', 'content-type': 'application/json' };
 
-describe('the command line and its login', () => {
+describe('the command line and its login', PATIENCE, () => {
   let daemon: TestDaemon;
   let home: string;
   beforeAll(async () => {

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { type IPty, spawn } from '@lydell/node-pty';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { CommandLine, INSTAVM } from './command-line.ts';
+import { CommandLine, INSTAVM, PATIENCE } from './command-line.ts';
 
 let cli: CommandLine;
 beforeAll(async () => {
@@ -43,7 +43,7 @@ class Screen {
   }
 }
 
-describe('instavm shell, in a terminal', () => {
+describe('instavm shell, in a terminal', PATIENCE, () => {
   const inScreen = async (test: (screen: Screen) => Promise<void>): Promise<void> => {
     const screen = new Screen();
     try {
@@ -64,8 +64,8 @@ describe('instavm shell, in a terminal', () => {
       screen.type('while [ "$(stty size)" = "20 90" ]; do sleep 0.1; done; stty size\r');
       await screen.shows('40 120');
       // It says itself that it is in the foreground: the terminal echoes what is typed before the shell has read it.
-      screen.type("sh -c 'echo $((40 + 2)); exec sleep 100'\r");
-      await screen.shows('\n42\r\n');
+      screen.type("sh -c 'echo running $((40 + 2)); exec sleep 100'\r");
+      await screen.shows('running 42');
       screen.type('\x03');
       screen.type('echo "interrupted: $?"\r');
       await screen.shows('interrupted: 130');

@@ -106,14 +106,14 @@ describe('a terminal', () => {
     const pty = await created({ argv: ['bash', '--norc', '--noediting', '-i'] });
     const viewer = attach(pty);
     await viewer.opened();
-    // It says itself that it is in the foreground: the terminal echoes what is typed before the shell has read it.
-    viewer.type("sh -c 'echo $((40 + 2)); exec sleep 100'\n");
-    await expect.poll(() => viewer.text).toContain('\n42\r\n');
+    // It says itself that it is in the foreground: the terminal echoes what is typed before the shell has read it, or shown a prompt.
+    viewer.type("sh -c 'echo running $((40 + 2)); exec sleep 100'\n");
+    await expect.poll(() => viewer.text).toContain('running 42');
     viewer.type('\x03');
     viewer.type('echo "code $?"\n');
     await expect.poll(() => viewer.text).toContain('code 130');
-    viewer.type("python3 -c 'import time; print(1 + 1); time.sleep(100)'\n");
-    await expect.poll(() => viewer.text).toContain('\n2\r\n');
+    viewer.type('python3 -c \'import time; print("sum", 1 + 1, flush=True); time.sleep(100)\'\n');
+    await expect.poll(() => viewer.text).toContain('sum 2');
     expect((await api.json('POST', `${base()}/${pty}/signal`, { signal: 'SIGTERM' })).status).toBe(200);
     viewer.type('echo "now $?"\n');
     await expect.poll(() => viewer.text).toContain('now 143');
