@@ -33,7 +33,7 @@ async def client(daemon: Daemon) -> AsyncIterator[AsyncInstaVM]:
 
 @pytest.fixture
 async def sandbox(client: AsyncInstaVM) -> AsyncIterator[AsyncSandbox]:
-    async with await client.sandboxes.create() as sandbox:
+    async with await client.sandboxes.create(ttl_seconds=3600) as sandbox:
         yield sandbox
 
 

@@ -37,6 +37,10 @@ def say(text: str) -> ResponseOutputMessage:
     return ResponseOutputMessage(id="m", type="message", role="assistant", status="completed", content=[content])
 
 
+#: Of five seconds each: only a hang takes as many.
+LOOKS = 60
+
+
 class Typist(Model):
     """Works at one terminal after another. Goes on when it sees what it waits for, else looks again.
 
@@ -72,7 +76,8 @@ class Typist(Model):
             seen = self.transcript[-1][1]
             if not re.search(awaited, seen, re.DOTALL):
                 self._looks += 1
-                assert "[exited" not in seen and self._looks < 6, f"{did!r} did not bring {awaited!r} but {seen!r}"
+                is_over = "[exited" in seen or self._looks > LOOKS
+                assert not is_over, f"{did!r} did not bring {awaited!r} but {seen!r}"
                 return self._types("")
         self._looks = 0
         if len(self.transcript) == len(self._turns):

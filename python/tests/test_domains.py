@@ -53,7 +53,7 @@ def test_the_blocking_client_has_all_of_it(stand: AcmeDaemon) -> None:
         made = client.domains.create("blocking.example.com", sandbox.share(8000).id)
         stand.add_txt(made.txt_record.name, made.txt_record.value)
         assert client.domains.verify(made.id).error is None
-        issued = client.domains.wait_until_issued(made.id, timeout_seconds=60)
+        issued = client.domains.wait_until_issued(made.id)
         assert client.domains.list() == [issued] == [client.domains.get(made.id)]
         assert client.domains.health(made.id).proxy_active
         client.domains.delete(made.id)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from daemon import Daemon
+from patience import PATIENCE_SECONDS
 
 from instavm import AsyncInstaVM, AsyncSandbox, EgressLogEntry, EgressPolicy, InstaVM, InstaVMError
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
@@ -50,9 +51,9 @@ async def test_a_destination_is_explained_without_connecting(sandbox: AsyncSandb
 
 async def test_the_log_is_read_and_followed(sandbox: AsyncSandbox) -> None:
     assert await sandbox.egress_log() == []
-    connect = "import socket; socket.create_connection(('10.1.2.3', 81), 10)"
+    connect = f"import socket; socket.create_connection(('10.1.2.3', 81), {PATIENCE_SECONDS})"
     assert b"ConnectionRefusedError" in (await sandbox.run(["python3", "-c", connect])).stderr
-    seen = await asyncio.wait_for(anext(sandbox.follow_egress_log(after=0)), 10)
+    seen = await asyncio.wait_for(anext(sandbox.follow_egress_log(after=0)), PATIENCE_SECONDS)
     assert isinstance(seen, EgressLogEntry)
     assert (seen.id, seen.host, seen.port, seen.outcome, seen.repeated) == (1, "10.1.2.3", 81, "denied", 1)
     assert "10.1.2.3" in (seen.reason or "") and seen.at.tzinfo is not None

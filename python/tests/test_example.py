@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from daemon import Daemon
+from patience import PATIENCE_SECONDS
 
 from instavm import AsyncInstaVM
 
@@ -82,7 +83,7 @@ async def test_the_announcements_example_runs_as_written_and_ends_its_sandbox(
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await asyncio.wait_for(process.communicate(), 120)
+        output, errors = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()

@@ -37,6 +37,7 @@ from agents.sandbox.types import Group, Permissions, User
 from daemon import Daemon
 from openai.types.responses import ResponseCustomToolCall
 from scripted_model import ScriptedModel, call, say
+from turns import to_its_end
 
 from instavm import AsyncInstaVM
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
@@ -165,6 +166,7 @@ async def test_a_suspended_sandbox_wakes_with_its_terminal(provider: InstaVMSand
     await session._inner.sandbox.suspend()
     assert await session.running() is True
     told = await session.pty_write_stdin(session_id=started.process_id, chars="woken\n", yield_time_s=20)
+    told = await to_its_end(session, told)
     assert b"kept woken" in told.output and told.exit_code == 6
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import signal
+import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from cable import Cable
 from daemon import Daemon
+from patience import PATIENCE_SECONDS, until
 
 from instavm import AsyncInstaVM, AsyncPty, AsyncSandbox, InstaVM, InstaVMError
 
@@ -26,11 +30,7 @@ class Follower:
             self.text += chunk.decode()
 
     async def shows(self, text: str) -> None:
-        for _ in range(600):
-            if text in self.text:
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{text!r} is not in {self.text!r}")
+        await until(lambda: text in self.text, lambda: f"{text!r} is not in {self.text!r}")
 
 
 async def read_all(pty: AsyncPty) -> bytes:
@@ -47,7 +47,8 @@ async def test_a_program_runs_to_its_end_in_its_window(sandbox: AsyncSandbox) ->
 
 async def test_typing_resizing_and_signals_reach_the_program(sandbox: AsyncSandbox) -> None:
     traps = "trap 'stty size' WINCH; trap 'echo interrupted; exit 8' INT"
-    loop = 'while :; do read -t 0.1 line && echo "got $line"; done'
+    # A whole line is read once it is there: a limit of `read` could end it in the middle of one.
+    loop = 'while :; do read -t 0 && read line && echo "got $line"; sleep 0.1; done'
     pty = await sandbox.pty.create(argv=["bash", "-c", f"{traps}; echo ready; {loop}"])
     output = Follower(pty)
     await output.shows("ready")
@@ -56,7 +57,7 @@ async def test_typing_resizing_and_signals_reach_the_program(sandbox: AsyncSandb
     await pty.resize(101, 33)
     await output.shows("33 101")
     await pty.write("\x03")
-    await output.ended
+    await asyncio.wait_for(output.ended, PATIENCE_SECONDS)
     assert "interrupted" in output.text and pty.exit is not None and pty.exit.exit_code == 8
     pty = await sandbox.pty.create(argv=["sleep", "100"])
     await pty.signal("SIGTERM")
@@ -82,7 +83,8 @@ async def test_several_viewers_see_the_same_and_a_read_only_one_does_not_type(sa
         own, watched = Follower(pty), Follower(watcher)
         await watcher.write("not this\n")
         await pty.write("this\n")
-        await watched.shows("this\r\nthis\r\n")
+        for viewer in (own, watched):
+            await viewer.shows("this\r\nthis\r\n")
         assert own.text == watched.text
     assert (await sandbox.pty.get(pty.id)).alive
     assert len(await sandbox.pty.token(pty.id)) > 30
@@ -91,7 +93,9 @@ async def test_several_viewers_see_the_same_and_a_read_only_one_does_not_type(sa
 
 async def test_a_cut_connection_loses_and_repeats_nothing(daemon: Daemon, sandbox: AsyncSandbox) -> None:
     size, cable = 10_000_000, Cable(daemon.base_url)
-    script = f"stty raw -echo; head -c {size} /dev/urandom | tee >(sha256sum > /sum); sleep 0.5; exit 3"
+    # It ends when the sum is there.
+    summed = "mkfifo /copy; sha256sum < /copy > /sum &"
+    script = f"stty raw -echo; {summed} head -c {size} /dev/urandom | tee /copy; wait; exit 3"
     async with AsyncInstaVM(daemon.api_key, cable.url) as client:
         pty = await client.sandboxes.attach(sandbox.id).pty.create(argv=["bash", "-c", script])
         digest, received, next_cut = hashlib.sha256(), 0, 700_000
@@ -108,20 +112,21 @@ async def test_a_cut_connection_loses_and_repeats_nothing(daemon: Daemon, sandbo
 
 async def test_a_program_whose_output_nobody_reads_waits(sandbox: AsyncSandbox) -> None:
     pty = await sandbox.pty.create(argv=["yes"])
-    before = 0
-    for _ in range(100):
+    written: list[int] = []
+
+    async def stands_still() -> bool:
+        written.append((await sandbox.pty.get(pty.id)).end_offset)
+        # What is kept, and what is on its way to the reader.
+        assert written[-1] < 3 * 1024 * 1024
         await asyncio.sleep(0.3)
-        written = (await sandbox.pty.get(pty.id)).end_offset
-        if written == before:
-            break
-        before = written
-    # What is kept, and what is on its way to the reader.
-    assert written == before and 0 < written < 3 * 1024 * 1024
+        return written[-1] > 0 and written[-3:] == 3 * [written[-1]]
+
+    await until(stands_still, lambda: f"it writes on: {written}")
     assert pty._received - pty.offset <= 320 * 1024
     read = 0
     async for chunk in pty:
         read += len(chunk)
-        if read > written + 1_000_000:
+        if read > written[-1] + 1_000_000:
             break
     await pty.kill()
     await pty.detach()
@@ -149,17 +154,43 @@ def test_the_blocking_face_does_the_same(daemon: Daemon) -> None:
         assert sandbox.pty.list() == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whoever started these tests in the background had them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_reader_goes_on_where_it_was(daemon: Daemon) -> None:
     """Ctrl-C, as it comes to a program that waits for output."""
     with InstaVM(daemon.api_key, daemon.base_url) as client, client.sandboxes.create() as sandbox:
         pty = sandbox.pty.create(argv=["sh", "-c", "stty -echo; echo ready; read a; echo got $a; read b; echo got $b"])
-        output = b""
-        for word in ("one", "two"):
-            timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
-            timer.start()
+        output = bytearray()
+        for word, shown in (("one", b"ready\r\n"), ("two", b"ready\r\ngot one\r\n")):
             with pytest.raises(KeyboardInterrupt):
+                interrupter = interrupt_when_it_waits(lambda shown=shown: output == shown)
                 for chunk in pty:
-                    output += chunk
-            timer.join()
+                    output.extend(chunk)
+            interrupter.join()
             pty.write(f"{word}\n")
         assert output + b"".join(pty) == b"ready\r\ngot one\r\ngot two\r\n"
+
+
+def interrupt_when_it_waits(has_all: Callable[[], bool]) -> threading.Thread:
+    """For the main thread, when it has all that there is and waits for more; or when that does not come."""
+    main, deadline = threading.main_thread(), time.monotonic() + PATIENCE_SECONDS
+
+    def waits() -> bool:
+        frame = sys._current_frames().get(main.ident or 0)
+        return frame is not None and frame.f_code is threading.Condition.wait.__code__
+
+    def interrupt() -> None:
+        while not (has_all() and waits()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        signal.pthread_kill(main.ident or 0, signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    return interrupter

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from patience import PATIENCE_SECONDS, until
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
@@ -97,12 +98,17 @@ class Server:
             self.failures.append(error)
             raise
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        for _ in range(500):
-            if holds():
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("it did not come to that")
+
+class Clock:
+    """Time that passes only while somebody waits for it to pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(_pty_viewer, "_now", lambda: self.now)
+        monkeypatch.setattr(_pty_viewer, "_sleep", self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.fixture
@@ -186,13 +192,13 @@ async def test_what_cannot_come_back_is_an_error_at_once(server: Server, attach:
 
 
 async def test_attempts_become_rarer_and_end(server: Server, attach: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pty_viewer, "_REATTACH_WITHIN_SECONDS", 1.0)
+    clock = Clock(monkeypatch)
     server.answers = [says_and_breaks, (503, "guest_unresponsive")]
     pty = await attach()
     with pytest.raises(InstaVMError, match="guest_unresponsive"):
         await read_all(pty)
-    # After 0, 0.1, 0.2 and 0.4 s: the next would be too late.
-    assert 3 <= server.attempts <= 6 and pty.exit is None
+    # After 0, 0.1, 0.2, 0.4, 0.8, 1.6 and 3.2 s, and ten times after 5: the next would be later than a minute.
+    assert server.attempts == 1 + 7 + 10 and clock.now == pytest.approx(56.3) and pty.exit is None
 
 
 async def test_a_server_that_accepts_and_drops_again_is_not_asked_without_end(
@@ -202,20 +208,20 @@ async def test_a_server_that_accepts_and_drops_again_is_not_asked_without_end(
         await it.attached()
         await it.breaks()
 
-    monkeypatch.setattr(_pty_viewer, "_REATTACH_WITHIN_SECONDS", 1.0)
+    Clock(monkeypatch)
     server.answers = [drops]
     pty = await attach()
     with pytest.raises(InstaVMError) as error:
-        await asyncio.wait_for(read_all(pty), 10)
-    assert error.value.code == "connection_lost" and server.attempts <= 6
+        await asyncio.wait_for(read_all(pty), PATIENCE_SECONDS)
+    assert error.value.code == "connection_lost" and server.attempts == 1 + 7 + 10
 
 
 async def test_a_terminal_that_nobody_reads_now_stays_viewed(server: Server, attach: Any) -> None:
     server.answers = [says_and_breaks, serves_quietly]
     pty = await attach()
-    await server.until(lambda: len(server.served) == 2)
+    await until(lambda: len(server.served) == 2)
     await pty.write("typed")
-    await server.until(lambda: server.served[1].typed == [b"typed"])
+    await until(lambda: server.served[1].typed == [b"typed"])
     assert await anext(pty) == b"before "
 
 
@@ -229,19 +235,19 @@ async def test_what_is_typed_in_an_outage_arrives_once_and_in_order(server: Serv
     notices: list[str] = []
     server.answers = [says_and_breaks, returns_later]
     pty = await attach(on_notice=lambda notice: notices.append(notice.kind))
-    await server.until(lambda: notices == ["disconnected"])
+    await until(lambda: notices == ["disconnected"])
     for number in range(5):
         await pty.write(f"{number} ")
     may_return.set()
     await asyncio.gather(*(pty.write(f"{number} ") for number in range(5, 9)))
-    await server.until(lambda: b"".join(server.served[1].typed) == b"0 1 2 3 4 5 6 7 8 ")
+    await until(lambda: b"".join(server.served[1].typed) == b"0 1 2 3 4 5 6 7 8 ")
     assert notices == ["disconnected", "reattached"]
 
 
 async def test_too_much_typed_in_an_outage_is_refused(server: Server, attach: Any) -> None:
     server.answers = [says_and_breaks, (503, "guest_unresponsive")]
     pty = await attach()
-    await server.until(lambda: server.attempts > 1)
+    await until(lambda: server.attempts > 1)
     await pty.write(b"x" * 1_000_000)
     with pytest.raises(InstaVMError, match="too much") as error:
         await pty.write(b"x" * 100_000)
@@ -255,8 +261,8 @@ async def test_what_a_broken_connection_may_have_taken_is_never_typed_again(serv
         await it.attached()
         await it.hears()
         has_some.set()
-        # What fills the sockets' buffers by now has not been read here; nobody can know how much of it counts.
-        await asyncio.sleep(0.2)
+        # What was sent by now has not been read here; nobody can know how much of it counts.
+        await until(lambda: len(pty._typed) < len(frames) - 4)
         await it.breaks()
 
     server.answers = [takes_some_and_breaks, serves_quietly]
@@ -265,8 +271,8 @@ async def test_what_a_broken_connection_may_have_taken_is_never_typed_again(serv
     frames = [number.to_bytes(4, "big") * 16_384 for number in range(400)]
     writing = asyncio.create_task(pty.write(b"".join(frames)))
     await has_some.wait()
-    await asyncio.wait_for(writing, 20)
-    await server.until(lambda: len(server.served) == 2 and server.served[1].typed[-1:] == frames[-1:])
+    await asyncio.wait_for(writing, PATIENCE_SECONDS)
+    await until(lambda: len(server.served) == 2 and server.served[1].typed[-1:] == frames[-1:])
     numbers = [int.from_bytes(frame[:4], "big") for it in server.served for frame in it.typed]
     assert numbers == sorted(set(numbers)) and numbers[0] == 0 and len(numbers) < 400
 
@@ -280,16 +286,16 @@ async def test_it_acknowledges_what_its_reader_came_back_from(server: Server, at
 
     server.answers = [floods]
     pty = await attach()
-    await server.until(lambda: len(server.served) == 1)
+    await until(lambda: len(server.served) == 1)
     for _ in range(2):
         await anext(pty)
     await asyncio.sleep(0.1)
     assert server.served[0].acks == []  # The second chunk may be lost with whoever reads it.
     await anext(pty)
-    await server.until(lambda: server.served[0].acks == [64 * 1024])
+    await until(lambda: server.served[0].acks == [64 * 1024])
     for _ in range(4):
         await anext(pty)
-    await server.until(lambda: server.served[0].acks == [64 * 1024, 128 * 1024, 192 * 1024])
+    await until(lambda: server.served[0].acks == [64 * 1024, 128 * 1024, 192 * 1024])
 
 
 async def test_a_read_only_viewer_is_told_what_it_missed(server: Server, attach: Any) -> None:
@@ -323,13 +329,13 @@ async def test_a_viewer_that_leaves_in_an_outage_leaves_for_good(server: Server,
     server.answers = [says_and_breaks, returns_later]
     pty = await attach()
     reading = asyncio.create_task(read_all(pty))
-    await server.until(lambda: len(server.served) == 2)
+    await until(lambda: len(server.served) == 2)
     await pty.detach()
     may_return.set()
     with pytest.raises(InstaVMError) as error:
         await reading
     assert error.value.code == "pty_detached" and pty.exit is None
-    await asyncio.wait_for(server.served[1].socket.wait_closed(), 5)
+    await asyncio.wait_for(server.served[1].socket.wait_closed(), PATIENCE_SECONDS)
     with pytest.raises(InstaVMError, match="detached"):
         await pty.write("x")
 
@@ -338,7 +344,7 @@ async def test_a_viewer_that_leaves_at_once_is_gone(server: Server, attach: Any)
     server.answers = [serves_quietly]
     pty = await attach()
     await pty.detach()
-    await asyncio.wait_for(server.served[0].socket.wait_closed(), 5)
+    await asyncio.wait_for(server.served[0].socket.wait_closed(), PATIENCE_SECONDS)
     with pytest.raises(InstaVMError, match="detached"):
         await anext(pty)
 
@@ -384,15 +390,16 @@ async def test_a_server_that_accepts_and_says_nothing_is_given_up(
         await it.output(b"not a word of attachment")
         await it.hears_until_it_closes()
 
-    monkeypatch.setattr(_pty_connection, "_OPEN_TIMEOUT_SECONDS", 0.3)
-    server.answers = [is_silent, says_what_it_should_not]
-    with pytest.raises(InstaVMError) as silent:
+    server.answers = [is_silent]
+    with monkeypatch.context() as impatience, pytest.raises(InstaVMError) as silent:
+        impatience.setattr(_pty_connection, "_OPEN_TIMEOUT_SECONDS", 0.3)
         await attach()
+    server.answers = [says_what_it_should_not]
     with pytest.raises(InstaVMError) as strange:
         await attach()
     assert (silent.value.code, strange.value.code) == ("connection_failed", "unexpected_answer")
     for it in server.served:
-        await asyncio.wait_for(it.socket.wait_closed(), 5)
+        await asyncio.wait_for(it.socket.wait_closed(), PATIENCE_SECONDS)
 
 
 async def test_a_refused_key_is_told_by_the_close_code(server: Server, attach: Any) -> None:

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** A process that was told to end may take this long, on a machine busy with emulation. */
-const SETTLE_MS = 5_000;
+const SETTLE_MS = 60_000;
 
 export type Leftover = { readonly pid: number; readonly command: string };
 

@@ -21,7 +21,7 @@ export const firecracker: Host = {
   vmm: 'firecracker',
   poll: { timeout: 90_000, interval: 500 },
   startMs: START_MS,
-  longMs: 300_000,
+  longMs: 900_000,
   sockets: ['root/api.sock', 'root/vsock.sock'],
   releaseNames: /made by Firecracker (\S+) on .*, and this daemon runs Firecracker (?!\1)\S+ on /,
   start: (dataDirectory, settings = {}) => {

@@ -57,8 +57,10 @@ afterAll(async () => {
 });
 
 describe('the installed daemon', () => {
-  it('has started for systemd when it serves, and not before', { timeout: START_MS + 30_000 }, async () => {
+  it('has started for systemd when it serves, and not before', { timeout: 2 * START_MS }, async () => {
     await systemctl('start', '--no-block');
+    // systemd answers before it has begun.
+    await expect.poll(() => unitIs('ActiveState'), POLL).not.toEqual({ ActiveState: 'inactive' });
     expect(await unitIs('ActiveState')).toEqual({ ActiveState: 'activating' });
     await expect(fetch(`${BASE_URL}/readyz`)).rejects.toThrow('fetch failed');
     await expect.poll(() => unitIs('ActiveState'), START).not.toEqual({ ActiveState: 'activating' });
@@ -108,8 +110,8 @@ describe('a sandbox under Firecracker', () => {
   it('reaches what its policy allows, and nothing else', async () => {
     const nothing = { allowHttp: false, allowHttps: false, allowPackageManagers: false, allowedCidrs: [] };
     await sandbox.setEgressPolicy({ ...nothing, allowedDomains: ['allowed.test'] });
-    expect(await say(sandbox, 'curl -sS -m 30 http://allowed.test/')).toBe('reached allowed.test');
-    expect((await sandbox.run('curl -s -m 30 http://other.test/', { timeoutMs: 60_000 })).exitCode).not.toBe(0);
+    expect(await say(sandbox, 'curl -sS -m 150 http://allowed.test/')).toBe('reached allowed.test');
+    expect((await sandbox.run('curl -s -m 150 http://other.test/', { timeoutMs: 200_000 })).exitCode).not.toBe(0);
     const denied = expect.objectContaining({ host: 'other.test', allowed: false });
     await expect.poll(() => sandbox.egressLog(), POLL).toContainEqual(denied);
   });
@@ -140,23 +142,25 @@ describe('a snapshot of it', () => {
     await pty.write('echo still-$secret\n');
     await expect.poll(screen, POLL).toContain('still-kept');
     expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
-    expect(Math.abs(Number(await say(sandbox, 'date +%s')) - Date.now() / 1000)).toBeLessThan(30);
+    const asked = Date.now() / 1000;
+    const told = Number(await say(sandbox, 'date +%s'));
+    expect([told > asked - 30, told < Date.now() / 1000 + 30]).toEqual([true, true]);
     const reached = (): Promise<string> =>
-      sandbox.run('curl -sS -m 10 http://allowed.test/', { timeoutMs: 60_000 }).then((ran) => ran.stdoutText);
+      sandbox.run('curl -sS -m 10 http://allowed.test/', { timeoutMs: 200_000 }).then((ran) => ran.stdoutText);
     await expect.poll(reached, POLL).toBe('reached allowed.test');
     pty.detach();
 
     const clone = await client.sandboxes.create({ snapshotId: snapshot.id, ttlSeconds: 3600 });
     expect(await say(clone, 'cat /dev/shm/state; echo mine > /dev/shm/state')).toBe('memory');
     expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
-    expect(await say(clone, 'curl -sS -m 30 http://allowed.test/')).toBe('reached allowed.test');
+    expect(await say(clone, 'curl -sS -m 150 http://allowed.test/')).toBe('reached allowed.test');
     await clone.delete();
     await client.snapshots.delete(snapshot.id);
     expect(await readdir(join(DATA_DIRECTORY, 'snapshots'))).toEqual([]);
   });
 });
 
-describe('a sandbox of the unit', { timeout: START_MS }, () => {
+describe('a sandbox of the unit', { timeout: 2 * START_MS }, () => {
   const isKept = async (): Promise<void> => expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
 
   it('has a daemon that tells systemd that it lives', async () => {
@@ -164,7 +168,7 @@ describe('a sandbox of the unit', { timeout: START_MS }, () => {
       const at = await unitIs('WatchdogTimestampMonotonic', 'ActiveEnterTimestampMonotonic');
       return (Number(at.WatchdogTimestampMonotonic) - Number(at.ActiveEnterTimestampMonotonic)) / 1e6;
     };
-    await expect.poll(livedFor, POLL).toBeGreaterThan(25);
+    await expect.poll(livedFor, START).toBeGreaterThan(25);
   });
 
   it('is there, as it runs, after "systemctl restart"', async () => {

@@ -13,6 +13,7 @@ import requests
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from daemon import Daemon, running_daemon  # noqa: E402
+from patience import PATIENCE_SECONDS  # noqa: E402
 
 #: Where nobody answers, so that no look-up leaves the machine.
 NO_DNS = "127.0.0.1:9"
@@ -32,7 +33,7 @@ class World:
         self._ids: dict[str, str] = {}
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self._session.post(self.base_url + path, json=body, timeout=30)
+        answer = self._session.post(self.base_url + path, json=body, timeout=PATIENCE_SECONDS)
         assert answer.ok, f"{path}: {answer.status_code} {answer.text}"
         return dict(answer.json())
 
@@ -61,7 +62,7 @@ class World:
             name = f"{sid}.example.com"
             ids["id"] = str(self._post("/v1/custom-domains", {"domain": name, "share_id": share})["id"])
         if "/audit/events/" in operation:
-            newest = self._session.get(f"{self.base_url}/v1/audit/events", timeout=30).json()
+            newest = self._session.get(f"{self.base_url}/v1/audit/events", timeout=PATIENCE_SECONDS).json()
             ids["event"] = str(newest["items"][0]["id"])
         if "/executions/" in operation:
             ids["task"] = str(self._post("/execute_async", {"session_id": sid, "command": "1"})["task_id"])

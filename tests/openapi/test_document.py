@@ -14,6 +14,7 @@ import requests
 import schemathesis
 from conftest import World
 from hypothesis import HealthCheck, settings
+from patience import PATIENCE_SECONDS
 from schemathesis.config import ChecksConfig, GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
 from schemathesis.config._checks import MissingRequiredHeaderConfig
 from schemathesis.core.parameters import ParameterLocation
@@ -26,8 +27,6 @@ from schemathesis.specs.openapi.checks import (
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "spec/openapi.json"
 EXAMPLES = os.environ.get("INSTAVM_TEST_EXAMPLES")
-#: An operation that takes longer for what is small is stuck.
-PATIENCE_SECONDS = 20
 EVENTS = "text/event-stream"
 #: Commands of the daemon without guests are processes of this machine, so they are not made up.
 HARMLESS = {"command": "true", "code": "true", "shell": "sh", "argv": ["true"], "language": "bash"}

@@ -14,6 +14,8 @@ class Cable:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
+        #: How many connections went through it so far.
+        self.connections = 0
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -41,6 +43,7 @@ class Cable:
             far = socket.create_connection(self._target)
             with self._lock:
                 self._sockets |= {near, far}
+                self.connections += 1
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 

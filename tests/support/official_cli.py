@@ -20,7 +20,7 @@ def cli_of(daemon: Daemon, home: Path) -> Cli:
         names = {"HOME": str(home), "INSTAVM_BASE_URL": daemon.base_url, "INSTAVM_API_KEY": daemon.api_key}
         command = [str(Path(sys.executable).parent / "instavm"), *arguments]
         return subprocess.run(
-            command, env=os.environ | names | environment, capture_output=True, text=True, timeout=180
+            command, env=os.environ | names | environment, capture_output=True, text=True, timeout=600
         )
 
     return run

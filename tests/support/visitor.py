@@ -8,10 +8,13 @@ import ssl
 import urllib.error
 import urllib.request
 
+#: Only a hang takes as long.
+PATIENCE_SECONDS = 300
+
 
 class Connection(http.client.HTTPSConnection):
     def connect(self) -> None:
-        plain = socket.create_connection(("127.0.0.1", self.port), 30)
+        plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE_SECONDS)
         self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
 
 
@@ -24,7 +27,7 @@ def visit(url: str) -> tuple[int, str]:
     """As a browser: follows redirects, keeps cookies."""
     opener = urllib.request.build_opener(Handler(), urllib.request.HTTPCookieProcessor())
     try:
-        with opener.open(url, timeout=30) as answer:
+        with opener.open(url, timeout=PATIENCE_SECONDS) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -15,9 +15,7 @@ from instavm import AsyncInstaVM, AsyncPty, AsyncSandbox
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from daemon import Daemon, running_daemon  # noqa: E402
-
-#: An emulated guest on a busy machine.
-PATIENCE_SECONDS = 45
+from patience import PATIENCE_SECONDS, until  # noqa: E402
 
 
 class Screen(pyte.Screen):
@@ -53,11 +51,16 @@ class Terminal:
         await self.until(lambda: text in self.text, text)
 
     async def until(self, holds: Callable[[], bool], what: str) -> None:
-        for _ in range(PATIENCE_SECONDS * 20):
+        def has_come() -> bool:
             if holds():
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{what!r} did not come; the screen is:\n{self.text}")
+                return True
+            if self._reader.done():
+                # Nothing more will; if it was lost, this says so.
+                self._reader.result()
+                raise AssertionError(f"the program ended before {what!r}; the screen is:\n{self.text}")
+            return False
+
+        await until(has_come, lambda: f"{what!r} did not come; the screen is:\n{self.text}")
 
     async def ends(self) -> int:
         await asyncio.wait_for(self._reader, PATIENCE_SECONDS)
@@ -67,7 +70,7 @@ class Terminal:
     async def close(self) -> None:
         await self.pty.kill()
         await self.pty.detach()
-        await asyncio.wait({self._reader})
+        await asyncio.gather(self._reader, return_exceptions=True)
 
 
 Open = Callable[..., Awaitable[Terminal]]

@@ -8,6 +8,7 @@ import hashlib
 import pytest
 from conftest import Open
 from daemon import Daemon
+from patience import until
 from websockets.asyncio.client import connect
 
 from instavm import AsyncSandbox, InstaVMError
@@ -16,7 +17,7 @@ from instavm import AsyncSandbox, InstaVMError
 async def test_vim_edits_a_file_on_its_own_screen(opened: Open, sandbox: AsyncSandbox) -> None:
     terminal = await opened("vim", "/root/poem.txt")
     await terminal.until(lambda: terminal.text.count("~\n") > 15, "empty lines")
-    assert "poem.txt" in terminal.text
+    await terminal.shows("poem.txt")
     await terminal.type("iroses are red\r日本語 🦀\x1b")
     await terminal.shows("roses are red")
     await terminal.type(":%s/red/blue/\r")
@@ -107,17 +108,20 @@ async def test_the_size_is_known_and_its_change_arrives(opened: Open) -> None:
     await terminal.shows("\n120\n")
 
 
-async def test_jobs_are_stopped_listed_and_brought_back(opened: Open) -> None:
+async def test_jobs_are_stopped_listed_and_brought_back(opened: Open, sandbox: AsyncSandbox) -> None:
+    async def is_in_the_foreground() -> bool:
+        states = (await sandbox.run("ps -C sleep -o stat=,args= | grep 'sleep 3000$'")).stdout_text
+        return "+" in states
+
     terminal = await opened()
-    await terminal.type("sleep 300\r")
-    await terminal.shows("sleep 300")
-    await asyncio.sleep(0.5)
+    await terminal.type("sleep 3000\r")
+    await until(is_in_the_foreground)
     await terminal.type("\x1a")
     await terminal.shows("Stopped")
     await terminal.type("jobs; bg\r")
-    await terminal.shows("sleep 300 &")
+    await terminal.shows("sleep 3000 &")
     await terminal.type("fg\r")
-    await asyncio.sleep(0.5)
+    await until(is_in_the_foreground)
     await terminal.type("\x03")
     await terminal.type("echo code $?\r")
     await terminal.shows("code 130")
@@ -128,7 +132,7 @@ async def test_colours_and_bracketed_paste(opened: Open) -> None:
     await terminal.type("tput colors; tput setaf 200; echo in pink; tput sgr0\r")
     await terminal.shows("256\n")
     await terminal.until(lambda: b"\x1b[38;5;200m" in terminal.raw, "the colour")
-    await terminal.shows("\nin pink")
+    await terminal.shows("\nin pink\n$")
     row = next(at for at, line in enumerate(terminal.screen.display) if line.startswith("in pink"))
     assert terminal.screen.buffer[row][0].fg == "ff00d7"
     # What is pasted is not run before Enter, though it holds one.
@@ -142,8 +146,16 @@ async def test_colours_and_bracketed_paste(opened: Open) -> None:
 
 async def test_characters_that_come_byte_by_byte_are_never_split(daemon: Daemon, sandbox: AsyncSandbox) -> None:
     text = "日本語テキスト 🦀👩‍🚀 naïve Ελληνικά"
-    write = "sys.stdout.buffer.write(bytes([b])); sys.stdout.flush(); time.sleep(0.03)"
-    program = f"import sys, time\nfor b in {text!r}.encode():\n  {write}"
+    # After each character it waits for a key.
+    program = f"""
+import os, time, tty
+tty.setraw(0)
+for character in {text!r}:
+    for byte in character.encode():
+        os.write(1, bytes([byte]))
+        time.sleep(0.03)
+    os.read(0, 1)
+"""
     pty = await sandbox.pty.create(argv=["python3", "-c", program], id="slow")
     await pty.detach()
     url = f"{daemon.base_url.replace('http', 'ws')}/v1/sessions/{sandbox.id}/pty/slow/connect?api_key={daemon.api_key}"
@@ -152,16 +164,18 @@ async def test_characters_that_come_byte_by_byte_are_never_split(daemon: Daemon,
         async for frame in socket:
             if isinstance(frame, bytes):
                 frames.append(frame)
+                await socket.send(b" ")
             elif '"exit"' in frame:
                 break
-    assert [frame.decode() for frame in frames] and b"".join(frames).decode() == text
-    assert len(frames) > 5
+    assert [frame.decode() for frame in frames] == list(text)
     await sandbox.pty.kill("slow")
 
 
 async def test_a_client_that_is_killed_in_a_burst_comes_back_for_exactly_the_rest(sandbox: AsyncSandbox) -> None:
     size = 10_000_000
-    script = f"stty raw -echo; head -c {size} /dev/urandom | tee >(sha256sum > /burst.sum); sleep 0.5; exit 3"
+    # It ends when the sum is there.
+    summed = "mkfifo /burst; sha256sum < /burst > /burst.sum &"
+    script = f"stty raw -echo; {summed} head -c {size} /dev/urandom | tee /burst; wait; exit 3"
     pty = await sandbox.pty.create(argv=["bash", "-c", script])
     digest, received, cut = hashlib.sha256(), 0, 1_500_000
     while pty.exit is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,7 +73,15 @@ class AsyncPtys:
             "linger_seconds": linger_seconds,
         }
         body = {name: value for name, value in fields.items() if value is not None}
-        created = await self._http.json("POST", f"{self._base}/sessions", json=body)
+        making = asyncio.create_task(self._http.json("POST", f"{self._base}/sessions", json=body))
+        try:
+            created = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # Nobody learns the name of what is being made, so nobody else could end it.
+            await asyncio.wait({making})
+            if not making.cancelled() and making.exception() is None:
+                await self.kill(making.result()["id"])
+            raise
         try:
             return await self.attach(created["id"], offset=0, on_notice=on_notice)
         except BaseException:

@@ -28,6 +28,10 @@ _REATTACH_WITHIN_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 0.1
 _LONGEST_RETRY_SECONDS = 5.0
 
+#: The time between attempts; tests have one of their own.
+_now = time.monotonic
+_sleep = asyncio.sleep
+
 #: Attaches at an offset, or at the oldest byte that is kept.
 Open = Callable[[int | None], Awaitable[PtyConnection]]
 
@@ -142,7 +146,7 @@ class AsyncPty:
         """Returns the end of the program. Raises InstaVMError when there is no coming back to it."""
         outage: _Outage | None = None
         while True:
-            received, since = self._received, time.monotonic()
+            received, since = self._received, _now()
             end = await self._follow()
             if isinstance(end, PtyExit):
                 return end
@@ -152,7 +156,7 @@ class AsyncPty:
                 raise InstaVMError(end.code, message, hint="Attach again at the same offset.") from end
             self._tell(PtyNotice("disconnected"))
             # A connection that came to nothing belongs to the outage before it.
-            if outage is None or self._received > received or time.monotonic() - since > _LONGEST_RETRY_SECONDS:
+            if outage is None or self._received > received or _now() - since > _LONGEST_RETRY_SECONDS:
                 outage = _Outage()
             await self._reattach(outage, end)
             self._tell(PtyNotice("reattached"))
@@ -226,14 +230,14 @@ class _Outage:
     """Attempts to attach again become rarer, and end."""
 
     def __init__(self) -> None:
-        self._until = time.monotonic() + _REATTACH_WITHIN_SECONDS
+        self._until = _now() + _REATTACH_WITHIN_SECONDS
         self._pause = 0.0
 
     async def wait(self, cause: InstaVMError) -> None:
         """Until the next attempt. Raises `cause` when there will be none."""
-        if time.monotonic() + self._pause > self._until:
+        if _now() + self._pause > self._until:
             raise cause
-        await asyncio.sleep(self._pause)
+        await _sleep(self._pause)
         self._pause = min(max(2 * self._pause, _FIRST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 from daemon import Daemon, running_daemon  # noqa: E402
 
 #: Lifetime of a session and, in this client, also its HTTP timeout.
-LIFETIME_SECONDS = 600
+LIFETIME_SECONDS = 3600
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +53,6 @@ def client(connect: Callable[..., InstaVM]) -> InstaVM:
 def trusted(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Certificates of previews, as `instavm ca path --print-env` has programs trust them."""
     request = urllib.request.Request(f"{daemon.base_url}/v2/previews/ca", headers={"X-API-Key": daemon.api_key})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         (tmp_path / "ca.pem").write_text(json.load(answer)["certificate"])
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))

@@ -154,12 +154,16 @@ async def test_a_run_patches_a_file_sees_an_image_and_polls_a_slow_command(daemo
         return ResponseCustomToolCall(type="custom_tool_call", id="p", call_id="p", name="apply_patch", input=text)
 
     def slow(_: Any) -> ResponseFunctionToolCall:
-        return call("exec_command", "slow", cmd="sleep 2; cat /workspace/a.txt", yield_time_ms=250)
+        command = "until [ -e /workspace/go ]; do sleep 0.1; done; cat /workspace/a.txt"
+        return call("exec_command", "slow", cmd=command, yield_time_ms=250)
+
+    def go(_: Any) -> ResponseFunctionToolCall:
+        return call("exec_command", "go", cmd="touch /workspace/go")
 
     def poll(items: Any) -> ResponseFunctionToolCall:
         answers = {i["call_id"]: i["output"] for i in items if isinstance(i, dict) and "output" in i}
         session_id = int(answers["slow"].split("session ID ")[1].split()[0])
-        return call("write_stdin", "poll", session_id=session_id, chars="", yield_time_ms=10_000)
+        return call("write_stdin", "poll", session_id=session_id, chars="", yield_time_ms=30_000)
 
     def finish(items: Any) -> ResponseOutputMessage:
         outputs.update((i["call_id"], json.dumps(i["output"])) for i in items if isinstance(i, dict) and "output" in i)
@@ -171,7 +175,7 @@ async def test_a_run_patches_a_file_sees_an_image_and_polls_a_slow_command(daemo
     draw, look = call("exec_command", "draw", cmd=gif), call("view_image", "image", path="dot.gif")
     agent = SandboxAgent(
         name="A",
-        model=ScriptedModel([patch, lambda _: draw, lambda _: look, slow, poll, finish]),
+        model=ScriptedModel([patch, lambda _: draw, lambda _: look, slow, go, poll, finish]),
         instructions="Follow the script.",
         default_manifest=Manifest(entries={"a.txt": File(content=b"alpha\n")}),
     )

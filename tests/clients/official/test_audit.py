@@ -26,7 +26,7 @@ def test_pages_filters_and_single_events(client: InstaVM) -> None:
 
 def test_every_command_of_events(daemon: Daemon, client: InstaVM, tmp_path: Path) -> None:
     cli = cli_of(daemon, tmp_path)
-    tail = cli("events", "tail", "--once", "--session", str(client.session_id), "--since", "5m")
+    tail = cli("events", "tail", "--once", "--session", str(client.session_id), "--since", "1d")
     assert tail.returncode == 0, tail.stderr
     assert ["sandbox.created" in line for line in tail.stdout.splitlines()] == [True, False]
     printed = cli("audit", "tail", "--once", "--event", "sandbox.created", "--limit", "1", "--json")

@@ -15,7 +15,7 @@ def cli(daemon: Daemon, tmp_path: Path) -> Cli:
 
 
 def test_a_vm_is_created_listed_and_removed(cli: Cli) -> None:
-    vm = answer(cli("create", "--timeout", "120", "--json"))
+    vm = answer(cli("create", "--timeout", "3600", "--json"))
     assert vm["status"] == "active" and vm["session_id"]
     assert vm["vm_id"] in [one["vm_id"] for one in answer(cli("ls", "--json"))["vms"]]
     assert cli("rm", vm["vm_id"]).returncode == 0
@@ -53,7 +53,7 @@ def test_lists_of_what_is_not_there_yet_are_empty(cli: Cli) -> None:
 
 
 def test_a_vm_is_saved_restored_cloned_suspended_and_resumed(cli: Cli) -> None:
-    vm = answer(cli("create", "--timeout", "600", "--json"))["vm_id"]
+    vm = answer(cli("create", "--timeout", "3600", "--json"))["vm_id"]
     saved = answer(cli("snapshot", "create", vm, "--name", "from the command line", "--json"))
     assert saved["status"] == "ready"
     assert "from the command line" in cli("snapshot", "ls").stdout
@@ -67,7 +67,7 @@ def test_a_vm_is_saved_restored_cloned_suspended_and_resumed(cli: Cli) -> None:
 
 
 def test_refusals_are_sentences_and_end_with_one(cli: Cli) -> None:
-    vm = answer(cli("create", "--timeout", "60", "--json"))["vm_id"]
+    vm = answer(cli("create", "--timeout", "3600", "--json"))["vm_id"]
     refused = cli("volume", "create", "v", "--quota", "1gb")
     assert (refused.returncode, "not available" in refused.stderr) == (1, True)
     share = answer(cli("share", "create", vm, "80", "--public", "--json"))

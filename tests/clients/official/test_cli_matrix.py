@@ -194,7 +194,7 @@ def cli(daemon: Daemon, home: Path) -> Cli:
 
 @pytest.fixture(scope="module")
 def names(cli: Cli, home: Path) -> Iterator[dict[str, str]]:
-    vm = answer(cli("create", "--timeout", "600", "--json"))
+    vm = answer(cli("create", "--timeout", "3600", "--json"))
     yield {"vm": vm["vm_id"], "session": vm["session_id"], "directory": str(home)}
     for one in answer(cli("ls", "--json"))["vms"]:
         cli("rm", one["vm_id"])

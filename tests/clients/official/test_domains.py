@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from acme_daemon import AcmeDaemon, acme_daemon
+from conftest import LIFETIME_SECONDS
 
 from instavm import CustomDomainError, InstaVM
 
@@ -28,7 +29,7 @@ def stand() -> Iterator[AcmeDaemon]:
 
 @pytest.fixture(scope="module")
 def client(stand: AcmeDaemon) -> Iterator[InstaVM]:
-    client = InstaVM(api_key=stand.api_key, base_url=stand.base_url)
+    client = InstaVM(api_key=stand.api_key, base_url=stand.base_url, timeout=LIFETIME_SECONDS)
     yield client
     client.kill()
 
@@ -57,7 +58,7 @@ def visit(stand: AcmeDaemon, domain: str) -> str:
     """As a browser that trusts the authority."""
     context = ssl.create_default_context(cadata=stand.root)
     with contextlib.closing(http.client.HTTPSConnection(domain, stand.preview_port)) as connection:
-        plain = socket.create_connection(("127.0.0.1", stand.preview_port), 30)
+        plain = socket.create_connection(("127.0.0.1", stand.preview_port), 300)
         connection.sock = context.wrap_socket(plain, server_hostname=domain)
         connection.request("GET", "/")
         return connection.getresponse().read().decode()
@@ -73,9 +74,9 @@ def test_a_domain_is_made_verified_served_and_deleted(stand: AcmeDaemon, client:
     made = domains.create(domain="shop.example.com", share_id=share_id, dns_provider="cloudflare")
     assert isinstance(made["id"], int) and made["status"] == "pending"
     with pytest.raises(CustomDomainError, match="There is no TXT record"):
-        domains.verify_and_wait(made["id"], timeout=30, poll_interval=0.5)
+        domains.verify_and_wait(made["id"], timeout=300, poll_interval=0.5)
     publish(stand, made)
-    issued = domains.verify_and_wait(made["id"], timeout=60, poll_interval=0.5)
+    issued = domains.verify_and_wait(made["id"], timeout=300, poll_interval=0.5)
     assert issued["status"] == "issued" and issued["url"] == f"https://shop.example.com:{stand.preview_port}"
     assert domains.resume(made["id"]) == domains.get(made["id"]) == issued
     assert visit(stand, "shop.example.com") == f"hello shop.example.com:{stand.preview_port}"
@@ -95,7 +96,7 @@ def cli(stand: AcmeDaemon, tmp_path: Path):
 
     def run(*arguments: str, status: int = 0) -> str:
         command = [sys.executable, "-m", "instavm", "domain", *arguments]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert ran.returncode == status, f"{command}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
         return ran.stdout if status == 0 else ran.stderr
 
@@ -122,7 +123,7 @@ def test_the_command_line_sees_a_domain_through(stand: AcmeDaemon, share_id: str
     assert "Last error: There is no TXT record" in cli("verify", domain_id)
     assert "There is no TXT record" in cli("wait", domain_id, status=1)
     publish(stand, made)
-    cli("verify", domain_id, "--wait", "--timeout", "60", "--poll-interval", "0.5")
+    cli("verify", domain_id, "--wait", "--timeout", "300", "--poll-interval", "0.5")
     assert "status=issued" in cli("wait", domain_id)
     assert "status=issued" in cli("resume", domain_id, "--wait")
     listed = cli("list")

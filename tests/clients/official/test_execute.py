@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +53,7 @@ def test_text_beyond_ascii_comes_back_as_it_was(client: InstaVM) -> None:
 
 @pytest.mark.parametrize("command", ["echo begun; sleep 60", "trap '' TERM; echo begun; while :; do sleep 0.2; done"])
 def test_a_command_out_of_time_is_answered_before_the_client_gives_up(client: InstaVM, command: str) -> None:
-    result = bash(client, command, timeout=3)
+    result = bash(client, command, timeout=6)
     assert (result["exit_code"], result["stdout"]) == (124, "begun\n")
     assert bash(client, "echo fine")["stdout"] == "fine\n"
 
@@ -78,14 +77,14 @@ def test_a_python_error_is_a_result(client: InstaVM) -> None:
 
 
 def test_a_python_cell_out_of_time_keeps_what_it_printed_and_the_session_goes_on(client: InstaVM) -> None:
-    result = client.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)", timeout=5)
+    result = client.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)", timeout=8)
     assert (result["exit_code"], result["stdout"]) == (124, "begun\n")
     assert client.execute("print('on')")["stdout"] == "on\n"
 
 
 def test_commands_of_one_session_run_at_the_same_time(client: InstaVM) -> None:
     # Each waits for the other's file, so that one after the other they would never end.
-    meet = "touch /tmp/{0}; for i in $(seq 300); do [ -e /tmp/{1} ] && echo met && exit; sleep 0.1; done; exit 1"
+    meet = "touch /tmp/{0}; for i in $(seq 3000); do [ -e /tmp/{1} ] && echo met && exit; sleep 0.1; done; exit 1"
     with ThreadPoolExecutor(2) as threads:
         answers = threads.map(lambda names: bash(client, meet.format(*names)), [("one", "two"), ("two", "one")])
     assert [answer["stdout"] for answer in answers] == ["met\n", "met\n"]
@@ -98,13 +97,13 @@ def test_many_callers_get_their_own_answers(client: InstaVM) -> None:
 
 
 def test_a_background_execution_is_polled_to_its_end(client: InstaVM) -> None:
-    started = time.monotonic()
-    task = client.execute_async("sleep 2; echo out; echo err >&2", language="bash")
-    assert time.monotonic() - started < 2
-    result = client.get_task_result(task["task_id"])
+    waits = "until [ -e /root/go ]; do sleep 0.1; done"
+    task = client.execute_async(f"{waits}; echo out; echo err >&2", language="bash")
+    bash(client, "touch /root/go")
+    result = client.get_task_result(task["task_id"], timeout=300)
     assert (result["stdout"], result["stderr"]) == ("out\n", "err\n")
     python = client.execute_async("print(6 * 7)")
-    assert client.get_task_result(python["task_id"])["stdout"] == "42\n"
+    assert client.get_task_result(python["task_id"], timeout=300)["stdout"] == "42\n"
 
 
 def test_an_unknown_task_is_waited_for_in_vain(client: InstaVM) -> None:

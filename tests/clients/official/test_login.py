@@ -72,7 +72,7 @@ def test_it_has_a_key_when_the_person_has_said_yes(daemon: Daemon, browser: Brow
     redirect = browser.ask("POST", f"/api/cli-auth/pairings/{pairing}", {"approve": True})["redirect_url"]
     with urllib.request.urlopen(redirect) as page:
         assert page.status == 200
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "admin@localhost" in output
 
@@ -82,7 +82,7 @@ def test_it_has_a_key_when_the_person_has_said_yes(daemon: Daemon, browser: Brow
     environment = os.environ | {"HOME": str(tmp_path), "INSTAVM_BASE_URL": daemon.base_url}
     environment.pop("INSTAVM_API_KEY", None)
     whoami = [str(Path(sys.executable).parent / "instavm"), "whoami", "--json"]
-    done = subprocess.run(whoami, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(whoami, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "admin@localhost" in done.stdout
 
@@ -93,6 +93,6 @@ def test_it_ends_with_one_when_the_person_has_said_no(daemon: Daemon, browser: B
     redirect = browser.ask("POST", f"/api/cli-auth/pairings/{pairing}", {"approve": False})["redirect_url"]
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(redirect)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert process.returncode == 1
     assert not (tmp_path / ".instavm" / "config.json").exists()

@@ -21,7 +21,11 @@ from typing import Any
 
 import pytest
 from agents.sandbox import Manifest
+from agents.sandbox.session.pty_types import PtyExecUpdate
+from conftest import LIFETIME_SECONDS
 from daemon import Daemon
+from patience import PATIENCE_SECONDS, until
+from turns import LONGEST_TURN, awaited, to_its_end
 from websockets.asyncio.client import connect as web_socket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -29,17 +33,21 @@ from instavm import InstaVM
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
 
 
-async def relay(url: str, *typed: bytes, resize: tuple[int, int] | None = None) -> tuple[bytes, dict[str, Any] | None]:
-    """As the official clients do: types at once, and reads to the exit frame."""
+async def relay(
+    url: str, typed: bytes = b"", *, resize: tuple[int, int] | None = None, shown: bytes = b""
+) -> tuple[bytes, dict[str, Any] | None]:
+    """As the official clients do: types at once, or when this is shown, and reads to the exit frame."""
     output, exit_frame = b"", None
-    async with web_socket(url) as socket:
+    async with web_socket(url, open_timeout=PATIENCE_SECONDS, ping_timeout=None) as socket:
         if resize is not None:
             await socket.send(json.dumps({"type": "resize", "cols": resize[0], "rows": resize[1]}))
-        for one in typed:
-            await socket.send(one)
+        if shown == b"":
+            await socket.send(typed)
         async for frame in socket:
             if isinstance(frame, bytes):
-                output += frame
+                had, output = shown in output, output + frame
+                if shown in output and not had:
+                    await socket.send(typed)
             elif json.loads(frame)["type"] == "exit":
                 exit_frame = json.loads(frame)
                 break
@@ -70,8 +78,8 @@ def test_a_terminal_lives_under_a_vm_and_follows_its_size(client: InstaVM) -> No
     assert b"43 132" in output
     line = client.pty.create_for_vm(vm, login_command="echo a && echo b | tr b c; read; stty size; exit 9")
     client.pty.resize_for_vm(vm, line["session_id"], 90, 20)
-    output, end = asyncio.run(relay(client.pty.ws_url_for_vm(vm, line["session_id"]), b"\n"))
-    assert re.fullmatch(rb"(\r\n)?a\r\nc\r\n(\r\n)?20 90\r\n", output)
+    output, end = asyncio.run(relay(client.pty.ws_url_for_vm(vm, line["session_id"]), b"\n", shown=b"c\r\n"))
+    assert output == b"a\r\nc\r\n\r\n20 90\r\n"
     assert end == {"type": "exit", "exit_code": 9, "signal": None}
     assert client.pty.get_for_vm(vm, line["session_id"])["exit_code"] == 9
     for one in (shell, line):
@@ -88,22 +96,29 @@ def test_all_output_comes_before_the_end_in_frames_that_the_client_takes(client:
     client.pty.kill(session, line["session_id"])
 
 
+async def is_viewed(client: InstaVM, session: str, pty: str) -> None:
+    async def has_viewer() -> bool:
+        return (await asyncio.to_thread(client.pty.get, session, pty))["viewers"] == 1
+
+    await until(has_viewer)
+
+
 def test_a_kill_ends_the_terminal_under_its_viewer(client: InstaVM) -> None:
     session = client.session_id
-    made = client.pty.create(session, login_command="sleep 100")
+    made = client.pty.create(session, login_command="sleep 1000")
 
     async def viewed() -> dict[str, Any] | None:
         viewing = asyncio.create_task(relay(client.pty.ws_url(session, made["session_id"])))
-        await asyncio.sleep(0.3)
+        await is_viewed(client, session, made["session_id"])
         await asyncio.to_thread(client.pty.kill, session, made["session_id"])
-        return (await asyncio.wait_for(viewing, 30))[1]
+        return (await asyncio.wait_for(viewing, PATIENCE_SECONDS))[1]
 
     assert asyncio.run(viewed()) == {"type": "exit", "exit_code": 129, "signal": "SIGHUP"}
 
 
 async def first_close(url: str) -> int:
     """What the server closes a connection with before it has sent any output."""
-    async with web_socket(url) as socket:
+    async with web_socket(url, open_timeout=PATIENCE_SECONDS, ping_timeout=None) as socket:
         with pytest.raises(ConnectionClosed) as closed:
             while not isinstance(await socket.recv(), bytes):
                 continue
@@ -124,7 +139,7 @@ def test_what_is_not_there_is_refused_before_the_upgrade(client: InstaVM) -> Non
 
     async def status(url: str) -> int:
         with pytest.raises(InvalidStatus) as refused:
-            await web_socket(url)
+            await web_socket(url, open_timeout=PATIENCE_SECONDS)
         return refused.value.response.status_code
 
     assert asyncio.run(status(client.pty.ws_url(client.session_id, "pty-never-was"))) == 404
@@ -136,13 +151,13 @@ def test_what_is_not_there_is_refused_before_the_upgrade(client: InstaVM) -> Non
 def test_an_ended_vm_closes_its_terminals_without_an_exit(connect: Callable[..., InstaVM]) -> None:
     """To the CLI that is a code that it may try again after, and never an exit of the program."""
     mortal = connect()
-    made = mortal.pty.create(mortal.session_id, login_command="sleep 100")
+    made = mortal.pty.create(mortal.session_id, login_command="sleep 1000")
 
     async def closed() -> int:
         closing = asyncio.create_task(first_close(mortal.pty.ws_url(mortal.session_id, made["session_id"])))
-        await asyncio.sleep(0.3)
+        await is_viewed(mortal, mortal.session_id, made["session_id"])
         await asyncio.to_thread(mortal.kill)
-        return await asyncio.wait_for(closing, 30)
+        return await asyncio.wait_for(closing, PATIENCE_SECONDS)
 
     assert asyncio.run(closed()) in (4500, 4502)
 
@@ -152,17 +167,23 @@ async def test_the_agents_integration_types_into_a_shell_that_stays(daemon: Daem
     session = await provider.create(manifest=Manifest(), options=InstaVMSandboxClientOptions())
     await session.start()
     assert session.supports_pty() is True
-    started = await session.pty_exec_start("python3 -i", tty=True, yield_time_s=4)
-    assert started.process_id is not None and b">>>" in started.output
+    started = await session.pty_exec_start("python3 -i", tty=True, yield_time_s=1)
+    started = await awaited(session, started, lambda output: b">>> " in output)
+    assert started.process_id is not None
     number = started.process_id
-    await session.pty_write_stdin(session_id=number, chars="answer = 6 * 7\n", yield_time_s=1)
-    told = await session.pty_write_stdin(session_id=number, chars="print('it is', answer + 1)\n", yield_time_s=2)
-    assert b"it is 43" in told.output
-    await session.pty_write_stdin(session_id=number, chars="exit()\n", yield_time_s=2)
-    ended = await session.pty_write_stdin(session_id=number, chars="exit 4\n", yield_time_s=10)
+
+    async def type_and_see(chars: str, seen: bytes) -> PtyExecUpdate:
+        told = await session.pty_write_stdin(session_id=number, chars=chars, yield_time_s=1)
+        return await awaited(session, told, lambda output: re.search(seen, output) is not None)
+
+    await type_and_see("answer = 6 * 7\n", rb">>> $")
+    await type_and_see("print('it is', answer + 1)\n", rb"it is 43\r\n.*>>> $")
+    # Of the shell that it was typed into.
+    await type_and_see("exit()\n", rb"# $")
+    ended = await to_its_end(session, await session.pty_write_stdin(session_id=number, chars="exit 4\n"))
     assert (ended.process_id, ended.exit_code) == (None, 4)
     # One that was never a terminal is deleted like one.
-    piped = await session.pty_exec_start("echo piped; exit 3", tty=False, yield_time_s=10)
+    piped = await session.pty_exec_start("echo piped; exit 3", tty=False, yield_time_s=LONGEST_TURN)
     assert (piped.output, piped.exit_code) == (b"piped\n", 3)
     await session.pty_terminate_all()
     await session.shutdown()
@@ -170,8 +191,8 @@ async def test_the_agents_integration_types_into_a_shell_that_stays(daemon: Daem
 
 @pytest.fixture
 def vm(daemon: Daemon) -> Iterator[str]:
-    client = InstaVM(api_key=daemon.api_key, base_url=daemon.base_url, timeout=600)
-    vm = client.vms.create(wait=True, vm_lifetime_seconds=600)["vm_id"]
+    client = InstaVM(api_key=daemon.api_key, base_url=daemon.base_url, timeout=LIFETIME_SECONDS)
+    vm = client.vms.create(wait=True, vm_lifetime_seconds=LIFETIME_SECONDS)["vm_id"]
     yield vm
     # The command line deletes its terminal when it leaves.
     assert client.pty.list_for_vm(vm) == []
@@ -217,16 +238,16 @@ def test_the_command_line_is_a_terminal(run_in_terminal: Any, vm: str) -> None:
     screen.types("stty size\r")
     screen.shows("22 88")
     set_size(screen.near, 101, 31)
-    screen.types("sleep 1; stty size\r")
+    screen.types("while [ \"$(stty size)\" = '22 88' ]; do sleep 0.1; done; stty size\r")
     screen.shows("31 101")
     # A program of its own prints it: a shell that is about to start one may lose the signal.
-    screen.types("sh -c 'echo asleep; exec sleep 100'\r")
+    screen.types("sh -c 'echo asleep; exec sleep 1000'\r")
     screen.shows(r"\rasleep")
     screen.types("\x03")
     screen.types("echo code $?\r")
     screen.shows(r"\rcode 130")
     screen.types("exit 7\r")
-    assert process.wait(60) == 7
+    assert process.wait(PATIENCE_SECONDS) == 7
     assert screen.modes() == cooked
 
 
@@ -237,9 +258,9 @@ def test_the_command_line_takes_another_shell_and_tells_of_a_vm_that_is_not_ther
     screen.shows(r"[#$] ")
     screen.types("echo I am $0; exit 3\r")
     screen.shows(r"[\r\n]I am /bin/sh")
-    assert process.wait(60) == 3
+    assert process.wait(PATIENCE_SECONDS) == 3
     process, screen = run_in_terminal("pty", "vm_never_was")
-    assert process.wait(60) == 1
+    assert process.wait(PATIENCE_SECONDS) == 1
     screen.shows("Error creating PTY session")
 
 
@@ -264,9 +285,9 @@ class Screen:
         os.write(self.near, text.encode())
 
     def shows(self, pattern: str) -> None:
-        until = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not re.search(pattern, self._text):
-            assert time.monotonic() < until, f"{pattern!r} is not in {self._text!r}"
+            assert time.monotonic() < deadline, f"{pattern!r} is not in {self._text!r}"
             if select.select([self.near], [], [], 0.5)[0]:
                 self._text += os.read(self.near, 65536).decode("utf-8", "replace")
 

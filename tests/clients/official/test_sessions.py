@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 
 import pytest
+from conftest import LIFETIME_SECONDS
 from daemon import Daemon
 from instavm.exceptions import AuthenticationError, InstaVMError, SessionError
 
@@ -19,7 +20,7 @@ def test_a_session_is_a_uuid_and_its_vm_is_not(client: InstaVM) -> None:
     assert status["session_id"] == client.session_id == str(uuid.UUID(client.session_id))
     assert (status["exists"], status["vm_assigned"], status["vm_alive"]) == (True, True, True)
     assert status["vm_status"] == "active" and client.is_session_active()
-    assert 0 < status["expires_in_seconds"] <= 600
+    assert 0 < status["expires_in_seconds"] <= LIFETIME_SECONDS
     with pytest.raises(ValueError):
         uuid.UUID(status["vm_id"])
 
@@ -66,7 +67,7 @@ def test_a_killed_session_stays_known_and_killing_it_again_is_no_error(connect: 
 def test_a_session_ends_when_its_lifetime_is_over(connect: Callable[..., InstaVM]) -> None:
     client = connect(timeout=20)
     client.execute("true", language="bash")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while client.get_session_status()["vm_alive"]:
         assert time.monotonic() < deadline, "the session outlived its lifetime"
         time.sleep(1)
@@ -93,7 +94,7 @@ def test_a_policy_is_accepted_before_the_vm_has_done_anything(connect: Callable[
     client.set_session_egress(allow_http=False, allow_https=False, allow_package_managers=False)
     assert client.get_session_egress()["allow_https"] is False
     # CURLE_COULDNT_CONNECT: refused, and at once.
-    command = "curl -sS -m 20 https://example.org; echo $?"
+    command = "curl -sS -m 300 https://example.org; echo $?"
     assert client.execute(command, language="bash")["stdout"] == "7\n"
     client.kill()
 

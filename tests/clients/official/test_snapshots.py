@@ -9,10 +9,16 @@ import pytest
 from agents.sandbox import Manifest
 from agents.sandbox.entries import File
 from agents.sandbox.snapshot import LocalSnapshotSpec
+from conftest import LIFETIME_SECONDS
 from daemon import Daemon
 
 from instavm import InstaVM
 from instavm.integrations.openai_agents import InstaVMSandboxClient, InstaVMSandboxClientOptions
+
+
+def client_of(daemon: Daemon) -> InstaVM:
+    connection = {"api_key": daemon.api_key, "base_url": daemon.base_url}
+    return InstaVM(**connection, timeout=LIFETIME_SECONDS, auto_start_session=False)
 
 
 def bash(client: InstaVM, session: str, command: str) -> str:
@@ -21,8 +27,8 @@ def bash(client: InstaVM, session: str, command: str) -> str:
 
 
 def test_a_vm_is_kept_restored_and_cloned(daemon: Daemon) -> None:
-    client = InstaVM(api_key=daemon.api_key, base_url=daemon.base_url, timeout=600, auto_start_session=False)
-    vm = client.vms.create(wait=True, vm_lifetime_seconds=600, metadata={"a": 1})
+    client = client_of(daemon)
+    vm = client.vms.create(wait=True, vm_lifetime_seconds=LIFETIME_SECONDS, metadata={"a": 1})
     bash(client, vm["session_id"], "echo one > /dev/shm/state")
     policy = {"allow_http": False, "allow_https": False, "allow_package_managers": False}
     client.set_session_egress(session_id=vm["session_id"], **policy)
@@ -42,8 +48,8 @@ def test_a_vm_is_kept_restored_and_cloned(daemon: Daemon) -> None:
 
 
 def test_a_vm_is_suspended_and_resumed_under_its_session(daemon: Daemon) -> None:
-    client = InstaVM(api_key=daemon.api_key, base_url=daemon.base_url, timeout=600, auto_start_session=False)
-    vm = client.vms.create(wait=True, vm_lifetime_seconds=600, auto_resume=False)
+    client = client_of(daemon)
+    vm = client.vms.create(wait=True, vm_lifetime_seconds=LIFETIME_SECONDS, auto_resume=False)
     bash(client, vm["session_id"], "echo kept > /dev/shm/state")
     assert client.vms.suspend(vm["vm_id"])["status"] == "suspended"
     assert vm["vm_id"] in [one["vm_id"] for one in client.vms.list_all_records() if one["status"] == "suspended"]

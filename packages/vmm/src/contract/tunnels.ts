@@ -177,10 +177,11 @@ const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).dig
 /** Starts the server, which runs as long as the guest. @returns its port */
 const serve = (agent: AgentClient, family: '4' | '6'): Promise<number> => firstLine(agent, SERVER, family);
 
+/** Nobody listens on it, and nobody else gets it. */
 const unusedPort = (agent: AgentClient): Promise<number> =>
   firstLine(
     agent,
-    `import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)`,
+    `import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(3600)`,
   );
 
 async function firstLine(agent: AgentClient, program: string, ...more: string[]): Promise<number> {

@@ -396,7 +396,7 @@ describe('the egress channel', () => {
   it('carries what programs connect to, and is opened again after a snapshot', async () => {
     const backend = await makeBackend();
     const vm = await backend.vmm.restore(await backend.template(), newIncarnationId());
-    const digest = `head -c 1000000 /dev/zero | timeout 30 python3 -c '
+    const digest = `head -c 1000000 /dev/zero | timeout 200 python3 -c '
 import socket, sys
 with socket.create_connection(("files.example", 9)) as peer:
     peer.sendall(sys.stdin.buffer.read())

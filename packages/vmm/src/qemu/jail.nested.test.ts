@@ -43,7 +43,7 @@ async function inJail(
   const [program, args] = jail.command('bash', ['-c', `read; ${script}`]);
   const child = spawn(program, args, { cwd: own, env: {}, stdio: ['pipe', 'ignore', 'inherit'] });
   await jail.enter(child.pid ?? 0, own, UNLIMITED);
-  await expect.poll(() => readFile(`/proc/${child.pid}/comm`, 'utf8'), { timeout: 30_000 }).toBe('bash\n');
+  await expect.poll(() => readFile(`/proc/${child.pid}/comm`, 'utf8'), { timeout: 300_000 }).toBe('bash\n');
   child.stdin?.end('go\n');
   return { child, own, close: () => jail.close() };
 }
@@ -63,7 +63,7 @@ describe('QEMU’s jail where the daemon is root on cgroup v2', () => {
   });
 
   it('limits memory, processes and processor time of a user of its own, and is gone with what ran in it', async () => {
-    const { child, close } = await inJail('one', 'sleep 60');
+    const { child, close } = await inJail('one', 'sleep 600');
     const status = await readFile(`/proc/${child.pid}/status`, 'utf8');
     expect(status).toMatch(/^Uid:\t320000\t320000\t320000\t320000$/m);
     expect(status).toMatch(/^NoNewPrivs:\t1$/m);
@@ -79,9 +79,9 @@ describe('QEMU’s jail where the daemon is root on cgroup v2', () => {
 
   it('lets a fork bomb go off in itself alone, and whoever finds it ends all of it', async () => {
     const bomb = newIncarnationId();
-    const { child } = await inJail(bomb, 'for i in {1..200}; do sleep 60 & done 2>/dev/null; sleep 60');
+    const { child } = await inJail(bomb, 'for i in {1..200}; do sleep 600 & done 2>/dev/null; sleep 600');
     const cgroup = new Cgroup(PARENT, bomb);
-    await expect.poll(async () => readLimit(bomb, 'pids.events'), { timeout: 60_000 }).toMatch(/max [1-9]/);
+    await expect.poll(async () => readLimit(bomb, 'pids.events'), { timeout: 300_000 }).toMatch(/max [1-9]/);
     expect((await cgroup.processes()).length).toBeLessThanOrEqual(PIDS_MAX);
     const next = new QemuJails(confinement);
     expect(await next.reapOthers(new Set([bomb]))).toBe(0);
@@ -106,7 +106,7 @@ describe('QEMU’s jail where the daemon is root on cgroup v2', () => {
       expect(await probe()).toMatchObject({ uids: undefined, missing: [expect.stringContaining('/dev/kvm')] });
       await chown('/dev/kvm', 0, KVM_GROUP);
       expect(await probe()).toMatchObject({ uids: UIDS, missing: [] });
-      const { child, close } = await inJail('grouped', 'sleep 60');
+      const { child, close } = await inJail('grouped', 'sleep 600');
       expect(await readFile(`/proc/${child.pid}/status`, 'utf8')).toMatch(
         new RegExp(`^Groups:\\t${KVM_GROUP} *$`, 'm'),
       );
