@@ -1,7 +1,7 @@
 /** What becomes of sandboxes when something is taken from them: their VMM, the files of it, the disk, an answer. Each ends in a state that says why, and leaves nothing. */
 import { mkdir, readdir, readlink, rm, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { runCommand } from '@instavm/images';
 import type { Sandbox } from 'instavm';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -42,8 +42,8 @@ export function describeLosses(host: Host, { fillable, muchMib }: LossOptions): 
     const { incarnationId } = await sandbox.info();
     const pids = [running.daemon.pid, ...(await host.vmms(own.path))];
     const suspending = suspend();
-    // Neither asleep nor in another thread between two looks: a suspension takes a few hundred milliseconds.
-    for (const until = Date.now() + POLL.timeout; !host.isSaving(own.path, incarnationId); await turn())
+    // Nothing but a millisecond between two looks: a suspension takes a few hundred.
+    for (const until = Date.now() + POLL.timeout; !host.isSaving(own.path, incarnationId); await sleep(1))
       if (Date.now() > until) throw new Error('nothing was saved');
     for (const pid of pids) process.kill(pid, 'SIGSTOP');
     return [suspending];

@@ -1,6 +1,6 @@
 /** QEMU, on any machine. Others may run on it: only what belongs to the data directory is looked at. */
 import { execFile } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -30,7 +30,8 @@ export const qemu: Host = {
     const snapshots = join(dataDirectory, 'snapshots');
     const stored = (name: string): number =>
       statSync(join(snapshots, name, 'state'), { throwIfNoEntry: false })?.size ?? 0;
-    return readdirSync(snapshots).some((name) => isPartial(name) && stored(name) > 0);
+    // Made with the first of them.
+    return existsSync(snapshots) && readdirSync(snapshots).some((name) => isPartial(name) && stored(name) > 0);
   },
   traces: async (dataDirectory) => {
     const running = (await vmms(dataDirectory)).map((pid) => `process ${pid}`);
