@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** A process that was told to end may take this long, on a machine that is busy with anything. */
+/** A process that was told to end may take this long, on a machine busy with emulation. */
 const SETTLE_MS = 60_000;
 
 export type Leftover = { readonly pid: number; readonly command: string };

@@ -8,7 +8,7 @@ import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Visitor } from './dashboard/visitor.ts';
-import { browserIsMissing, openBrowser, type TestBrowser } from './preview/browser.ts';
+import { browserIsMissing, openBrowser, PATIENCE_MS, type TestBrowser } from './preview/browser.ts';
 
 const INSTAVM = resolve(import.meta.dirname, '../../apps/cli/bin/instavm');
 /** A 1 × 1 PNG. */
@@ -19,7 +19,7 @@ const PIXEL = Buffer.from(
 const FIRST_LOAD_BYTES = 300_000;
 
 /** An emulated guest on a busy machine takes its time. */
-const eventually = <T>(look: () => T) => expect.poll(look, { timeout: 30_000 });
+const eventually = <T>(look: () => T) => expect.poll(look, { timeout: PATIENCE_MS });
 
 const missing = await browserIsMissing();
 if (missing !== undefined && process.env.CI !== undefined) throw new Error(missing);
@@ -81,7 +81,10 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await page.getByRole('heading', { name: 'Sign in' }).waitFor();
     await page.goto(link);
     await page.getByRole('alert').getByText('not valid').waitFor();
-    expect(visitor.complaints.splice(0)).toEqual([expect.stringContaining('401')]);
+    // Of the link, and perhaps of a list that the page was asking for as it signed out.
+    const complaints = visitor.complaints.splice(0);
+    expect(complaints.length).toBeGreaterThan(0);
+    expect(complaints.filter((complaint) => !complaint.includes('401'))).toEqual([]);
   });
 
   it('leads back to the page that was asked for, and to no other server', async () => {
@@ -133,19 +136,19 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await page.getByRole('button', { name: 'New sandbox' }).click();
     await page.getByLabel('Name').fill('made by hand');
     await page.getByRole('button', { name: 'Make it' }).click();
-    await page.getByRole('heading', { name: 'made by hand' }).waitFor({ timeout: 60_000 });
+    await page.getByRole('heading', { name: 'made by hand' }).waitFor();
     const row = page.getByRole('row', { name: /made by hand/ });
     await visitor.open('sandboxes');
     await row.getByText('running').waitFor();
     await row.getByRole('button', { name: 'Suspend' }).click();
-    await row.getByText('suspended').waitFor({ timeout: 60_000 });
+    await row.getByText('suspended').waitFor();
     await row.getByRole('link').click();
     await page.getByRole('link', { name: 'Files' }).click();
-    expect(await page.title()).toBe('made by hand, Files · InstaVM');
+    await eventually(() => page.title()).toBe('made by hand, Files · InstaVM');
     // Looking at it does not wake it.
     await page.getByRole('heading', { name: 'It is suspended' }).waitFor();
     await page.getByRole('button', { name: 'Resume it' }).click();
-    await page.getByText('Nothing is in here').waitFor({ timeout: 60_000 });
+    await page.getByText('Nothing is in here').waitFor();
     await visitor.open('sandboxes');
     await row.getByText('running').waitFor();
     await row.getByRole('button', { name: 'Delete' }).click();
@@ -176,7 +179,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await type('echo "it is $MARK"');
     await shows('it is only-this-shell');
     await page.getByRole('button', { name: 'New terminal' }).click();
-    await eventually(() => page.getByRole('tab').count()).toBe(2);
+    await eventually(() => page.getByRole('tab').nth(1).getAttribute('aria-selected')).toBe('true');
     await page.getByRole('button', { name: 'End this one' }).click();
     await eventually(() => page.getByRole('tab').count()).toBe(1);
     await shows('it is only-this-shell');
@@ -226,7 +229,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     const opened = page.waitForEvent('popup');
     await row.getByRole('button', { name: 'Open' }).click();
     const preview = await opened;
-    await preview.getByRole('heading', { name: 'Served from the sandbox' }).waitFor({ timeout: 60_000 });
+    await preview.getByRole('heading', { name: 'Served from the sandbox' }).waitFor();
     expect(await preview.evaluate('window.opener')).toBeNull();
     await row.getByRole('button', { name: 'Revoke' }).click();
     await row.waitFor({ state: 'detached' });
@@ -238,7 +241,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await page.getByText('live').waitFor();
     await sandbox.run('curl -sS --max-time 20 https://never-allowed.example; true');
     const denial = page.getByRole('listitem').filter({ hasText: 'never-allowed.example' });
-    await denial.first().getByText('denied').waitFor({ timeout: 30_000 });
+    await denial.first().getByText('denied').waitFor();
     await page.getByLabel('Domains').fill('never-allowed.example');
     await page.getByRole('button', { name: 'Put in force' }).click();
     await page.getByText("The server's default").waitFor({ state: 'detached' });
@@ -254,7 +257,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     await page.getByText('live', { exact: true }).waitFor();
     await sandbox.run('curl -sS --max-time 20 https://denied-again.example; true');
     const denial = page.getByRole('row', { name: /egress\.denied.*denied-again\.example/ });
-    await denial.first().waitFor({ timeout: 30_000 });
+    await denial.first().waitFor();
     await page.getByLabel('About').selectOption('sandbox');
     await denial.first().waitFor({ state: 'detached' });
     await page
@@ -274,7 +277,7 @@ describe.skipIf(missing !== undefined)('in Chromium, the dashboard', () => {
     const { page } = visitor;
     await openSandbox('metrics');
     const cpu = page.getByRole('img', { name: /^CPU: \d+ %/ });
-    await cpu.waitFor({ timeout: 60_000 });
+    await cpu.waitFor();
     await page.getByRole('img', { name: /^Network: .* out, .* in/ }).waitFor();
     await cpu.focus();
     await page.keyboard.press('ArrowLeft');

@@ -27,10 +27,9 @@ beforeEach(() => {
 const outcomes = async (...probes: Probe[]): Promise<unknown[]> =>
   (await world.probe(sandbox, probes)).map(({ result }) => result);
 /** Rows are written a moment later. */
+const LONG = { timeout: 60_000 };
 const expectLogged = (host: string, row: Partial<Entry>): Promise<void> =>
-  expect
-    .poll(() => world.log(sandbox, `&host=${host}`), { timeout: 5_000 })
-    .toContainEqual(expect.objectContaining(row));
+  expect.poll(() => world.log(sandbox, `&host=${host}`), LONG).toContainEqual(expect.objectContaining(row));
 
 describe('through the proxy of the host', () => {
   it('a name goes as the address that was checked', async () => {
@@ -103,6 +102,14 @@ describe('more connections than a sandbox may have', () => {
     await world.setPolicy(sandbox, { allowed_domains: ['allowed.test'] });
     expect(await outcomes(['together', 'allowed.test', PORTS.echo, 21])).toEqual(['ECONNREFUSED']);
     await expectLogged('allowed.test', { allowed: false, rule: 'limit' });
+    // Each has its row when it no longer counts.
+    const ended = async (): Promise<number> => {
+      const rows = await world.log(sandbox, '&host=allowed.test');
+      return rows
+        .filter(({ port, allowed }) => allowed && port === PORTS.echo)
+        .reduce((sum, { repeated }) => sum + repeated, 0);
+    };
+    await expect.poll(ended, LONG).toBe(20);
     expect(await outcomes(['together', 'allowed.test', PORTS.echo, 20])).toEqual([20]);
   });
 });

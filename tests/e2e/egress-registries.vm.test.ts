@@ -64,17 +64,17 @@ async function pipIndexUrl(): Promise<string> {
 }
 
 describe('with the default policy', () => {
-  it('pip installs a package', { timeout: 120_000 }, async () => {
+  it('pip installs a package', { timeout: 600_000 }, async () => {
     const script =
       'pip install --quiet --target /root/packages --no-deps six && PYTHONPATH=/root/packages python3 -c "import six; print(six.__name__)"';
-    const { exitCode, stdoutText, stderrText } = await sandbox.run(script, { timeoutMs: 110_000 });
+    const { exitCode, stdoutText, stderrText } = await sandbox.run(script, { timeoutMs: 500_000 });
     expect([exitCode, stdoutText], stderrText).toEqual([0, 'six\n']);
   });
 
-  it('npm installs a package', { timeout: 240_000 }, async () => {
+  it('npm installs a package', { timeout: 600_000 }, async () => {
     const script =
       'mkdir -p /root/app && cd /root/app && npm install --no-audit --no-fund --silent is-number && node -p "require(\'is-number\')(7)"';
-    const { exitCode, stdoutText, stderrText } = await sandbox.run(script, { timeoutMs: 230_000 });
+    const { exitCode, stdoutText, stderrText } = await sandbox.run(script, { timeoutMs: 500_000 });
     expect([exitCode, stdoutText.split('\n').at(-2)], stderrText).toEqual([0, 'true']);
   });
 

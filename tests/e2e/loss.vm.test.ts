@@ -13,5 +13,5 @@ afterAll(() => disk?.remove());
 describeLosses(qemu, {
   fillable: () =>
     disk === undefined ? { why: 'this process may not mount a small filesystem' } : { place: disk.path },
-  muchMib: 96,
+  muchMib: 160,
 });

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { browserIsMissing, openBrowser, type TestBrowser } from './preview/browser.ts';
+import { browserIsMissing, openBrowser, PATIENCE_MS, type TestBrowser } from './preview/browser.ts';
 import { PreviewStage } from './preview/stage.ts';
 
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
@@ -38,6 +38,7 @@ describe.skipIf(missing !== undefined)('in Chromium, a preview', () => {
   /** With cookies of its own. */
   async function visitor(): Promise<Page> {
     const context = await browser.newContext();
+    context.setDefaultTimeout(PATIENCE_MS);
     contexts.push(context);
     return context.newPage();
   }
@@ -132,6 +133,7 @@ describe.skipIf(missing !== undefined)('in Chromium, a preview', () => {
     for (const sight of sights) {
       // Their policy lets no script in that is not theirs, axe neither.
       const context = await browser.newContext({ ...sight, bypassCSP: true });
+      context.setDefaultTimeout(PATIENCE_MS);
       contexts.push(context);
       const page = await context.newPage();
       for (const url of pages) {

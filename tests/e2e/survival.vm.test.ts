@@ -41,13 +41,13 @@ async function endVmm(incarnationId: string): Promise<void> {
 }
 
 /** A guest on a busy host takes its time. */
-const LONG = { timeout: 20_000 };
+const LONG = { timeout: 60_000 };
 // Renamed into place, so that a reader never finds it empty.
 const COUNTER = 'i=0; while :; do echo $((i+=1)) > /dev/shm/next; mv /dev/shm/next /dev/shm/count; sleep 0.02; done';
 
 describe('a daemon that is killed', () => {
   it('is followed by one that goes on with the same microVMs, terminals and processes', {
-    timeout: 180_000,
+    timeout: 400_000,
   }, async () => {
     const first = await start();
     const client = clientOf(first);
@@ -60,7 +60,7 @@ describe('a daemon that is killed', () => {
     const pty = await sandbox.pty.create({ argv: ['bash', '--norc', '--noediting', '-i'] });
     const screen = follow(pty);
     await pty.write('secret=kept\n');
-    await expect.poll(screen.text, { timeout: 20_000 }).toContain('secret=kept\r\n');
+    await expect.poll(screen.text, LONG).toContain('secret=kept\r\n');
     const before = await sandbox.info();
     const count = Number((await sandbox.run('cat /dev/shm/count')).stdoutText);
     const running = await microVms();
@@ -77,7 +77,9 @@ describe('a daemon that is killed', () => {
     expect(after).toMatchObject({ state: 'running', incarnationId: before.incarnationId });
     expect(after.expiresAt).toEqual(before.expiresAt);
     expect((await doomed.info()).state).toBe('failed');
-    expect(Number((await sandbox.run('cat /dev/shm/count')).stdoutText)).toBeGreaterThan(count);
+    await expect
+      .poll(async () => Number((await sandbox.run('cat /dev/shm/count')).stdoutText), LONG)
+      .toBeGreaterThan(count);
     // The client's terminal has come back by itself, to the same shell.
     await pty.write('echo "still $secret"; exit 7\n');
     expect(await pty.wait()).toEqual({ exitCode: 7, signal: null });
@@ -90,7 +92,7 @@ describe('a daemon that is killed', () => {
   });
 
   it('leaves what was suspended where it was; told to keep, it leaves what runs as well', {
-    timeout: 180_000,
+    timeout: 400_000,
   }, async () => {
     const first = await start({ INSTAVM_ON_STOP: 'keep' });
     const client = clientOf(first);
@@ -105,18 +107,10 @@ describe('a daemon that is killed', () => {
     const exec = await awake.exec(COUNTER);
     const cutOff = expect(exec.wait()).rejects.toThrow();
     await expect.poll(() => awake.run('cat /dev/shm/count').then(({ exitCode }) => exitCode), LONG).toBe(0);
-    process.kill(second.pid, 'SIGTERM');
-    await expect
-      .poll(
-        () =>
-          client.sandboxes.list().then(
-            () => 'up',
-            () => 'down',
-          ),
-        { timeout: 20_000 },
-      )
-      .toBe('down');
+    // To its end: the next one waits for nobody.
+    await second.stop();
     await cutOff;
+    await expect(client.sandboxes.list()).rejects.toMatchObject({ code: 'connection_failed' });
     expect(await microVms()).toHaveLength(1);
     const third = await startAgain(first);
     expect((await awake.run('cat /dev/shm/state')).stdoutText).toBe('state\n');

@@ -1,6 +1,7 @@
 /** The real Firecracker, in the machine that scripts/nested makes. Nothing else in that machine runs any. */
 import { execFile } from 'node:child_process';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { statSync } from 'node:fs';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { startTestDaemon } from '@instavm/testing';
@@ -33,9 +34,9 @@ export const firecracker: Host = {
   vmms,
   homes: jails,
   homeOf: (dataDirectory, incarnationId) => join(dataDirectory, 'jails/firecracker', nameOf(incarnationId)),
-  isSaving: async (dataDirectory, incarnationId) => {
+  isSaving: (dataDirectory, incarnationId) => {
     const memory = join(firecracker.homeOf(dataDirectory, incarnationId), 'root/memory');
-    return ((await stat(memory).catch(() => undefined))?.blocks ?? 0) > 0;
+    return (statSync(memory, { throwIfNoEntry: false })?.blocks ?? 0) > 0;
   },
   traces: async (dataDirectory) => {
     const mounts = (await readFile('/proc/mounts', 'utf8')).split('\n').filter((line) => line.includes(dataDirectory));

@@ -37,7 +37,7 @@ export function describeHandover(host: Host): void {
       inDaemon({ INSTAVM_WARM_POOL: '1' }, async (client, daemon) => {
         await expect.poll(() => healthOf(daemon), POLL).toMatchObject({ warm: 1 });
         const first = await client.sandboxes.create({ ttlSeconds: 3600, env: { WHO: 'me' } });
-        expect(logged(daemon, 'sandbox running')).toMatchObject([{ isWarm: true }]);
+        await expect.poll(() => logged(daemon, 'sandbox running'), POLL).toMatchObject([{ isWarm: true }]);
         expect(await say(first, 'echo kept > /dev/shm/kept; echo $WHO')).toBe('me');
         const second = await client.sandboxes.create();
         await say(second, 'echo kept > /dev/shm/kept');

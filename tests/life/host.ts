@@ -23,8 +23,8 @@ export type Host = {
   homes(dataDirectory: string): Promise<string[]>;
   /** The directory of a microVM, with its record `vmm.json`. */
   homeOf(dataDirectory: string, incarnationId: string | null): string;
-  /** Whether memory of this microVM has begun to be written. */
-  isSaving(dataDirectory: string, incarnationId: string | null): Promise<boolean>;
+  /** Whether memory of this microVM has begun to be written. At once: a moment later it may have ended. */
+  isSaving(dataDirectory: string, incarnationId: string | null): boolean;
   /** Everything of a microVM that is somewhere now: empty when none runs and none is suspended half-way. */
   traces(dataDirectory: string): Promise<string[]>;
   /** The same monitor as another release. @param directory where everybody may read. @returns settings of a daemon */

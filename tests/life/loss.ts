@@ -1,6 +1,7 @@
 /** What becomes of sandboxes when something is taken from them: their VMM, the files of it, the disk, an answer. Each ends in a state that says why, and leaves nothing. */
 import { mkdir, readdir, readlink, rm, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { runCommand } from '@instavm/images';
 import type { Sandbox } from 'instavm';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -36,11 +37,16 @@ export function describeLosses(host: Host, { fillable, muchMib }: LossOptions): 
   const signal = async (name: NodeJS.Signals): Promise<void> => {
     for (const pid of await host.vmms(own.path)) process.kill(pid, name);
   };
-  /** Leaves the VMMs standing when memory of this one has begun to be written. */
-  const standStillInside = async (sandbox: Sandbox): Promise<void> => {
+  /** Leaves the VMMs standing when memory of this one has begun to be written; the daemon too, which writes that of QEMU. @param suspend begins it */
+  const standStillInside = async <T>(sandbox: Sandbox, suspend: () => Promise<T>): Promise<Promise<T>[]> => {
     const { incarnationId } = await sandbox.info();
-    await expect.poll(() => host.isSaving(own.path, incarnationId), { ...POLL, interval: 2 }).toBe(true);
-    await signal('SIGSTOP');
+    const pids = [running.daemon.pid, ...(await host.vmms(own.path))];
+    const suspending = suspend();
+    // Neither asleep nor in another thread between two looks: a suspension takes a few hundred milliseconds.
+    for (const until = Date.now() + POLL.timeout; !host.isSaving(own.path, incarnationId); await turn())
+      if (Date.now() > until) throw new Error('nothing was saved');
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    return [suspending];
   };
 
   describe('a sandbox', () => {
@@ -117,10 +123,9 @@ export function describeLosses(host: Host, { fillable, muchMib }: LossOptions): 
         await say(sandbox, `echo memory > /dev/shm/state; yes | head -c ${muchMib}M > /dev/shm/much`);
         // As much as the memory of a microVM may take at worst, without which the daemon would not begin.
         await fill((await freeMib()) - 600);
-        const suspending = expect(sandbox.suspend()).rejects.toMatchObject({ code: 'capacity_unavailable' });
-        await standStillInside(sandbox);
-        // QEMU's memory is written by the daemon.
-        process.kill(running.daemon.pid, 'SIGSTOP');
+        const [suspending] = await standStillInside(sandbox, () =>
+          expect(sandbox.suspend()).rejects.toMatchObject({ code: 'capacity_unavailable' }),
+        );
         try {
           // The daemon's database keeps a little.
           for (let left = await freeMib(); left > 48; left = await freeMib())
@@ -136,7 +141,7 @@ export function describeLosses(host: Host, { fillable, muchMib }: LossOptions): 
         expect(told.filter((status) => status !== 'failed')).toEqual([]);
         expect(await saved()).toEqual([]);
         const { incarnationId } = await sandbox.info();
-        expect(await host.isSaving(own.path, incarnationId)).toBe(false);
+        expect(host.isSaving(own.path, incarnationId)).toBe(false);
         expect(await say(sandbox, 'cat /dev/shm/state')).toBe('memory');
         await empty();
         await sandbox.suspend();
@@ -160,8 +165,7 @@ export function describeLosses(host: Host, { fillable, muchMib }: LossOptions): 
         expect(await host.vmms(own.path)).toHaveLength(4);
         const homes = await Promise.all([unmarked, removed].map(homeOf));
         // Killed while the memory of one is written: its vCPUs are held.
-        const suspending = expect(held.suspend()).rejects.toThrow();
-        await standStillInside(held);
+        const [suspending] = await standStillInside(held, () => expect(held.suspend()).rejects.toThrow());
         await running.daemon.crash();
         await signal('SIGCONT');
         await suspending;

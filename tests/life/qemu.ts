@@ -1,6 +1,7 @@
 /** QEMU, on any machine. Others may run on it: only what belongs to the data directory is looked at. */
 import { execFile } from 'node:child_process';
-import { mkdir, readdir, readFile, readlink, stat, symlink, writeFile } from 'node:fs/promises';
+import { readdirSync, statSync } from 'node:fs';
+import { mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { startTestDaemon } from '@instavm/testing';
@@ -16,7 +17,7 @@ const names = (directory: string): Promise<string[]> => readdir(directory).catch
 
 export const qemu: Host = {
   vmm: 'qemu',
-  poll: { timeout: 30_000, interval: 100 },
+  poll: { timeout: 100_000, interval: 100 },
   startMs: START_MS,
   longMs: 400_000,
   sockets: ['control.sock', 'egress.sock', 'qmp.sock'],
@@ -25,12 +26,11 @@ export const qemu: Host = {
   vmms,
   homes: (dataDirectory) => names(runIn(dataDirectory)),
   homeOf: (dataDirectory, incarnationId) => join(runIn(dataDirectory), String(incarnationId)),
-  isSaving: async (dataDirectory) => {
-    for (const name of await partial(dataDirectory)) {
-      const state = join(dataDirectory, 'snapshots', name, 'state');
-      if (((await stat(state).catch(() => undefined))?.size ?? 0) > 0) return true;
-    }
-    return false;
+  isSaving: (dataDirectory) => {
+    const snapshots = join(dataDirectory, 'snapshots');
+    const stored = (name: string): number =>
+      statSync(join(snapshots, name, 'state'), { throwIfNoEntry: false })?.size ?? 0;
+    return readdirSync(snapshots).some((name) => isPartial(name) && stored(name) > 0);
   },
   traces: async (dataDirectory) => {
     const running = (await vmms(dataDirectory)).map((pid) => `process ${pid}`);
@@ -43,8 +43,9 @@ export const qemu: Host = {
   ownCache,
 };
 
+const isPartial = (name: string): boolean => name.startsWith('.');
 const partial = async (dataDirectory: string): Promise<string[]> =>
-  (await names(join(dataDirectory, 'snapshots'))).filter((name) => name.startsWith('.'));
+  (await names(join(dataDirectory, 'snapshots'))).filter(isPartial);
 
 /** Also one whose directory is gone: it works there all the same. */
 async function vmms(dataDirectory: string): Promise<number[]> {

@@ -16,7 +16,7 @@ export function logged(daemon: TestDaemon, message: string): Record<string, unkn
 
 /** @returns what a command that succeeds in silence writes */
 export async function say(of: Sandbox, command: string): Promise<string> {
-  const { exitCode, stdoutText, stderrText } = await of.run(command, { timeoutMs: 60_000 });
+  const { exitCode, stdoutText, stderrText } = await of.run(command, { timeoutMs: 200_000 });
   expect([exitCode, stderrText]).toEqual([0, '']);
   return stdoutText.trim();
 }

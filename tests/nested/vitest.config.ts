@@ -14,6 +14,7 @@ export default defineConfig({
     name: 'nested',
     include: ['{packages,apps,tests}/**/*.nested.test.ts'],
     exclude: ['**/node_modules/**', '**/dist/**'],
+    expect: { poll: { timeout: 60_000 } },
     testTimeout: 120_000,
     hookTimeout: 300_000,
     fileParallelism: false,

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { DEFAULT_BASE_URL, InstaVM, InstaVMError, type Sandbox, type SnapshotInfo } from 'instavm';
+import { DEFAULT_BASE_URL, InstaVM, InstaVMError, type Sandbox, type SandboxInfo, type SnapshotInfo } from 'instavm';
 import { readProfile } from './profile.ts';
 
 export type Connection = { readonly apiKey: string | undefined; readonly baseUrl: string };
@@ -53,31 +53,40 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const ID_BEGINNING = /^[0-9a-f]{4}[0-9a-f-]*$/i;
 
 /**
- * @param id of a sandbox (a UUID), its first characters when no other one has the same (four at least), or that of its present microVM (`vm_…`)
+ * @param text id of a sandbox (a UUID), its first characters when no other one has the same (four at least), that of its present microVM (`vm_…`),
+ * or its name. A name comes before the beginning of an id, and is looked for among those only that have not ended
  * @throws InstaVMError `incarnation_not_found`, `sandbox_not_found`, `invalid_argument`
  */
-export async function sandboxOf(client: InstaVM, id: string): Promise<Sandbox> {
-  if (UUID.test(id)) return client.sandboxes.attach(id);
-  if (id.startsWith('vm_')) {
-    const found = (await client.sandboxes.list({ ended: false })).find(({ incarnationId }) => incarnationId === id);
-    if (found === undefined) throw new InstaVMError('incarnation_not_found', `there is no VM ${id}`);
-    return client.sandboxes.attach(found.id);
+export async function sandboxOf(client: InstaVM, text: string): Promise<Sandbox> {
+  if (UUID.test(text)) return client.sandboxes.attach(text);
+  const lasting = await client.sandboxes.list({ ended: false });
+  if (text.startsWith('vm_')) {
+    const found = lasting.find(({ incarnationId }) => incarnationId === text);
+    if (found) return client.sandboxes.attach(found.id);
   }
-  if (!ID_BEGINNING.test(id))
-    throw new InstaVMError('invalid_argument', `"${id}" is not the id of a sandbox`, {
-      hint: 'It takes an id, its first characters (four at least), or that of a VM. See: npx instavm ls',
+  const named = lasting.filter(({ metadata }) => metadata.name === text);
+  if (named.length > 0) return client.sandboxes.attach(only(named, `is called ${text}`).id);
+  if (text.startsWith('vm_')) throw new InstaVMError('incarnation_not_found', `there is no VM ${text}`);
+  if (!ID_BEGINNING.test(text))
+    throw new InstaVMError('sandbox_not_found', `there is no sandbox called ${text}`, {
+      hint: 'It takes an id, its first characters (four at least), that of a VM, or a name. See: npx instavm ls',
     });
+  const beginsSo = ({ id }: SandboxInfo) => id.startsWith(text.toLowerCase());
   // What lasts comes first: thousands may have ended since it was made.
-  const matching = async (page: { ended?: boolean }) =>
-    (await client.sandboxes.list(page)).filter((one) => one.id.startsWith(id.toLowerCase()));
-  const lasting = await matching({ ended: false });
-  const [found, another] = lasting.length > 0 ? lasting : await matching({});
-  if (found === undefined) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${id}…`);
-  if (another !== undefined)
-    throw new InstaVMError('invalid_argument', `more than one sandbox begins with ${id}`, {
-      hint: `Give more of the id: ${found.id}, ${another.id}`,
+  let matching = lasting.filter(beginsSo);
+  if (matching.length === 0) matching = (await client.sandboxes.list({})).filter(beginsSo);
+  if (matching.length === 0) throw new InstaVMError('sandbox_not_found', `there is no sandbox ${text}…`);
+  return client.sandboxes.attach(only(matching, `begins with ${text}`).id);
+}
+
+/** @param what they have in common. @throws InstaVMError `invalid_argument`, when they are several */
+function only(found: readonly SandboxInfo[], what: string): SandboxInfo {
+  const [one, another] = found;
+  if (one === undefined || another !== undefined)
+    throw new InstaVMError('invalid_argument', `more than one sandbox ${what}`, {
+      hint: `Give enough of an id: ${found.map(({ id }) => id).join(', ')}`,
     });
-  return client.sandboxes.attach(found.id);
+  return one;
 }
 
 /** @param name id or name; of several with the same name, the newest. @throws InstaVMError `snapshot_not_found` */

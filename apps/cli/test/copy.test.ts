@@ -130,7 +130,8 @@ describe('unpacking what a sandbox sent', () => {
 describe('where a copy goes', () => {
   it('tells sandboxes from files', () => {
     expect(placeOf('3f2a:/root/a:b')).toEqual({ kind: 'sandbox', sandbox: '3f2a', path: '/root/a:b' });
-    expect(placeOf('./3f2a:/x').kind).toBe('local');
+    expect(placeOf('my web:/root')).toEqual({ kind: 'sandbox', sandbox: 'my web', path: '/root' });
+    for (const local of ['./3f2a:/x', '/srv/web:/x', 'a/b:/x', ':/x']) expect(placeOf(local).kind).toBe('local');
     expect(placeOf('notes: today').kind).toBe('local');
     expect(placeOf('-').kind).toBe('stream');
     expect(() => placeOf('3f2a:notes')).toThrow(/begin with \//);

@@ -58,7 +58,7 @@ describe('the command line and its login', () => {
   }
   async function login(approve: boolean, disturb = async (_callback: URL) => {}) {
     const { child, output } = start(['login', '--no-browser'], server());
-    await expect.poll(() => output.text, { timeout: 15_000 }).toMatch(/cli-login\?pairing=\S+\n/);
+    await expect.poll(() => output.text).toMatch(/cli-login\?pairing=\S+\n/);
     const redirect = await answer(/http\S+cli-login\S+/.exec(output.text)?.[0] ?? '', approve);
     await disturb(new URL(redirect));
     const page = await fetch(redirect);

@@ -27,7 +27,7 @@ class Screen {
   }
 
   shows(text: string | RegExp): Promise<void> {
-    const shown = expect.poll(() => this.text, { timeout: 15_000 });
+    const shown = expect.poll(() => this.text);
     return typeof text === 'string' ? shown.toContain(text) : shown.toMatch(text);
   }
 
@@ -61,10 +61,11 @@ describe('instavm shell, in a terminal', () => {
       screen.type('stty size; echo $TERM\r');
       await screen.shows('20 90\r\nxterm-256color');
       screen.terminal.resize(120, 40);
-      screen.type('sleep 0.3; stty size\r');
+      screen.type('while [ "$(stty size)" = "20 90" ]; do sleep 0.1; done; stty size\r');
       await screen.shows('40 120');
-      screen.type('sleep 100\r');
-      await screen.shows('sleep 100\r\n');
+      // It says itself that it is in the foreground: the terminal echoes what is typed before the shell has read it.
+      screen.type("sh -c 'echo $((40 + 2)); exec sleep 100'\r");
+      await screen.shows('\n42\r\n');
       screen.type('\x03');
       screen.type('echo "interrupted: $?"\r');
       await screen.shows('interrupted: 130');
@@ -78,7 +79,8 @@ describe('instavm shell, in a terminal', () => {
       screen.type(`${INSTAVM} shell ${cli.sandbox.id} --id kept -- bash --norc --noediting -i\r`);
       await screen.shows(/bash-[\d.]+[#$] /);
       screen.type('mark=here\r~.');
-      await screen.shows('--attach kept');
+      // The shell below has the terminal again.
+      await screen.shows(/--attach kept[\s\S]*\n\$ $/);
       await screen.isSane();
       expect((await cli.sandbox.pty.get('kept')).alive).toBe(true);
       screen.type(`${INSTAVM} shell ${cli.sandbox.id} --attach kept; echo "ended with $?"\r`);
@@ -96,11 +98,11 @@ describe('instavm shell, in a terminal', () => {
     window.onData((data) => {
       text += data;
     });
-    await expect.poll(() => text, { timeout: 15_000 }).toMatch(/bash-[\d.]+[#$] /);
+    await expect.poll(() => text).toMatch(/bash-[\d.]+[#$] /);
     window.write('mark=here; trap "echo was hung up" HUP\r');
-    await expect.poll(() => text, { timeout: 15_000 }).toMatch(/HUP\r\n.*[#$] $/);
+    await expect.poll(() => text).toMatch(/HUP\r\n.*[#$] $/);
     (window as unknown as { destroy(): void }).destroy();
-    await expect.poll(async () => (await cli.sandbox.pty.get('window')).viewers, { timeout: 15_000 }).toBe(0);
+    await expect.poll(async () => (await cli.sandbox.pty.get('window')).viewers).toBe(0);
     const again = await cli.run(['shell', cli.sandbox.id, '--attach', 'window'], {
       input: 'echo "still $mark"; exit 5\n',
     });
@@ -115,8 +117,8 @@ describe('instavm shell, in a terminal', () => {
       );
       await screen.shows(/bash-[\d.]+[#$] /);
       screen.type('printf "\\033[?1049h\\033[?25l"; echo full screen\r');
-      await screen.shows('full screen\r\n');
-      const pids = execFileSync('pgrep', ['-f', 'main.ts shell .*--id orphan'], { encoding: 'utf8' });
+      await screen.shows('\x1b[?1049h\x1b[?25lfull screen\r\n');
+      const pids = execFileSync('pgrep', ['-f', `main.ts shell ${cli.sandbox.id} --id orphan`], { encoding: 'utf8' });
       process.kill(Number(pids.trim().split('\n')[0]), 'SIGTERM');
       await screen.shows('ended with 143');
       expect(screen.text).toContain('\x1b[?1049l\x1b[?25h');

@@ -18,6 +18,6 @@ import { setFlagsFromString } from 'node:v8';
 setFlagsFromString('--max-semi-space-size=2');
 setFlagsFromString('--semi-space-growth-factor=1');
 setFlagsFromString('--heap-growing-percent=50');
-process.env.NODE_COMPILE_CACHE = join(homedir(), '.cache', 'instavm', 'compiled');
+process.env.NODE_COMPILE_CACHE = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'instavm', 'compiled');
 enableCompileCache();
 await import('./run.ts');

@@ -36,7 +36,7 @@ describe.skipIf(whyNoPebble() !== undefined)('a daemon with ACME', () => {
           await once(socket, 'secureConnect');
           socket.destroy();
         },
-        { timeout: 20_000, interval: 200 },
+        { timeout: 60_000, interval: 200 },
       );
       expect(daemon.log()).toContain('until the first one by ACME is issued');
       const { status, headers } = await fetch(`http://127.0.0.1:${httpPort}/path`, { redirect: 'manual' });

@@ -83,11 +83,12 @@ describe('the audit trail', () => {
       event_payload: { source_session_id: sid, snapshot_id: taken.body.id },
     });
     for (const { id } of sandboxes) expect((await typesOf(id))[0]).toBe('sandbox.cloned');
-    expect((await page('event_group=quota&status=denied')).items[0]).toMatchObject({
+    const refused = {
       event_type: 'quota.refused',
       event_payload: { quota: 'snapshots', request: 'POST /v2/sandboxes/:id/snapshots' },
       error_message: expect.stringContaining('snapshots are kept'),
-    });
+    };
+    await expect.poll(async () => (await page('event_group=quota&status=denied')).items).toMatchObject([refused]);
   });
 
   it('tells of shares, their links, and domains', async () => {
@@ -134,8 +135,9 @@ describe('the audit trail', () => {
       actor_type: 'anonymous',
       event_payload: { why: 'revoked', name: 'renamed' },
     });
-    const denied = (await page('event_type=auth.permission_denied')).items;
-    expect(denied).toMatchObject([{ actor_id: String(id), event_payload: { request: 'POST /v2/sandboxes' } }]);
+    const denied = async () => (await page('event_type=auth.permission_denied')).items;
+    const request = 'POST /v2/sandboxes';
+    await expect.poll(denied).toMatchObject([{ actor_id: String(id), event_payload: { request } }]);
   });
 
   it('tells the account of a grant and of quotas that the administrator did it', async () => {

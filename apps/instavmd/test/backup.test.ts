@@ -12,7 +12,7 @@ import { type Api, apiOf } from './api.ts';
 
 const INSTAVMD = fileURLToPath(new URL('../bin/instavmd', import.meta.url));
 
-describe('a backup', { timeout: 120_000 }, () => {
+describe('a backup', () => {
   let directory: string;
   let daemon: TestDaemon;
   let api: Api;

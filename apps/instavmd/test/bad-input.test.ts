@@ -140,7 +140,7 @@ describe('bad input', () => {
     }
   });
 
-  it('never makes the server fail', { timeout: 120_000 }, async () => {
+  it('never makes the server fail', async () => {
     const routes: [string, string, string[]][] = [
       ['POST', '/v1/sessions/session', ['api_key', 'vm_lifetime_seconds', 'memory_mb', 'env', 'metadata']],
       ['POST', '/v2/sandboxes', ['memory_mb', 'vcpu_count', 'ttl_seconds', 'metadata', 'env']],

@@ -3,6 +3,6 @@ import { STEPS } from '@instavm/core';
 import { describe, it } from 'vitest';
 import { crashAndRecover } from './crash-matrix.ts';
 
-describe.concurrent('a daemon that is killed', { timeout: 60_000 }, () => {
+describe.concurrent('a daemon that is killed', () => {
   it.each(STEPS)('at %s leaves nothing half-made to the next one', (step) => crashAndRecover('fake', step, false));
 });

@@ -96,7 +96,7 @@ describe('the daemon', () => {
     });
     let text = '';
     child.stderr.on('data', (piece) => (text += piece));
-    const [code] = await once(child, 'exit');
+    const [code] = await once(child, 'close');
     expect(code).toBe(78);
     for (const word of ['INSTAVM_LISTEN', 'host:port', 'INSTAVM_VMM', 'INSTAVM_COLOR', 'configuration.md'])
       expect(text).toContain(word);

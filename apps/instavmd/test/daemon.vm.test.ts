@@ -75,11 +75,21 @@ describe('the daemon over QEMU', () => {
   });
 
   it.each([1, 3])('answers within a timeout of %i s for a command that ignores SIGTERM', async (timeout) => {
-    const askedAt = performance.now();
-    const { body } = await api.execute(id, "trap '' TERM; echo before; sleep 60", { timeout });
-    expect(performance.now() - askedAt).toBeLessThan(timeout * 1000);
+    const timed = async (command: string, fields: object = {}) => {
+      const askedAt = performance.now();
+      const { body } = await api.execute(id, command, fields);
+      return { body, ms: performance.now() - askedAt };
+    };
+    // What a request costs on this machine now, beside what is waited for.
+    const trip = Math.max((await timed('true')).ms, (await timed('true')).ms);
+    const { body, ms } = await timed("trap '' TERM; echo before; sleep 60", { timeout });
+    expect(ms).toBeLessThan(timeout * 1000 + 2 * trip);
     expect(body.exit_code).toBe(124);
-    expect((await api.execute(id, 'pgrep -xc sleep')).body.stdout.trim()).toBe('0');
+    expect(body.execution_time).toBeLessThan(timeout);
+    // Killed, which is not yet gone.
+    await expect
+      .poll(async () => (await api.execute(id, 'pgrep -xc sleep')).body.stdout.trim(), { timeout: 30_000 })
+      .toBe('0');
   });
 
   it('stays reachable under a fork bomb, and after it', async () => {
@@ -89,7 +99,7 @@ describe('the daemon over QEMU', () => {
     expect(stats.status).toBe(200);
     await bomb;
     await expect
-      .poll(async () => (await api.execute(id, 'echo alive')).body.stdout, { timeout: 30_000 })
+      .poll(async () => (await api.execute(id, 'echo alive')).body.stdout, { timeout: 90_000 })
       .toBe('alive\n');
   });
 
@@ -134,8 +144,10 @@ describe('the daemon over QEMU', () => {
 
   it('tells when a guest ends under its command, and gives the session a fresh one', async () => {
     const mortal = await api.createSession();
-    const running = api.execute(mortal, 'sleep 60');
-    await sleep(500);
+    const running = api.execute(mortal, 'sleep 600');
+    await expect
+      .poll(async () => (await api.execute(mortal, 'pgrep -xc sleep')).body.stdout, { timeout: 60_000 })
+      .toBe('1\n');
     api.execute(mortal, 'kill -9 1; echo c > /proc/sysrq-trigger').catch(() => {});
     const { status, body } = await running;
     expect([status, body.code]).toEqual([502, 'guest_lost']);
@@ -154,11 +166,15 @@ describe('the daemon over QEMU', () => {
 
   it('gives every clone a clock, a name and randomness of its own', async () => {
     const ids = await Promise.all([1, 2, 3].map(() => api.createSession()));
+    const askedAt = Date.now() / 1000;
     const ask =
       'date +%s; hostname; cat /etc/machine-id; head -c 16 /dev/urandom | xxd -p || od -An -tx1 -N16 /dev/urandom';
     const answers = await Promise.all(ids.map(async (each) => (await api.execute(each, ask)).body.stdout.split('\n')));
     for (const line of [1, 2, 3]) expect(new Set(answers.map((lines) => lines[line])).size).toBe(3);
-    for (const [now] of answers) expect(Math.abs(Number(now) - Date.now() / 1000)).toBeLessThan(10);
+    for (const [now] of answers) {
+      expect(Number(now)).toBeGreaterThan(askedAt - 10);
+      expect(Number(now)).toBeLessThan(Date.now() / 1000 + 10);
+    }
     for (const each of ids) await api.json('POST', '/kill', { session_id: each });
   });
 

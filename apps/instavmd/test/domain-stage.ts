@@ -101,5 +101,5 @@ export class DomainStage {
       const { body } = await call('GET', `/${id}`);
       expect(['issued', 'failed']).toContain(body.status);
       return body;
-    });
+    }, 60_000);
 }

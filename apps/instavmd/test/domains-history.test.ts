@@ -88,7 +88,7 @@ describe('a custom domain that two accounts want', () => {
     vi.waitFor(async () => {
       await new Promise(setImmediate);
       for (const { status } of await records()) if (status === 'verified') throw new Error('not yet');
-    });
+    }, 60_000);
 
   async function perform({ who, what, authority }: Step): Promise<void> {
     const owner = ownerOf(who);

@@ -1,7 +1,7 @@
 /** Custom domains after a daemon that stopped, and as the preview proxy sees them. */
 import { type ShareId, systemClock } from '@instavm/core';
 import { ApiKeys, domainRecords } from '@instavm/store';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type PreviewParts, previewTargets } from '../src/previews.ts';
 import { DomainStage, NAME, TXT } from './domain-stage.ts';
 
@@ -47,7 +47,7 @@ describe('custom domains and daemons that stop', () => {
     stage.publish(made);
     stage.world.dns.shut();
     const asked = call('POST', `/${made.id}/verify`);
-    await vi.waitFor(() => expect(stage.world.events).toHaveLength(1));
+    await expect.poll(() => stage.world.events).toHaveLength(1);
     await stage.domains.close();
     expect((await asked).body.status).toBe('pending');
     stage.world.dns.open();

@@ -1,7 +1,7 @@
 /** Custom domains over HTTP. Daemons that stop, and the preview proxy: `domains-kept.test.ts`. */
 import { type Clock, MAX_DOMAINS_PER_ACCOUNT, systemClock } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { addresses, DomainStage, NAME, TXT } from './domain-stage.ts';
 
 let stage: DomainStage;
@@ -86,9 +86,8 @@ describe('custom domains over HTTP', () => {
     expect((await call('POST', `/${made.id}/verify`)).body.status).toBe('failed');
     stage.world.dns.shut();
     const verifying = call('POST', `/${made.id}/verify`);
-    await vi.waitFor(async () =>
-      expect((await call('GET', `/${made.id}`)).body).toMatchObject({ status: 'pending', last_error: null }),
-    );
+    const asItIs = async () => (await call('GET', `/${made.id}`)).body;
+    await expect.poll(asItIs).toMatchObject({ status: 'pending', last_error: null });
     stage.world.dns.open();
     expect((await verifying).body.status).toBe('failed');
   });
@@ -202,7 +201,7 @@ describe('custom domains over HTTP', () => {
     const again = (await call('POST', '', theirs, rival.key)).body;
     stage.publish(again);
     await call('POST', `/${again.id}/verify`, undefined, rival.key);
-    await vi.waitFor(() => expect(stage.world.certificates).toEqual(new Set([NAME])));
+    await expect.poll(() => stage.world.certificates).toEqual(new Set([NAME]));
   });
 
   it('are nobody else’s to see, verify or delete, and lead to shares of their account', async () => {

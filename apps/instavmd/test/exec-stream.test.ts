@@ -44,7 +44,7 @@ describe('a streaming exec', () => {
     expect(exec.stdout.equals(Buffer.concat(Array(40).fill(bytes)))).toBe(true);
   });
 
-  it('gives back 30 MB of input whole to a reader that stops for a while', { timeout: 60_000 }, async () => {
+  it('gives back 30 MB of input whole to a reader that stops for a while', async () => {
     const exec = new ExecSocket(api, id);
     await exec.start({ argv: ['cat'], stdin: true });
     exec.socket.pause();
@@ -57,7 +57,7 @@ describe('a streaming exec', () => {
     expect(exec.stdout).toHaveLength(30_000_000);
   });
 
-  it('stops a command whose output nobody reads, and holds little of it', { timeout: 60_000 }, async () => {
+  it('stops a command whose output nobody reads, and holds little of it', async () => {
     const exec = new ExecSocket(api, id);
     await exec.start({ argv: ['cat', '/dev/zero'] });
     exec.socket.pause();

@@ -33,38 +33,44 @@ describe('an execution', () => {
     expect(body.stdout).toBe('  a\r\n\u001b[1m\0é😀\ufffd\ufffd');
   });
 
-  it('returns 100 MB whole', { timeout: 120_000 }, async () => {
+  it('returns 100 MB whole', async () => {
     const { body } = await api.execute(id, 'head -c 100000000 /dev/zero | tr "\\0" x', { timeout: 100 });
     expect(body.exit_code).toBe(0);
     expect(body.stdout).toHaveLength(100_000_000);
   });
 
-  it('says so when the output is more than is collected', { timeout: 120_000 }, async () => {
+  it('says so when the output is more than is collected', async () => {
     const { status, body } = await api.execute(id, 'cat /dev/zero', { timeout: 100 });
     expect([status, body.code]).toEqual([413, 'output_too_large']);
     expect((await api.execute(id, 'echo still here')).body.stdout).toBe('still here\n');
   });
 
+  /** Of a command that lasts as long as a timeout, and is asked for after what has that timeout: a busy machine holds both up. */
+  const afterSeconds = async (seconds: number): Promise<'too late'> => {
+    expect((await api.execute(id, `sleep ${seconds}`, { timeout: 100 })).body.exit_code).toBe(0);
+    return 'too late';
+  };
+
   it.each([1, 2])('answers before a timeout of %i s is over, with what there was and 124', async (timeout) => {
-    const askedAt = performance.now();
-    const { status, body } = await api.execute(id, "trap '' TERM; echo before; sleep 30", { timeout });
-    expect(performance.now() - askedAt).toBeLessThan(timeout * 1000);
-    expect([status, body.stdout, body.exit_code]).toEqual([200, 'before\n', 124]);
+    const asked = api.execute(id, "trap '' TERM; echo before; sleep 30", { timeout });
+    const late = afterSeconds(timeout);
+    expect(await Promise.race([asked, late])).toMatchObject({
+      ...{ status: 200, body: { stdout: 'before\n', exit_code: 124 } },
+    });
+    await late;
   });
 
   it('of Python answers in time even when the cell will not give way', async () => {
     const code = 'import time\nwhile True:\n  try: time.sleep(9)\n  except BaseException: pass';
-    const askedAt = performance.now();
-    const { body } = await api.json('POST', '/execute', { session_id: id, command: code, timeout: 1 });
-    expect(performance.now() - askedAt).toBeLessThan(1000);
-    expect(body.exit_code).toBe(124);
+    const asked = api.json('POST', '/execute', { session_id: id, command: code, timeout: 1 });
+    const late = afterSeconds(1);
+    expect(await Promise.race([asked, late])).toMatchObject({ body: { exit_code: 124 } });
+    await late;
   });
 
   it('does not wait for another', async () => {
-    const slow = api.execute(id, 'sleep 1.5; echo slow');
-    const askedAt = performance.now();
-    expect((await api.execute(id, 'echo quick')).body.stdout).toBe('quick\n');
-    expect(performance.now() - askedAt).toBeLessThan(1400);
+    const slow = api.execute(id, 'until [ -e quick-was-here ]; do sleep 0.05; done; echo slow');
+    expect((await api.execute(id, 'touch quick-was-here; echo quick')).body.stdout).toBe('quick\n');
     expect((await slow).body.stdout).toBe('slow\n');
   });
 
@@ -87,10 +93,10 @@ describe('an execution', () => {
     const body = JSON.stringify({ session_id: id, command, language: 'bash' });
     const asked = fetch(`${daemon.baseUrl}/execute`, { method: 'POST', headers, body, signal: stop.signal });
     const lives = async () => (await api.execute(id, `pgrep -fc '^${marker}'`)).body.stdout.trim();
-    await expect.poll(lives, { timeout: 20_000 }).toBe('1');
+    await expect.poll(lives).toBe('1');
     stop.abort();
     await expect(asked).rejects.toThrow();
-    await expect.poll(lives, { timeout: 20_000 }).toBe('0');
+    await expect.poll(lives).toBe('0');
   });
 
   describe('in the background', () => {

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { AgentError } from '@instavm/agent-client';
+import { InstaVMError } from '@instavm/wire';
 import fc from 'fast-check';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -30,10 +31,19 @@ describe('the relay of a terminal', () => {
   afterAll(() => server.close());
 
   /** Each attachment is one call of `guests`, in order; the last one answers every further call. */
-  const relay = async (guests: readonly Attach[], query: Partial<PtyViewer['query']> = {}) => {
+  const relay = async (
+    guests: readonly Attach[],
+    query: Partial<PtyViewer['query']> = {},
+    whenAsked = async (_wake: string) => {},
+  ) => {
     let calls = 0;
     const attach: Attach = (...call) => (guests[calls++] ?? (guests.at(-1) as Attach))(...call);
-    const owner = { guest: async () => ({ agent: { pty: { attach } } }) } as unknown as PtyViewer['owner'];
+    const guest = async (wake: string) => {
+      await whenAsked(wake);
+      return { agent: { pty: { attach } } };
+    };
+    const nextState = (signal: AbortSignal) => once(signal, 'abort');
+    const owner = { guest, nextState } as unknown as PtyViewer['owner'];
     const viewer = { owner, ptyId: 'p', query: { read_only: false, ack: false, ...query } };
     const attached = await PtyRelay.attach(viewer as PtyViewer, log);
     const client = new WebSocket(`ws://127.0.0.1:${(server.address() as AddressInfo).port}`);
@@ -70,7 +80,9 @@ describe('the relay of a terminal', () => {
     const { client, bytes, closed, calls } = await relay([first, second]);
     await expect.poll(calls).toBe(2);
     client.send(Buffer.from('typed'));
-    await new Promise((resolve) => client.ping(resolve));
+    client.ping();
+    // It has been taken by then.
+    await once(client, 'pong');
     reattach();
     expect((await closed).code).toBe(1000);
     expect([bytes(), offsets, typed]).toEqual([
@@ -78,6 +90,37 @@ describe('the relay of a terminal', () => {
       [expect.objectContaining({ offset: 8n, fromStart: false })],
       ['typed'],
     ]);
+  });
+
+  it('wakes a suspended sandbox for what is typed before it is known to be suspended', async () => {
+    const asked: string[] = [];
+    const { promise: known, resolve: isKnown } = Promise.withResolvers<void>();
+    const typed: string[] = [];
+    const suspended: Attach = async function* () {
+      yield opened();
+      lost();
+    };
+    const woken: Attach = async function* (requests) {
+      const incoming = requests[Symbol.asyncIterator]();
+      await incoming.next();
+      yield opened();
+      typed.push(String((await incoming.next()).value.message.value));
+      yield exit;
+    };
+    const { client, closed } = await relay([suspended, woken], {}, async (wake) => {
+      asked.push(wake);
+      if (wake !== 'never') return;
+      await known;
+      throw new InstaVMError('sandbox_suspended', 'it is');
+    });
+    await expect.poll(() => asked).toEqual(['suspended', 'never']);
+    client.send(Buffer.from('typed'));
+    client.ping();
+    // It has been taken by then.
+    await once(client, 'pong');
+    isKnown();
+    expect((await closed).code).toBe(1000);
+    expect([asked, typed]).toEqual([['suspended', 'never', 'suspended'], ['typed']]);
   });
 
   it('gives up on a channel that is lost again and again, and says so before output with 4502, after it with 1011', async () => {

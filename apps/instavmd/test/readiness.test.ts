@@ -12,9 +12,6 @@ import { createFakeVmm, fakeImages } from '@instavm/vmm/fake';
 import { describe, expect, it } from 'vitest';
 import { Readiness } from '../src/operations/readiness.ts';
 
-/** On a machine that does much else. */
-const SOON = { timeout: 20_000 };
-
 describe('readiness', () => {
   const setUp = async () => {
     const database = await openDatabase(':memory:');
@@ -88,16 +85,16 @@ describe.skipIf(!canNotify)('under a service manager', () => {
     const receiver = spawn('python3', ['-u', '-c', RECEIVER, path], { stdio: ['ignore', 'pipe', 'inherit'] });
     const heard: string[] = [];
     createInterface({ input: receiver.stdout }).on('line', (line) => heard.push(line));
-    await expect.poll(() => heard, SOON).toContain('bound');
+    await expect.poll(() => heard).toContain('bound');
     const env = { NOTIFY_SOCKET: path, WATCHDOG_USEC: '400000' };
     const daemon = await startTestDaemon({ vmm: 'fake', env });
-    await expect.poll(() => heard, SOON).toContain('READY=1');
-    expect(heard).toContain(`STATUS=listening on ${daemon.baseUrl}`);
-    await expect.poll(() => heard.filter((line) => line === 'WATCHDOG=1').length, SOON).toBeGreaterThan(1);
+    for (const line of ['READY=1', `STATUS=listening on ${daemon.baseUrl}`])
+      await expect.poll(() => heard).toContain(line);
+    await expect.poll(() => heard.filter((line) => line === 'WATCHDOG=1').length).toBeGreaterThan(1);
     const answer = await fetch(`${daemon.baseUrl}/readyz`);
     expect([answer.status, ((await answer.json()) as { status: string }).status]).toEqual([200, 'ready']);
     await daemon.stop();
-    expect(heard).toContain('STOPPING=1');
+    await expect.poll(() => heard).toContain('STOPPING=1');
     const ended = once(receiver, 'exit');
     receiver.kill();
     await ended;

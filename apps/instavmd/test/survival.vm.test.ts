@@ -9,9 +9,11 @@ import { type Api, apiOf, ExecSocket } from './api.ts';
 import { crashAndRecover } from './crash-matrix.ts';
 import { PtySocket } from './pty-socket.ts';
 
-/** Counts as long as it runs, so that a gap or a restart shows. */
+/** Counts as long as it runs, so that a gap or a restart shows. Written over in place, so that a reader never finds it empty. */
 const COUNTER =
-  'nohup sh -c "i=0; while :; do i=\\$((i+1)); echo \\$i > /workspace/count; sleep 0.1; done" >/dev/null 2>&1 &';
+  'nohup sh -c "i=0; while :; do i=\\$((i+1)); printf %08d \\$i 1<> /workspace/count; sleep 0.1; done" >/dev/null 2>&1 &';
+/** A guest on a busy host takes its time. */
+const LONG = { timeout: 60_000 };
 
 const python = (api: Api, id: string, code: string) =>
   api.json('POST', '/execute', { session_id: id, command: code, language: 'python' });
@@ -37,13 +39,13 @@ describe('the memory of a sandbox', () => {
     const before = new PtySocket(api, id, 'p');
     await before.opened();
     before.type('marker=still-here; echo typed-$marker\n');
-    await expect.poll(() => before.text, { timeout: 20_000 }).toContain('typed-still-here');
+    await expect.poll(() => before.text, LONG).toContain('typed-still-here');
     const counted = await count(api, id);
     // Its viewer stays, and wakes it by typing.
     await api.json('POST', `/v2/sandboxes/${id}/suspend`, {});
     expect((await api.request('GET', `/v2/sandboxes/${id}`)).body.state).toBe('suspended');
     before.type('echo woke-$marker\n');
-    await expect.poll(() => before.text, { timeout: 20_000 }).toContain('woke-still-here');
+    await expect.poll(() => before.text, LONG).toContain('woke-still-here');
     before.leave();
 
     for (let cycle = 0; cycle < 3; cycle++) {
@@ -57,11 +59,11 @@ describe('the memory of a sandbox', () => {
     expect((await python(api, id, 'print(x + 1)')).body.stdout).toBe('42\n');
     const after = new PtySocket(api, id, 'p');
     await after.opened();
-    await expect.poll(() => after.text, { timeout: 20_000 }).toContain('typed-still-here');
+    await expect.poll(() => after.text, LONG).toContain('typed-still-here');
     after.type('echo again-$marker\n');
-    await expect.poll(() => after.text, { timeout: 20_000 }).toContain('again-still-here');
+    await expect.poll(() => after.text, LONG).toContain('again-still-here');
     after.leave();
-    await expect.poll(() => count(api, id), { timeout: 20_000 }).toBeGreaterThan(counted + 3);
+    await expect.poll(() => count(api, id), LONG).toBeGreaterThan(counted + 3);
     await api.request('DELETE', `/v2/sandboxes/${id}`);
     expect(await readdir(join(daemon.dataDirectory, 'snapshots'))).toEqual([]);
   });
@@ -70,7 +72,7 @@ describe('the memory of a sandbox', () => {
     const { body } = await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 });
     const exec = new ExecSocket(api, body.id);
     await exec.start({ script: 'for i in $(seq 30); do echo $i; sleep 0.1; done; exit 3' });
-    await expect.poll(() => exec.stdout.toString(), { timeout: 20_000 }).toContain('2\n');
+    await expect.poll(() => exec.stdout.toString(), LONG).toContain('2\n');
     const taken = await api.json('POST', `/v2/sandboxes/${body.id}/snapshots`, {});
     expect([taken.status, taken.body.status]).toEqual([201, 'ready']);
     expect(await exec.last()).toMatchObject({ type: 'exit', exit_code: 3 });
@@ -91,8 +93,8 @@ describe('a sandbox', () => {
     await apiOf(first).execute(made.id, COUNTER);
     await apiOf(first).json('POST', `/v1/sessions/${made.id}/pty/sessions`, { id: 'p', shell: '/bin/bash' });
     const exec = new ExecSocket(apiOf(first), made.id);
-    await exec.start({ argv: ['sleep', '60'] });
-    await expect.poll(() => exec.frames.length, { timeout: 20_000 }).toBe(1);
+    await exec.start({ argv: ['sleep', '600'] });
+    await expect.poll(() => exec.frames.length, LONG).toBe(1);
     const counted = await count(apiOf(first), made.id);
     await (how === 'killed' ? first.crash() : first.stop());
     // The client of a streaming exec is told, and not that the command ended.
@@ -104,7 +106,7 @@ describe('a sandbox', () => {
     const found = (await api.request('GET', `/v2/sandboxes/${made.id}`)).body;
     expect(found).toMatchObject({ state: 'running', incarnation_id: made.incarnation_id, expires_at: made.expires_at });
     expect((await api.execute(made.id, 'echo $WHO')).body.stdout).toBe('me\n');
-    expect(await count(api, made.id)).toBeGreaterThan(counted);
+    await expect.poll(() => count(api, made.id), LONG).toBeGreaterThan(counted);
     const { body: pty } = await api.request('GET', `/v1/sessions/${made.id}/pty/sessions/p`);
     expect(pty).toMatchObject({ id: 'p', alive: true });
     // And it can be saved by the daemon that did not make it.

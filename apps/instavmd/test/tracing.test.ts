@@ -1,7 +1,6 @@
 /** Traces, as a collector gets them: what belongs together, and what is never in one. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
@@ -15,11 +14,8 @@ import { context, propagation } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { apiOf, stream } from './api.ts';
-
-/** On a machine that does much else. */
-const SOON = { timeout: 20_000 };
 
 type Value = { readonly stringValue?: string; readonly intValue?: number };
 type Span = {
@@ -67,8 +63,13 @@ it('a call to the real agent has a span for the time that it was in the guest, a
   const directory = await mkdtemp(join(tmpdir(), 'instavm-tracing-test-'));
   const path = join(directory, 'agent');
   const agent = spawn(GUEST_AGENT_PATH, ['--listen-unix', path], { stdio: 'ignore' });
-  await expect.poll(() => existsSync(path), SOON).toBe(true);
-  const client = await AgentClient.open(connect(path), 10_000, [guestSpans(tracer)]);
+  // Its socket is there before anyone listens at it.
+  const socket = await vi.waitFor(async () => {
+    const attempt = connect(path);
+    await once(attempt, 'connect');
+    return attempt;
+  }, 60_000);
+  const client = await AgentClient.open(socket, 60_000, [guestSpans(tracer)]);
   await client.lifecycle.ping({});
   expect(exporter.getFinishedSpans()).toEqual([]);
   await tracer.startActiveSpan('asked', async (asked) => {

@@ -68,7 +68,13 @@ describe('whoever tries passwords', () => {
     const password = 'correct horse battery';
     await browser.ask('POST', '/api/auth/sign-up', { email: 'ada@example.com', password, name: 'Ada' });
     const times: Record<string, number[]> = { 'ada@example.com': [], 'nobody@example.com': [] };
-    for (let round = 0; round < 5; round++) {
+    const ratio = (): number => {
+      const least = Object.values(times).map((ms) => Math.min(...ms));
+      return Math.max(...least) / Math.min(...least);
+    };
+    // The hash is nearly all of it: without one, an unknown address would be refused many times as fast. What else the machine does
+    // adds to some of them: the more there are, the nearer is the least of them to what it takes.
+    for (let round = 0; round < 5 || (round < 9 && ratio() >= 3); round++) {
       for (const [email, ms] of Object.entries(times)) {
         const started = performance.now();
         const { status } = await new Browser(daemon).ask('POST', '/api/auth/sign-in', {
@@ -79,9 +85,7 @@ describe('whoever tries passwords', () => {
         expect(status).toBe(401);
       }
     }
-    const least = Object.values(times).map((ms) => Math.min(...ms));
-    // The hash is nearly all of it: without one, an unknown address would be refused many times as fast.
-    expect(Math.max(...least) / Math.min(...least)).toBeLessThan(3);
+    expect(ratio()).toBeLessThan(3);
   });
 });
 

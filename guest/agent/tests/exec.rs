@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use instavm_agent::proto::*;
@@ -90,33 +90,34 @@ async fn stdin_is_fed_to_the_end_and_is_empty_when_not_asked_for() {
 async fn a_signal_reaches_a_command_that_does_not_read_its_stdin() {
     let agent = Agent::start().await;
     let start = ExecStart {
-        command: script("trap 'echo caught; exit 3' USR1; sleep 60 & wait"),
+        command: script("trap 'echo caught; exit 3' USR1; echo ready; sleep 60 & wait"),
         stdin: true,
         ..Default::default()
     };
     let (sender, receiver) = tokio::sync::mpsc::channel(8);
     sender.send(ExecRequest { message: Some(exec_request::Message::Start(start)) }).await.unwrap();
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let stream = agent.exec().run(requests).await.unwrap().into_inner();
+    let mut stream = agent.exec().run(requests).await.unwrap().into_inner();
     for _ in 0..3 {
         let stdin = exec_request::Message::Stdin(vec![0; 200_000].into());
         sender.send(ExecRequest { message: Some(stdin) }).await.unwrap();
     }
-    // bash needs a moment to set its trap.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut next = async || stream.message().await.unwrap().expect("one more event").event.expect("an event");
+    assert!(matches!(next().await, exec_event::Event::Started(_)));
+    assert_eq!(next().await, exec_event::Event::Stdout("ready\n".into()));
     sender.send(ExecRequest { message: Some(exec_request::Message::Signal(libc::SIGUSR1)) }).await.unwrap();
-    let output = collect(stream).await.unwrap();
-    assert_eq!((output.stdout(), output.exit.code), ("caught\n".into(), 3));
+    assert_eq!(next().await, exec_event::Event::Stdout("caught\n".into()));
+    let exec_event::Event::Exit(exit) = next().await else { panic!("it ends") };
+    assert_eq!(exit.code, 3);
 }
 
 #[tokio::test]
 async fn the_time_limit_ends_the_whole_group_even_when_sigterm_is_ignored() {
     let agent = Agent::start().await;
     let text = "trap '' TERM; (trap '' TERM; echo $BASHPID; exec sleep 300) & wait; sleep 300";
-    let start = ExecStart { command: script(text), timeout_ms: 300, ..Default::default() };
-    let begun = Instant::now();
-    let output = agent.run(start).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    let start = ExecStart { command: script(text), timeout_ms: 2_000, ..Default::default() };
+    // Far less than what they would sleep.
+    let output = tokio::time::timeout(Duration::from_secs(120), agent.run(start)).await.unwrap().unwrap();
     assert!(output.exit.timed_out);
     assert_eq!((output.exit.code, output.exit.signal), (124, 9));
     let child: i32 = output.stdout().trim().parse().unwrap();
@@ -128,7 +129,7 @@ async fn a_command_that_obeys_sigterm_gets_to_clean_up() {
     let agent = Agent::start().await;
     let start = ExecStart {
         command: script("trap 'echo bye; exit 0' TERM; sleep 300 & wait"),
-        timeout_ms: 500,
+        timeout_ms: 2_000,
         ..Default::default()
     };
     let output = agent.run(start).await.unwrap();
@@ -153,12 +154,12 @@ async fn a_cancelled_call_kills_the_process_group() {
 #[tokio::test]
 async fn a_background_child_delays_nothing_and_outlives_its_writes() {
     let agent = Agent::start().await;
-    let marker = agent.path("marker");
-    let begun = Instant::now();
-    let text = format!("(sleep 1; echo late; echo later; touch {marker}) & echo now");
+    let (go, marker) = (agent.path("go"), agent.path("marker"));
+    let text = format!("(until test -e {go}; do sleep 0.05; done; echo late; echo later; touch {marker}) & echo now");
+    // The child's hold on stdout is not waited for: it would be for ever.
     let output = agent.script(&text).await;
     assert_eq!(output.stdout(), "now\n");
-    assert!(begun.elapsed() < Duration::from_millis(900), "the child's hold on stdout is not waited for");
+    std::fs::write(go, "").unwrap();
     eventually("the child survives writing after its command ended", || std::path::Path::new(&marker).exists()).await;
 }
 
@@ -231,7 +232,7 @@ async fn more_commands_than_allowed_are_refused_by_name() {
 }
 
 async fn eventually_ok(agent: &Agent) {
-    for _ in 0..500 {
+    for _ in 0..12_000 {
         if agent.run(ExecStart { command: argv(&["true"]), ..Default::default() }).await.is_ok() {
             return;
         }
@@ -269,17 +270,28 @@ async fn cpu_time_counts_the_commands_children() {
 async fn a_command_of_a_lost_host_goes_on_unread_within_its_time_limit() {
     let agent = Agent::start().await;
     let (channel, socket) = agent.connect_again().await;
-    let marker = agent.path("marker");
-    let busy = format!(
-        "for i in $(seq 40); do head -c 100000 /dev/zero; sleep 0.02; done; echo done > {marker}; exec sleep 300"
-    );
-    let start = ExecStart { command: script(&busy), timeout_ms: 3_000, ..Default::default() };
     let client = instavm_agent::proto::exec_client::ExecClient::new(channel);
-    let mut call = call(client, start, vec![]).await.unwrap();
-    let exec_event::Event::Started(ExecStarted { pid }) = call.next().await else { panic!("`started` comes first") };
+    let (go, marker) = (agent.path("go"), agent.path("marker"));
+    let busy = format!(
+        "for i in $(seq 40); do head -c 100000 /dev/zero; sleep 0.02; done; echo done > {marker}
+        until test -e {go}; do sleep 0.05; done"
+    );
+    let begin = async |text: &str, timeout_ms| {
+        let start = ExecStart { command: script(text), timeout_ms, ..Default::default() };
+        let mut call = call(client.clone(), start, vec![]).await.unwrap();
+        let exec_event::Event::Started(ExecStarted { pid }) = call.next().await else {
+            panic!("`started` comes first")
+        };
+        (call, pid)
+    };
+    let (_busy, pid) = begin(&busy, 600_000).await;
+    let (_limited, limited) = begin("exec sleep 300", 2_000).await;
     socket.shutdown(std::net::Shutdown::Both).unwrap();
     eventually("it has written all that nobody reads", || std::fs::read_to_string(&marker).is_ok()).await;
     assert!(is_running(pid));
     assert_eq!(agent.script("echo still here").await.stdout(), "still here\n");
-    eventually("the limit ends it", || !is_running(pid)).await;
+    eventually("the limit ends the other", || !is_running(limited)).await;
+    assert!(is_running(pid));
+    std::fs::write(go, "").unwrap();
+    eventually("it ends", || !is_running(pid)).await;
 }

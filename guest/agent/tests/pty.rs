@@ -308,12 +308,12 @@ async fn sixteen_view_one_pty_and_the_next_is_refused_until_one_leaves() {
 #[tokio::test]
 async fn nobody_looking_for_the_linger_time_closes_it_running_or_ended() {
     let agent = Agent::start().await;
-    let lingering = |request| PtyCreateRequest { linger_ms: 300, ..request };
+    let lingering = |request| PtyCreateRequest { linger_ms: 2_000, ..request };
     let pid = agent.create(lingering(bash("t", "trap '' HUP; while :; do sleep 1; done"))).await.unwrap().pid;
     agent.create(lingering(bash("ended", "echo done"))).await.unwrap();
     agent.create(lingering(program("viewed", &["cat"]))).await.unwrap();
-    agent.create(program("kept", &["cat"])).await.unwrap();
     let mut viewer = agent.attach(open("viewed")).await.unwrap();
+    agent.create(program("kept", &["cat"])).await.unwrap();
     let begun = Instant::now();
     while agent.list().await.len() > 2 {
         assert!(begun.elapsed() < PATIENCE);
@@ -331,7 +331,7 @@ async fn nobody_looking_for_the_linger_time_closes_it_running_or_ended() {
         assert!(left.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(left.elapsed() >= Duration::from_millis(300));
+    assert!(left.elapsed() >= Duration::from_millis(2_000));
 }
 
 #[tokio::test]

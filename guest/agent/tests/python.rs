@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use instavm_agent::proto::*;
@@ -93,7 +93,7 @@ async fn a_kernel_that_died_between_cells_does_not_cost_the_next_cell() {
 #[tokio::test]
 async fn the_time_limit_interrupts_a_cell_and_keeps_its_variables() {
     let Some(agent) = agent().await else { return };
-    let output = cell_within(&agent, "y = 5\nimport time\ntime.sleep(300)", 700).await;
+    let output = cell_within(&agent, "y = 5\nimport time\ntime.sleep(300)", 3_000).await;
     assert_eq!((output.exit.code, output.exit.timed_out, output.exit.kernel_restarted), (124, true, false));
     assert_eq!(cell(&agent, "y").await.stdout(), "5\n");
 }
@@ -102,9 +102,8 @@ async fn the_time_limit_interrupts_a_cell_and_keeps_its_variables() {
 async fn a_cell_that_ignores_the_interrupt_costs_the_kernel() {
     let Some(agent) = agent().await else { return };
     let code = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(300)";
-    let begun = Instant::now();
-    let output = cell_within(&agent, code, 700).await;
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    // Far less than what it would sleep.
+    let output = tokio::time::timeout(Duration::from_secs(120), cell_within(&agent, code, 3_000)).await.unwrap();
     assert_eq!((output.exit.code, output.exit.timed_out, output.exit.kernel_restarted), (124, true, true));
     assert_eq!(cell(&agent, "1").await.stdout(), "1\n");
 }

@@ -1,13 +1,13 @@
 /** What a guest may have on its way to the host, as a scripted guest is told. */
 import { createServer, type ServerHttp2Session } from 'node:http2';
 import { AgentClient } from '@instavm/agent-client';
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { exchanged } from './exchanged.ts';
 
 const DEADLINE_MS = 10_000;
 const KIB = 1024;
 const server = createServer({ maxSessionMemory: 1_000 });
-let session: ServerHttp2Session;
+let session: ServerHttp2Session | undefined;
 let agent: AgentClient;
 const paths: string[] = [];
 server.on('session', (opened) => {
@@ -25,8 +25,8 @@ beforeEach(async () => {
 });
 afterEach(() => agent.close());
 
-const window = (): number => (session.remoteSettings.initialWindowSize ?? 0) / KIB;
-const becomes = (kib: number) => vi.waitFor(() => expect(window()).toBe(kib));
+const window = (): number => (session?.remoteSettings.initialWindowSize ?? 0) / KIB;
+const becomes = (kib: number) => expect.poll(window).toBe(kib);
 
 it('is a mebibyte for one transfer, and shared by several down to a quarter for each', async () => {
   const tunnels = [await agent.tunnel(80, { deadlineMs: DEADLINE_MS })];
@@ -60,7 +60,7 @@ it('counts files and commands, and no terminal, which acknowledges what it has',
   ] as const) {
     const before = paths.length;
     calls.push(drain(open()));
-    await vi.waitFor(() => expect(paths.length).toBe(before + 1));
+    await expect.poll(() => paths.length).toBe(before + 1);
     await becomes(kib);
   }
   ended.abort();

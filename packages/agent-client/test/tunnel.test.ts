@@ -4,7 +4,7 @@ import { constants, createServer, type Http2Server, type ServerHttp2Session, typ
 import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { AgentClient } from '@instavm/agent-client';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { exchanged } from './exchanged.ts';
 
 const DEADLINE_MS = 10_000;
@@ -88,16 +88,16 @@ describe('a tunnel', () => {
 
   it('is given up when nobody answers in time, or by its signal, and the guest hears of it', async () => {
     const other = await guest(() => {});
-    const gone = other.next().then((stream) => once(stream, 'aborted'));
+    const hung = other.next();
     await expect(open(other, 50)).rejects.toMatchObject({ reason: 'deadline' });
-    await gone;
+    await aborted(await hung);
 
     const giveUp = new AbortController();
     const attempt = open(other, DEADLINE_MS, giveUp.signal);
     const stream = await other.next();
     giveUp.abort();
     await expect(attempt).rejects.toMatchObject({ reason: 'cancelled' });
-    if (!stream.aborted) await once(stream, 'aborted');
+    await aborted(stream);
   });
 
   it('carries what is written together with empty writes, as Node’s HTTP client does at the end of each request', async () => {
@@ -133,7 +133,7 @@ describe('a tunnel', () => {
       tunnel.read(0);
       return tunnel.readableLength >= window;
     };
-    await vi.waitFor(() => expect(stalled.every(full)).toBe(true), { timeout: 20_000 });
+    await expect.poll(() => stalled.every(full)).toBe(true);
     const tunnel = await open(other);
     expect(((await once(tunnel, 'data')) as [Buffer])[0].length).toBeGreaterThan(0);
     for (const each of stalled) each.destroy();
@@ -203,6 +203,11 @@ describe('a tunnel', () => {
     }
   });
 });
+
+/** The guest may hear of a request and of its end at once. */
+async function aborted(stream: ServerHttp2Stream): Promise<void> {
+  if (!stream.aborted) await once(stream, 'aborted');
+}
 
 /** A reset with this code and nothing before it. */
 function resetAlone(stream: ServerHttp2Stream, code: number): void {

@@ -49,6 +49,7 @@ export class Incarnation<Guest extends GuestLink> {
   #isReleased = false;
   #cancelPing: () => void = () => {};
   #hasExited = false;
+  #isLost = false;
 
   /** @param lost called at most a few times, when the microVM or its guest is gone for good */
   constructor(ports: ConstructionPorts<Guest>, { id, vm, guest, network, cleanup }: Personalized<Guest>, lost: Lost) {
@@ -63,11 +64,15 @@ export class Incarnation<Guest extends GuestLink> {
     cleanup.push(() => this.#cancelPing());
     vm.exited.then((exit) => {
       this.#hasExited = true;
-      if (!exit.requested && !this.#isReleased)
-        lost(`the microVM ended by itself (${exit.signal ?? exit.code})`, exit.diagnostics);
+      if (!exit.requested) this.#giveUp(`the microVM ended by itself (${exit.signal ?? exit.code})`, exit.diagnostics);
     });
     this.#keepAttached();
     this.#watch(0);
+  }
+
+  /** The news of that are told; what `guest` hands out answers nobody. */
+  get isLost(): boolean {
+    return this.#isLost;
   }
 
   /** Waits while the channel is opened again. */
@@ -206,6 +211,8 @@ export class Incarnation<Guest extends GuestLink> {
   }
 
   #giveUp(reason: string, diagnostics: string): void {
-    if (!this.#isReleased) this.#lost(reason, diagnostics);
+    if (this.#isReleased) return;
+    this.#isLost = true;
+    this.#lost(reason, diagnostics);
   }
 }

@@ -142,15 +142,21 @@ export class SandboxOwner<Guest extends GuestLink> {
    * @throws invalid_state, sandbox_suspended, lease_expired; as `start` when it may wake
    */
   async guest(wake: Wake = 'never'): Promise<Guest> {
-    // Behind everything that is under way: news of a loss may be.
-    if (wake !== 'never' || this.record.state !== 'running')
-      await this.#queue.run(async () => {
-        if (wake !== 'never' && this.record.state !== 'running')
-          await this.#bringUp(wake === 'always' ? 'wake' : 'rouse');
-      });
-    const { incarnation } = this.#parts.running;
-    if (incarnation === undefined) throw absence(this.record);
-    return incarnation.guest();
+    for (;;) {
+      const present = this.#parts.running.incarnation;
+      const isRunning = this.record.state === 'running' && present !== undefined && !present.isLost;
+      // Behind everything that is under way: news of a loss may be.
+      if (wake !== 'never' || !isRunning)
+        await this.#queue.run(async () => {
+          if (wake !== 'never' && this.record.state !== 'running')
+            await this.#bringUp(wake === 'always' ? 'wake' : 'rouse');
+        });
+      const { incarnation } = this.#parts.running;
+      if (incarnation === undefined) throw absence(this.record);
+      const guest = await incarnation.guest();
+      // It may have been lost while its channel was opened again.
+      if (!incarnation.isLost) return guest;
+    }
   }
 
   /** Resolves with the next change of its state, or when `signal` is aborted: for who waits for it without waking it. */

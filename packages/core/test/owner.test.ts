@@ -77,6 +77,33 @@ describe('a sandbox', () => {
     expect(owner.record.state).toBe('running');
   });
 
+  it('says that it is lost to who asks for its guest while what is left of it is removed', async () => {
+    const { create, vms } = ladder();
+    const owner = await create();
+    const { promise: removed, resolve: isRemoved } = Promise.withResolvers<void>();
+    last(vms).kill = () => removed;
+    last(vms).die();
+    await settled();
+    const asked = owner.guest();
+    const outcome = expect(asked).rejects.toMatchObject({ code: 'invalid_state', details: { state: 'failed' } });
+    await settled();
+    isRemoved();
+    await outcome;
+  });
+
+  it('hands out no guest whose channel could not be opened again', async () => {
+    const { create, guests, fail, clock } = ladder();
+    const owner = await create(86_400);
+    fail.attach = new Error('silence');
+    last(guests).close();
+    await settled();
+    const asked = owner.guest();
+    const outcome = expect(asked).rejects.toMatchObject({ code: 'invalid_state', details: { state: 'failed' } });
+    clock.advance(60_000);
+    await settled();
+    await outcome;
+  });
+
   it('is attached again when only its channel drops', async () => {
     const { create, guests, vms } = ladder();
     const owner = await create();

@@ -1,6 +1,7 @@
 /** Connecting: straight, to what does not answer, and through the host's own proxy. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -29,6 +30,17 @@ async function blackHole(host: string): Promise<number> {
   return port;
 }
 
+/** Whether somebody waits for an answer of it: `SYN_SENT` in what the kernel says of its connections (proc(5)). */
+function isDialled(host: string, port: number): boolean {
+  const hex = (number: number, digits: number): string => number.toString(16).toUpperCase().padStart(digits, '0');
+  const address = host
+    .split('.')
+    .reverse()
+    .map((part) => hex(Number(part), 2))
+    .join('');
+  return readFileSync('/proc/net/tcp', 'utf8').includes(` ${address}:${hex(port, 4)} 02 `);
+}
+
 describe('dialling', () => {
   it('says that the destination did not answer in time when the deadline comes first', async () => {
     const port = await blackHole('127.0.1.7');
@@ -40,7 +52,7 @@ describe('dialling', () => {
   it('goes on to the next address when one does not answer', async () => {
     const port = await blackHole('127.0.1.7');
     await listen(echo, '127.0.1.8', port);
-    const { socket, address } = await dial(['127.0.1.7', '127.0.1.8'], port, AbortSignal.timeout(5_000));
+    const { socket, address } = await dial(['127.0.1.7', '127.0.1.8'], port, AbortSignal.timeout(60_000));
     socket.destroy();
     expect(address).toBe('127.0.1.8');
   });
@@ -49,15 +61,16 @@ describe('dialling', () => {
     const port = await blackHole('127.0.1.7');
     const { guest, link, ends, records } = await startRig({ policy: { allowedCidrs: ['127.0.1.0/24'] } });
     const stream = await guest.connect(`127.0.1.7:${port}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await until(() => isDialled('127.0.1.7', port));
     resetStream(stream);
     await until(() => ends().length === 1);
     expect(ends()).toMatchObject([
       { outcome: 'failed', reason: expect.stringContaining('given up'), address: '127.0.1.7' },
     ]);
 
+    await until(() => !isDialled('127.0.1.7', port));
     const other = await guest.connect(`127.0.1.7:${port}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await until(() => isDialled('127.0.1.7', port));
     link.close();
     await until(() => other.closed && ends().length === 2);
     expect(records.every(({ outcome }) => outcome === 'failed')).toBe(true);

@@ -2,6 +2,8 @@
 import { once } from 'node:events';
 import { constants } from 'node:http2';
 import type { Socket } from 'node:net';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
@@ -30,6 +32,14 @@ const rawGuest = (say: (channel: Socket) => void): Promise<Guest> =>
 
 const written = (channel: Socket, bytes: Buffer): Promise<void> =>
   new Promise((resolve) => void channel.write(bytes, () => resolve()));
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+/** In buffers, without those that nobody refers to any more. */
+function keptBytes(): number {
+  collectGarbage();
+  return process.memoryUsage().arrayBuffers;
+}
 
 describe('a guest that does not speak HTTP/2', () => {
   const NAME = Buffer.from('x'.repeat(100));
@@ -64,11 +74,10 @@ describe('a guest that does not speak HTTP/2', () => {
       openedAt.push(performance.now());
       channel.destroy();
     });
-    await startRig({ guest });
+    const { pauses } = await startRig({ guest });
     await until(() => openedAt.length >= 5);
-    const pauses = openedAt.slice(1).map((at, index) => at - (openedAt[index] ?? 0));
-    expect(pauses[3]).toBeGreaterThan(300);
-    expect(pauses[0]).toBeLessThan(300);
+    expect(pauses.slice(0, 4)).toEqual([50, 100, 200, 400]);
+    expect((openedAt[4] ?? 0) - (openedAt[3] ?? 0)).toBeGreaterThan(300);
   });
 
   it('cannot make the gateway keep more than it sends by wrapping single bytes into frames of no use', async () => {
@@ -78,13 +87,13 @@ describe('a guest that does not speak HTTP/2', () => {
     dns.zones.set('slow.test', 'silent');
     const socket = await channel.promise;
     await written(socket, Buffer.concat([HELLO, connectFrame(1, 'slow.test:443')]));
-    const before = process.memoryUsage().arrayBuffers;
+    const before = keptBytes();
     // WINDOW_UPDATE of the connection: always allowed, never limited.
     const useless = Buffer.concat(Array.from({ length: 4_900 }, () => frame(8, 0, 0, Buffer.from([0, 0, 0, 1]))));
     const piece = Buffer.concat([frame(DATA, 0, 1, Buffer.from('x')), useless]);
     for (let sent = 0; sent < 4_000; sent++) await written(socket, piece);
     expect(socket.destroyed).toBe(false);
-    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(120 * MEGABYTE);
+    expect(keptBytes() - before).toBeLessThan(120 * MEGABYTE);
   });
 });
 
@@ -280,7 +289,7 @@ describe('the channel', () => {
   it('that drops takes its connections with it, is opened again, and works', async () => {
     const { port, sockets } = await listen(echo);
     const { guest, link, ends } = await startRig({ policy: LOCAL });
-    await link.ready(5_000);
+    await link.ready(60_000);
     expect((await guest.ask(`${PUBLIC}:${port}`)).status).toBe(200);
     for (const channel of guest.channels) channel.destroy();
     await until(() => sockets.size === 0 && ends().length === 1);
@@ -290,16 +299,14 @@ describe('the channel', () => {
   });
 
   it('is opened again without growing pauses when each drop is forgiven', async () => {
-    const { guest, link } = await startRig({ policy: LOCAL });
-    await link.ready(5_000);
-    const startedAt = performance.now();
+    const { guest, link, pauses } = await startRig({ policy: LOCAL });
+    await link.ready(60_000);
     for (let drops = 1; drops <= 8; drops++) {
       for (const channel of guest.channels) channel.destroy();
       await until(() => guest.opened === drops + 1);
       link.forgive();
     }
-    // Unforgiven, the pauses alone would be 13 s.
-    expect(performance.now() - startedAt).toBeLessThan(7_000);
+    expect(pauses).toEqual(Array(8).fill(50));
   });
 
   it('that the guest says goodbye to is opened again', async () => {
@@ -321,16 +328,15 @@ describe('the channel', () => {
       },
     });
     const { link, warnings } = await startRig({ guest, policy: LOCAL });
-    await link.ready(10_000);
+    await link.ready(60_000);
     expect(guest.opened).toBe(1);
     expect(warnings).toHaveLength(3);
   });
 
   it('of a guest that never answers does not keep anybody waiting beyond the deadline', async () => {
     const { link } = await startRig({ guest: await rawGuest(() => {}) });
-    const startedAt = performance.now();
+    // It would wait for ever.
     await link.ready(100);
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
   });
 
   it('that is closed leaves no connection, dials nothing any more, and is not opened again', async () => {

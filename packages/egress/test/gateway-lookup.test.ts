@@ -11,6 +11,12 @@ const rcodeOf = (packet: Packet): string => (packet as unknown as { rcode: strin
 const dataOf = (packet: Packet): unknown[] =>
   (packet.answers ?? []).map((answer) => ('data' in answer ? answer.data : undefined));
 
+/** As the clock of a guest that is as busy: what a busy machine takes from this process does not count. */
+async function ran(ms: number): Promise<string> {
+  for (let left = ms; left > 0; left -= 50) await new Promise((resolve) => setTimeout(resolve, 50));
+  return `nothing in ${ms} ms`;
+}
+
 const ALLOWED = { allowedDomains: ['*.test'] };
 
 describe('a look-up of an allowed name', () => {
@@ -136,17 +142,13 @@ describe('a query', () => {
   it('that never ends, or that nobody answers, is given up within the patience of a guest; only so many are waited for', async () => {
     const { guest, dns } = await startRig({ policy: ALLOWED });
     dns.zones.set('silent.test', 'silent');
-    const startedAt = performance.now();
+    const impatient = ran(5_000);
     const waiting = Array.from({ length: 63 }, () => guest.post(undefined));
-    const silent = guest
-      .lookUp('silent.test', 'A')
-      .then(({ packet }) => ({ packet, ms: performance.now() - startedAt }));
+    const silent = guest.lookUp('silent.test', 'A').then(({ packet }) => rcodeOf(packet));
     await until(() => dns.queries.length > 0);
     expect(await guest.post(Buffer.alloc(12))).toMatchObject({ status: 429, reason: 'too_many_lookups' });
 
-    const { packet, ms } = await silent;
-    expect(rcodeOf(packet)).toBe('SERVFAIL');
-    expect(ms).toBeLessThan(5_000);
+    expect(await Promise.race([silent, impatient])).toBe('SERVFAIL');
     expect((await Promise.all(waiting)).every(({ status }) => status === 0)).toBe(true);
     expect(await guest.post(Buffer.alloc(12))).toMatchObject({ status: 400 });
   });

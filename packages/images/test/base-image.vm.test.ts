@@ -8,7 +8,7 @@ import { defaultCacheDirectory, ensureGuestImages, GUEST_AGENT_PATH } from '@ins
 import { createQemuVmm, PRIVILEGES_ONLY, qemuVersion, UNLIMITED } from '@instavm/vmm/qemu';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-const DEADLINE_MS = 60_000;
+const DEADLINE_MS = 200_000;
 let directory: string;
 let vm: MicroVm | undefined;
 let agent: AgentClient | undefined;

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '@instavm/core';
 import { writeServerCertificate } from '@instavm/testing/pebble';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Authority } from '../src/acme/authority.ts';
 import { checkedCertificate } from '../src/acme/certificate.ts';
 import { DnsHookSolver } from '../src/acme/dns-hook.ts';
@@ -135,11 +135,11 @@ describe('a DNS hook', () => {
     const solver = await hook(`test "$1" = remove && exit 0\nsleep 600 &\necho $! > ${pids}\nwait`);
     const stop = new AbortController();
     const presented = solver.present(proof, stop.signal);
-    await vi.waitFor(async () => expect(await readFile(pids, 'utf8')).toMatch(/^\d+\n$/), { timeout: 5_000 });
+    await expect.poll(() => readFile(pids, 'utf8').catch(() => '')).toMatch(/^\d+\n$/);
     stop.abort();
     await expect(presented).rejects.toThrow('ended with SIGKILL');
     const pid = Number(await readFile(pids, 'utf8'));
-    await vi.waitFor(async () => expect(await stateOf(pid)).toMatch(/^[ZX]?$/), { timeout: 5_000 });
+    await expect.poll(() => stateOf(pid)).toMatch(/^[ZX]?$/);
   });
 });
 

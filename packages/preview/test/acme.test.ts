@@ -271,7 +271,7 @@ describe.skipIf(whyNoPebble() !== undefined)('ACME', () => {
           const { issuer, subjectaltname } = await stand().shown('x.preview.example.com');
           expect([issuer.CN, subjectaltname]).toEqual([expect.stringContaining('Pebble'), 'DNS:*.preview.example.com']);
         },
-        { timeout: 20_000, interval: 100 },
+        { timeout: 90_000, interval: 100 },
       );
       const id = await stand().serve('x.example.org', (_request, response) => response.end('served'));
       expect((await stand().get(`${id}.preview.example.com`)).body).toBe('served');

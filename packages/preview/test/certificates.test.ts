@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { promisify } from 'node:util';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createLocalCa, PreviewProxy } from '../src/index.ts';
 
 let directory: string;
@@ -138,7 +138,7 @@ describe('the listener', () => {
     const proxy = await listen({ clock: { now: () => new Date(now), schedule: () => () => {} } });
     const first = await shown(proxy);
     now += 61 * 86_400_000;
-    await vi.waitFor(async () => expect(await shown(proxy)).not.toBe(first), { timeout: 8_000, interval: 200 });
+    await expect.poll(() => shown(proxy), { interval: 200 }).not.toBe(first);
     await proxy.close();
   });
 
@@ -159,12 +159,10 @@ describe('the listener', () => {
 
     warnings = [];
     await writeFile(certificate.certPath, 'half writt');
-    await vi.waitFor(() => expect(warnings).toEqual([expect.stringContaining('the last one stays')]), {
-      timeout: 8_000,
-    });
+    await expect.poll(() => warnings).toEqual([expect.stringContaining('the last one stays')]);
     expect(await shown(proxy)).toBe(first);
     const second = await put();
-    await vi.waitFor(async () => expect(await shown(proxy)).toBe(second), { timeout: 8_000, interval: 200 });
+    await expect.poll(() => shown(proxy), { interval: 200 }).toBe(second);
     await proxy.close();
   });
 });

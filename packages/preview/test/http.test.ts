@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
-import { createServer as createTcpServer } from 'node:net';
+import { createServer as createTcpServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readAnswer, Stand } from './stand.ts';
 
 let stand: Stand;
@@ -181,7 +181,7 @@ describe('a request over HTTP/1.1', () => {
     const [chunk] = (await once(answer, 'data')) as [Buffer];
     expect(chunk.toString()).toBe('data: one\n\n');
     answer.destroy();
-    await vi.waitFor(() => expect([...stand.connections].length).toBeLessThan(5));
+    await expect.poll(() => stand.connections.size).toBeLessThan(5);
   });
 
   it('downloads what is larger than every buffer', async () => {
@@ -263,27 +263,35 @@ describe('a request over HTTP/1.1', () => {
 });
 
 describe('an answer that breaks off', () => {
-  const half = async (name: string, bytes: string, reset: boolean): Promise<string> => {
+  type Half = { readonly id: string; readonly breakOff: () => void };
+  /** @param reset undefined: it ends by itself */
+  const half = async (name: string, bytes: string, reset?: boolean): Promise<Half> => {
+    const sockets: Socket[] = [];
     const server = createTcpServer((socket) => {
-      socket.on('error', () => {});
-      socket.once('data', () => {
-        socket.write(bytes);
-        setTimeout(() => (reset ? socket.resetAndDestroy() : socket.end()), 50);
-      });
+      sockets.push(socket.on('error', () => {}));
+      socket.once('data', () => (reset === undefined ? socket.end(bytes) : socket.write(bytes)));
     });
-    return stand.share(name, await stand.listen(server));
+    const breakOff = (): void => {
+      for (const socket of sockets.splice(0)) reset ? socket.resetAndDestroy() : socket.end();
+    };
+    return { id: stand.share(name, await stand.listen(server)), breakOff };
   };
 
   it('never looks whole: not with a length, not in chunks, not over HTTP/2', async () => {
     const sized = await half('sized', 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this', false);
     const chunked = await half('chunked', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n', false);
     const reset = await half('reset', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n', true);
-    for (const id of [sized, chunked, reset]) {
-      await expect(stand.ask(id, '/')).rejects.toThrow(/aborted|hang up|ECONNRESET/);
+    for (const { id, breakOff } of [sized, chunked, reset]) {
+      const answer = readAnswer(await stand.open(id, '/'));
+      breakOff();
+      await expect(answer).rejects.toThrow(/aborted|hang up|ECONNRESET/);
       const session = stand.http2(id);
       const stream = session.request({ ':path': '/', ':authority': stand.authorityOf(id) });
       stream.resume();
-      await expect(once(stream, 'end').then(() => once(stream, 'close'))).rejects.toThrow(/NGHTTP2_INTERNAL_ERROR/);
+      await once(stream, 'response');
+      const ended = once(stream, 'end').then(() => once(stream, 'close'));
+      breakOff();
+      await expect(ended).rejects.toThrow(/NGHTTP2_INTERNAL_ERROR/);
       session.destroy();
     }
   });
@@ -296,7 +304,8 @@ describe('an answer that breaks off', () => {
       ['unasked', 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'],
       ['header', `HTTP/1.1 200 OK\r\nX-Large: ${'x'.repeat(70_000)}\r\n\r\n`],
     ] as const) {
-      const answer = await stand.ask(await half(`e${name}`, bytes, false), '/');
+      const { id } = await half(`e${name}`, bytes);
+      const answer = await stand.ask(id, '/');
       expect([name, answer.status, answer.headers['instavm-preview']]).toEqual([name, 502, 'service_failed']);
       expect(JSON.parse(answer.body)).toMatchObject({ code: 'service_failed', retryable: 'unknown' });
     }
@@ -313,7 +322,7 @@ describe('an answer that breaks off', () => {
     const answer = await stand.open(id, '/');
     await once(answer, 'data');
     answer.destroy();
-    await vi.waitFor(() => expect(closed).toBe(true));
+    await expect.poll(() => closed).toBe(true);
   });
 });
 

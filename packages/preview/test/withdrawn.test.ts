@@ -102,11 +102,11 @@ describe('a key that is revoked', () => {
     const id = await endless(false);
     const answers = [await stand.open(id, '/', OWNER), await stand.open(id, '/', OWNER)] as const;
     answers[0].destroy();
-    await vi.waitFor(() => expect(stand.byKey.size).toBe(1));
+    await expect.poll(() => stand.byKey.size).toBe(1);
     const ended = isCut(answers[1]);
     for (const end of [...stand.byKey]) end();
     await ended;
-    await vi.waitFor(() => expect(stand.byKey.size).toBe(0));
+    await expect.poll(() => stand.byKey.size).toBe(0);
   });
 });
 
@@ -120,7 +120,7 @@ describe('a share that is revoked', () => {
     });
     const answers = [stand.ask(id, '/'), stand.ask(id, '/', { method: 'POST', body: 'x' })];
     const refused = Promise.allSettled(answers);
-    await vi.waitFor(() => expect(connected).toHaveLength(2));
+    await expect.poll(() => connected).toHaveLength(2);
     become(id, undefined);
     expect((await refused).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
     const late = connected.map((resolve) => {
@@ -128,7 +128,7 @@ describe('a share that is revoked', () => {
       resolve(stream);
       return stream;
     });
-    await vi.waitFor(() => expect(late.map(({ destroyed }) => destroyed)).toEqual([true, true]));
+    await expect.poll(() => late.map(({ destroyed }) => destroyed)).toEqual([true, true]);
     expect(await stand.ask(id, '/')).toMatchObject({ status: 404 });
     expect(await stand.ask(shareId('never'), '/')).toMatchObject({ status: 404 });
   });

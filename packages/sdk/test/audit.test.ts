@@ -108,9 +108,9 @@ describe('instavm events', () => {
         .filter(Boolean)
         .map((line) => [JSON.parse(line).type, JSON.parse(line).details.name]);
     try {
-      await expect.poll(names, { timeout: 15_000 }).toHaveLength(1);
+      await expect.poll(names).toHaveLength(1);
       await client.keys.create({ name: 'seen by the command line' });
-      await expect.poll(names, { timeout: 15_000 }).toEqual([
+      await expect.poll(names).toEqual([
         ['key.revoked', 'followed'],
         ['key.created', 'seen by the command line'],
       ]);

@@ -38,7 +38,7 @@ afterAll(async () => {
   await daemon?.stop();
 });
 
-const exec = (cmd: string, more: object = {}) => session.exec({ cmd, yieldTimeMs: 20_000, ...more });
+const exec = (cmd: string, more: object = {}) => session.exec({ cmd, yieldTimeMs: 30_000, ...more });
 
 describe('a manifest', () => {
   it('is there with contents, permissions, directories and environment', async () => {
@@ -84,7 +84,7 @@ describe('a command', () => {
   it('that is slow is left running, polled and ended', async () => {
     const first = await exec('echo begun; sleep 2; echo done; exit 4', { yieldTimeMs: 300 });
     expect(first.exitCode).toBeUndefined();
-    const last = await session.writeStdin({ sessionId: first.sessionId ?? 0, yieldTimeMs: 10_000 });
+    const last = await session.writeStdin({ sessionId: first.sessionId ?? 0, yieldTimeMs: 30_000 });
     expect(last).toContain('Process exited with code 4');
     expect(first.output + last).toMatch(/begun\n[\s\S]*done\n/);
     expect(await session.writeStdin({ sessionId: first.sessionId ?? 0 })).toContain('session not found');
@@ -95,16 +95,20 @@ describe('a command', () => {
       tty: true,
       yieldTimeMs: 1_000,
     });
-    expect(first.stdout).toContain('name?');
-    const last = await session.writeStdin({ sessionId: first.sessionId ?? 0, chars: 'Ada\n', yieldTimeMs: 5_000 });
+    const sessionId = first.sessionId ?? 0;
+    let asked = first.output;
+    for (let looks = 0; looks < 20 && !asked.includes('name?'); looks++)
+      asked += await session.writeStdin({ sessionId });
+    expect(asked).toContain('name?');
+    const last = await session.writeStdin({ sessionId, chars: 'Ada\n', yieldTimeMs: 30_000 });
     expect(last).toContain('hi Ada');
     expect(last).toContain('Process exited with code 5');
   });
 
   it('is interrupted by Ctrl-C in a terminal', async () => {
-    const first = await exec('sleep 100', { tty: true, yieldTimeMs: 500 });
+    const first = await exec('sleep 1000', { tty: true, yieldTimeMs: 500 });
     expect(
-      await session.writeStdin({ sessionId: first.sessionId ?? 0, chars: '\u0003', yieldTimeMs: 5_000 }),
+      await session.writeStdin({ sessionId: first.sessionId ?? 0, chars: '\u0003', yieldTimeMs: 30_000 }),
     ).toContain('Process exited with code 130');
   });
 
@@ -201,7 +205,7 @@ describe('a session', () => {
     const shell = await again.exec({ cmd: 'x=kept; read line; echo "$x $line"; exit 6', tty: true, yieldTimeMs: 500 });
     await again.sandbox.suspend();
     expect(await again.running()).toBe(true);
-    const told = await again.writeStdin({ sessionId: shell.sessionId ?? 0, chars: 'woken\n', yieldTimeMs: 20_000 });
+    const told = await again.writeStdin({ sessionId: shell.sessionId ?? 0, chars: 'woken\n', yieldTimeMs: 30_000 });
     expect(told).toContain('kept woken');
     expect(told).toContain('exited with code 6');
     await again.close();

@@ -11,7 +11,7 @@ export type Leftovers = {
 };
 
 /** A process that was just killed is still listed until its parent has reaped it. */
-const REAPED_WITHIN_MS = 5_000;
+const REAPED_WITHIN_MS = 60_000;
 
 /** @param dataDirectory of a daemon that has stopped */
 export async function leftoversOf(dataDirectory: string): Promise<Leftovers> {

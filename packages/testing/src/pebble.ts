@@ -1,18 +1,25 @@
 /** A real certificate authority that speaks ACME, and the DNS that it believes, both on loopback and gone after the test. */
 import 'reflect-metadata';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createPrivateKey, webcrypto } from 'node:crypto';
+import { createPrivateKey, randomInt, webcrypto } from 'node:crypto';
 import { once } from 'node:events';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BasicConstraintsExtension, SubjectAlternativeNameExtension, X509CertificateGenerator } from '@peculiar/x509';
 
-const STARTS_WITHIN_MS = 20_000;
+const STARTS_WITHIN_MS = 120_000;
+/**
+ * Below what the kernel gives to whoever asks for any port (`ip_local_port_range`), so that nobody is given one of these between now and when it is
+ * listened on. Each of vitest's workers has its own.
+ */
+const FIRST_PORT = 10_000;
+const WORKERS = 40;
+const PORTS_EACH = 500;
 
 export type PebbleOptions = {
   /** Where it looks for TLS-ALPN-01 and HTTP-01. */
@@ -191,18 +198,27 @@ if (status !== 200) throw new Error('status ' + status);
   }
 }
 
-/** Ports that nobody listened on a moment ago, for programs that have to be told theirs. */
+let givenLast = randomInt(PORTS_EACH);
+
+/** For programs that have to be told theirs. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  const first = FIRST_PORT + (Number(process.env.VITEST_POOL_ID ?? 0) % WORKERS) * PORTS_EACH;
+  const ports: number[] = [];
+  while (ports.length < count) {
+    givenLast = (givenLast + 1) % PORTS_EACH;
+    if (await isFree(first + givenLast)) ports.push(first + givenLast);
+  }
   return ports;
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer().listen(port, '127.0.0.1');
+  const isFree = await once(server, 'listening').then(
+    () => true,
+    () => false,
+  );
+  if (isFree) await once(server.close(), 'close');
+  return isFree;
 }
 
 /** For `localhost`, signed by itself. */

@@ -14,7 +14,10 @@ const MAIN = resolve(fileURLToPath(import.meta.url), '../../../../apps/instavmd/
 const FLAGS = ['--conditions=instavm-source', '--disable-warning=ExperimentalWarning'];
 /** The first start may have to make a template in an emulated guest. */
 const START_DEADLINE_MS = 280_000;
-const STOP_DEADLINE_MS = 30_000;
+/** Beyond the daemon's own. */
+const STOP_DEADLINE_MS = 120_000;
+/** What a daemon said last may be read after its end; what it started may hold its output open for longer. */
+const LAST_WORDS_MS = 10_000;
 const LOG_LINES_KEPT = 2_000;
 /** Beyond the descriptors that Node takes care of itself. */
 const LEFT_OPEN = 40;
@@ -54,8 +57,11 @@ export async function startTestDaemon(options: TestDaemonOptions): Promise<TestD
   const dataDirectory = options.dataDirectory ?? (await mkdtemp(join(tmpdir(), 'instavm-test-')));
   // Tests that want them say so: sandboxes that stay, and microVMs that nobody asked for.
   const quiet = { INSTAVM_ON_STOP: 'end', INSTAVM_WARM_POOL: '0' };
+  // Guests that are none need no room, and who else works on this host leaves as much as it pleases.
+  const unbounded = options.vmm === 'fake' ? { INSTAVM_MEMORY_RESERVE_MB: '0', INSTAVM_DISK_RESERVE_MB: '0' } : {};
   const own = {
     ...quiet,
+    ...unbounded,
     INSTAVM_DATA_DIR: dataDirectory,
     INSTAVM_LISTEN: '127.0.0.1:0',
     INSTAVM_PREVIEW_LISTEN: '127.0.0.1:0',
@@ -69,6 +75,7 @@ export async function startTestDaemon(options: TestDaemonOptions): Promise<TestD
     stdio: ['ignore', 'pipe', 'pipe', ...(leftOpen === undefined ? [] : [...gap, leftOpen])],
   }) as ChildProcessByStdio<null, Readable, Readable>;
   if (leftOpen !== undefined) closeSync(leftOpen);
+  const closed = once(child, 'close').then(() => undefined);
   const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
   const lines: string[] = [];
   const url = new Promise<string>((found) => {
@@ -88,6 +95,9 @@ export async function startTestDaemon(options: TestDaemonOptions): Promise<TestD
   if (baseUrl === undefined) {
     child.kill('SIGKILL');
     await exited;
+    const silence = deadline(LAST_WORDS_MS);
+    await Promise.race([closed, silence.promise]);
+    silence.cancel();
     if (options.dataDirectory === undefined) await rm(dataDirectory, { recursive: true, force: true });
     throw new Error(`the daemon did not start:\n${log()}`);
   }

@@ -133,7 +133,11 @@ const CATALOG = {
   file_too_many_links: { status: 409, retryable: 'no', hint: 'The path runs through a loop of symbolic links.' },
   file_io_error: { status: 500, retryable: 'unknown', hint: 'The sandbox reported an I/O error; see detail.' },
   // limits
-  credit_exhausted: { status: 403, retryable: 'no', hint: 'Add credit to the account; see: npx instavm credit' },
+  credit_exhausted: {
+    status: 403,
+    retryable: 'no',
+    hint: 'An administrator of the server can add credit (npx instavm credit add); what is left: npx instavm credit',
+  },
   quota_exceeded: { status: 429, retryable: 'no', hint: 'End sandboxes that are no longer needed.' },
   rate_limited: { status: 429, retryable: 'yes', hint: 'Wait, then try again.' },
   process_limit: { status: 429, retryable: 'yes', hint: 'End processes in the sandbox.' },

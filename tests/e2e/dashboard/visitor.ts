@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import type { TestDaemon } from '@instavm/testing';
 import type { Browser, BrowserContext, BrowserContextOptions, Page } from 'playwright-core';
 import { expect } from 'vitest';
+import { PATIENCE_MS } from '../preview/browser.ts';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -19,6 +20,7 @@ export class Visitor {
 
   static async arrive(browser: Browser, daemon: TestDaemon, options: BrowserContextOptions = {}): Promise<Visitor> {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    context.setDefaultTimeout(PATIENCE_MS);
     return new Visitor(daemon, context, await context.newPage());
   }
 

@@ -9,6 +9,8 @@ import { type Browser, chromium } from 'playwright-core';
 const run = promisify(execFile);
 const CHROMIUM = '/usr/bin/chromium';
 const CERTUTIL = '/usr/bin/certutil';
+/** For whatever a page takes its time for: an emulated guest behind it, and perhaps a busy machine. */
+export const PATIENCE_MS = 90_000;
 
 /** @returns why there is no browser here; undefined when there is one */
 export async function browserIsMissing(): Promise<string | undefined> {

@@ -74,10 +74,10 @@ export class PreviewStage {
     if (exitCode !== 0) throw new Error(stderrText);
   }
 
-  /** Until something answers HTTP on the port, in the guest itself. @throws with what the program wrote when nothing does in a minute */
+  /** Until something answers HTTP on the port, in the guest itself. @throws with what the program wrote when nothing does in four minutes */
   async listening(port: number): Promise<void> {
-    const asked = `for i in $(seq 120); do curl -s -o /dev/null http://localhost:${port}/ && exit; sleep 0.5; done; cat /root/${port}.log; exit 1`;
-    const { exitCode, stdoutText } = await this.sandbox.run(asked, { timeoutMs: 90_000 });
+    const asked = `for i in $(seq 480); do curl -s -o /dev/null http://localhost:${port}/ && exit; sleep 0.5; done; cat /root/${port}.log; exit 1`;
+    const { exitCode, stdoutText } = await this.sandbox.run(asked, { timeoutMs: 270_000 });
     if (exitCode !== 0) throw new Error(`nothing listens on ${port}:\n${stdoutText}`);
   }
 

@@ -1,7 +1,6 @@
 /** An ordinary web application: files in ranges, events, uploads with trailers, large answers, and WebSockets that echo. */
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { EventEmitter, once } from 'node:events';
 import express from 'express';
 import { WebSocketServer } from 'ws';
 
@@ -9,11 +8,18 @@ const app = express();
 app.use('/files', express.static('/root/files'));
 app.get('/hello', (request, response) => response.json({ host: request.headers.host, number: request.query.number }));
 
+/** Each event but the first when somebody says that the one before has come. */
+const seen = new EventEmitter();
+app.post('/events/seen', (_request, response) => {
+  seen.emit('seen');
+  response.end();
+});
 app.get('/events', async (_request, response) => {
   response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
   for (let number = 0; number < 5; number += 1) {
-    response.write(`id: ${number}\ndata: ${Date.now()}\n\n`);
-    await sleep(500);
+    const next = once(seen, 'seen');
+    response.write(`id: ${number}\ndata: event ${number}\n\n`);
+    await next;
   }
   response.end();
 });

@@ -9,7 +9,7 @@ const MOST = 32;
 
 export const cloneCommand = new Command('clone')
   .description('make sandboxes that begin where one is now, with its memory, processes and files; print their ids')
-  .argument('<sandbox>', 'id or VM; running or suspended')
+  .argument('<sandbox>', 'id, VM or name; running or suspended')
   .option('-n, --count <n>', 'how many, all from the same moment', integer(1, MOST), 1)
   .option('--json', 'everything about them, as JSON')
   .addHelpText('after', help({ json: `${SANDBOX_JSON}[]`, examples: ['clone 3f2a', 'clone 3f2a --count 4'] }))

@@ -20,7 +20,7 @@ const DAY = 86_400;
 
 export const execCommand = new Command('exec')
   .description("run a command; its streams, and its exit code, are this command's")
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .argument('<command...>', 'program and arguments')
   .passThroughOptions()
   .option('--cwd <path>', 'working directory')

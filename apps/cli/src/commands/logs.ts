@@ -10,7 +10,7 @@ type Options = { follow?: boolean; json?: boolean };
 
 export const logsCommand = new Command('logs')
   .description('what a command in the background, or any terminal, has written; the last 1 MiB of it is kept')
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .argument('[terminal]', 'as shell ls lists them (default: the newest one)')
   .option('-f, --follow', 'go on until the program ends; its exit code is then that of this command')
   .option('--json', 'one JSON object a line')

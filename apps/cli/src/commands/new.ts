@@ -34,7 +34,7 @@ export const newCommand = new Command('new')
     new Option('--ttl <time>', 'lifetime, such as 90s, 15m, 2h').argParser(duration(DAY, SHORTEST)).default(HOUR, '1h'),
   )
   .option('--env <NAME=value>', 'environment of every command; repeatable', assignment)
-  .option('--name <name>', 'what lists call it; kept in its metadata')
+  .option('--name <name>', 'what lists call it, and commands find it by; kept in its metadata')
   .option('--metadata <name=value>', 'kept with it; repeatable', assignment)
   .option('--snapshot <snapshot>', 'begin there: id or name; the size is that of the snapshot')
   .option('--auto-suspend', 'suspend it at the end of its lifetime instead of ending it')
@@ -47,7 +47,7 @@ export const newCommand = new Command('new')
       examples: [
         'new --name research --ttl 2h --idle-suspend 10m',
         'new --snapshot ready --env DEBUG=1',
-        'shell "$(instavm new)"',
+        'shell research',
       ],
     }),
   )

@@ -6,7 +6,7 @@ import { SANDBOX_JSON } from './sandbox-json.ts';
 
 export const resumeCommand = new Command('resume')
   .description('let suspended sandboxes go on')
-  .argument('<sandbox...>', 'ids or VMs')
+  .argument('<sandbox...>', 'ids, VMs or names')
   .option('--json', 'as JSON')
   .addHelpText('after', help({ json: `${SANDBOX_JSON}[]`, examples: ['resume 3f2a'] }))
   .action(async (ids: string[], { json }: { json?: boolean }, command: Command) => {

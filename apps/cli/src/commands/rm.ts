@@ -5,7 +5,7 @@ import { printJson } from '../output.ts';
 
 export const rmCommand = new Command('rm')
   .description('end sandboxes')
-  .argument('<sandbox...>', 'ids or VMs')
+  .argument('<sandbox...>', 'ids, VMs or names')
   .option('--json', 'as JSON')
   .addHelpText(
     'after',

@@ -6,7 +6,7 @@ import { SANDBOX_JSON } from './sandbox-json.ts';
 
 export const suspendCommand = new Command('suspend')
   .description('keep memory, processes and disk of sandboxes, and free the host of them; any use wakes them')
-  .argument('<sandbox...>', 'ids or VMs')
+  .argument('<sandbox...>', 'ids, VMs or names')
   .option('--json', 'as JSON')
   .addHelpText('after', help({ json: `${SANDBOX_JSON}[]`, examples: ['suspend 3f2a'] }))
   .action(async (ids: string[], { json }: { json?: boolean }, command: Command) => {

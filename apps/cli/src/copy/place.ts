@@ -7,8 +7,8 @@ export type Place =
   | { readonly kind: 'local'; readonly path: string }
   | { readonly kind: 'stream' };
 
-/** What could be a sandbox before the colon; a local file of such a name is written `./c0de:1`. */
-const IN_SANDBOX = /^(vm_\w+|[0-9a-f]{4}[0-9a-f-]*):(.*)$/is;
+/** What could be the id of a sandbox before the colon, or anything before `:/`; a local file of such a name is written `./c0de:1`. */
+const IN_SANDBOX = /^(vm_\w+|[0-9a-f]{4}[0-9a-f-]*|[^/:]+(?=:\/)):(.*)$/is;
 
 /** @throws InstaVMError `invalid_argument` */
 export function placeOf(text: string): Place {

@@ -56,6 +56,8 @@ export class PtyRelay {
   #stop = new AbortController();
   /** The client is gone. */
   readonly #left = new AbortController();
+  /** Something was typed since the channel was lost. */
+  #hasTyped = false;
   #typed: () => void = () => {};
   #opened: Opened | undefined;
   /** Of the next byte for the client. */
@@ -150,6 +152,7 @@ export class PtyRelay {
     const lost = this.#input;
     this.#input = this.#newInput();
     lost.moveTo(this.#input);
+    this.#hasTyped = false;
     this.#stop.abort();
     for (let wake: Wake = 'never'; !this.#left.signal.aborted; wake = await this.#whileSuspended()) {
       try {
@@ -166,6 +169,8 @@ export class PtyRelay {
     const over = new AbortController();
     const typed = new Promise<Wake>((resolve) => {
       this.#typed = () => resolve('suspended');
+      // While it was not yet known that it is suspended.
+      if (this.#hasTyped) resolve('suspended');
     });
     const signal = AbortSignal.any([over.signal, this.#left.signal]);
     const awake = this.#viewer.owner.nextState(signal).then((): Wake => 'never');
@@ -229,7 +234,10 @@ export class PtyRelay {
       const bytes = data as Buffer;
       if (!read_only && bytes.length > 0)
         this.#input.push({ case: 'input', value: bytes as Uint8Array<ArrayBuffer> }, bytes.length);
-      if (!read_only) this.#typed();
+      if (!read_only) {
+        this.#hasTyped = true;
+        this.#typed();
+      }
       return;
     }
     const control = controlOf(data);

@@ -123,7 +123,7 @@ async fn connect(socket: &Path) -> (Channel, std::os::unix::net::UnixStream) {
         async move { stream.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://guest").initial_stream_window_size(1024 * 1024);
-    let connected = tokio::time::timeout(Duration::from_secs(30), endpoint.connect_with_connector(connector));
+    let connected = tokio::time::timeout(Duration::from_secs(120), endpoint.connect_with_connector(connector));
     (connected.await.expect("the agent answers").unwrap(), socket)
 }
 
@@ -221,13 +221,13 @@ pub fn reason(status: &Status) -> &str {
 
 /// Polls until it holds; for the effects of things that end on their own time.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..12_000 {
         if holds() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within 10 s: {what}");
+    panic!("not within two minutes: {what}");
 }
 
 pub fn is_running(pid: i32) -> bool {

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 
 use super::Agent;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub use pty_attach_request::Message;
 pub use pty_event::Event;

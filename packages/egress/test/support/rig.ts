@@ -25,6 +25,8 @@ export type Rig = {
   readonly records: EgressRecord[];
   /** What went wrong inside, as it was logged. */
   readonly warnings: unknown[];
+  /** For how long a channel that dropped was left alone, each time. */
+  readonly pauses: number[];
   /** Records without the `open` ones. */
   ends(): EgressRecord[];
 };
@@ -37,6 +39,10 @@ export async function startRig({ policy, guest: given, ...options }: RigOptions 
   const dns = await DnsServer.start();
   const records: EgressRecord[] = [];
   const warnings: unknown[] = [];
+  const pauses: number[] = [];
+  const info = (fields: { readonly pauseMs?: number }): void => {
+    if (fields.pauseMs !== undefined) pauses.push(fields.pauseMs);
+  };
   const gateway = new Gateway({
     resolver: new Resolver([dns.address]),
     registries: [],
@@ -49,7 +55,7 @@ export async function startRig({ policy, guest: given, ...options }: RigOptions 
     record: (_sandboxId, record) => records.push(record),
     sent: () => {},
     received: () => {},
-    log: { info: () => {}, warn: (fields, message) => warnings.push({ ...fields, message }) },
+    log: { info, warn: (fields, message) => warnings.push({ ...fields, message }) },
     ...options,
   });
   const link = gateway.serve('sbx_test' as SandboxId, policyOf(policy), guest.open);
@@ -58,7 +64,15 @@ export async function startRig({ policy, guest: given, ...options }: RigOptions 
     await guest.close();
     await dns.close();
   });
-  return { guest, dns, link, records, warnings, ends: () => records.filter(({ outcome }) => outcome !== 'open') };
+  return {
+    guest,
+    dns,
+    link,
+    records,
+    warnings,
+    pauses,
+    ends: () => records.filter(({ outcome }) => outcome !== 'open'),
+  };
 }
 
 export type Destination = { readonly port: number; readonly sockets: Set<Socket>; readonly server: Server };
@@ -84,7 +98,10 @@ export async function listen(serve: (socket: Socket) => void, host = PUBLIC, por
 /** Why this process may not listen on a port below 1024, as CI may. */
 const noLowPorts: string | undefined = await new Promise((resolve) => {
   const probe = createServer();
-  probe.once('error', ({ message }) => resolve(`no ports below 1024 here: ${message}`));
+  // That another file asks the same at the moment is no reason.
+  probe.once('error', ({ code, message }: NodeJS.ErrnoException) =>
+    resolve(code === 'EADDRINUSE' ? undefined : `no ports below 1024 here: ${message}`),
+  );
   probe.listen(443, '127.0.1.99', () => probe.close(() => resolve(undefined)));
 });
 

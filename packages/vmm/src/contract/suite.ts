@@ -266,7 +266,7 @@ async function attachAgain(vm: MicroVm): Promise<AgentClient> {
       return agent;
     } catch (error) {
       agent?.close();
-      if (attempt === 5) throw error;
+      if (attempt === 20) throw error;
     }
   }
 }

@@ -124,6 +124,8 @@ async function* relay(
         }, start.timeoutMs);
   const abandon = (): void => killGroup(child, 'SIGKILL');
   signal.addEventListener('abort', abandon);
+  // While it was started.
+  if (signal.aborted) abandon();
   const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
   feed(child, incoming).catch(() => {});
   try {

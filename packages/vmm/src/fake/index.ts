@@ -132,7 +132,8 @@ function microVm(
     gone = true;
     await guest.close();
     for (const stream of streams.values()) stream.destroy();
-    await rm(directory, { recursive: true, force: true });
+    // A shell whose terminal has just hung up may be writing its history.
+    await rm(directory, { recursive: true, force: true, maxRetries: 20 });
     finish({ code: 0, signal: null, requested, diagnostics: '' });
   };
   const powerOff = (): void => {

@@ -11,7 +11,7 @@ import type { ServiceImpl } from '@connectrpc/connect';
 import { AgentClient, AgentError, type Pty, type PtyAttachRequest, type PtyEvent } from '@instavm/agent-client';
 import { failure } from './reason.ts';
 
-const START_DEADLINE_MS = 10_000;
+const START_DEADLINE_MS = 60_000;
 const START_POLL_MS = 5;
 
 type Options = {

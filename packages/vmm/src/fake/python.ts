@@ -26,7 +26,7 @@ for line in sys.stdin:
     answers.write(json.dumps([out.getvalue(), err.getvalue(), status]) + "\\n")
     answers.flush()
 `;
-const STUBBORN_MS = 500;
+const STUBBORN_MS = 3_000;
 const TIMED_OUT = 124;
 
 export class PythonKernel {
@@ -57,6 +57,8 @@ export class PythonKernel {
   }
 
   async #cell({ code, timeoutMs }: PythonRequest, signal: AbortSignal): Promise<FakeEvent[]> {
+    // Given up while it waited for its turn.
+    if (signal.aborted) return [];
     const { child, lines } = this.#started();
     const startedAt = performance.now();
     let timedOut = false;

@@ -7,7 +7,8 @@ import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { FirecrackerApi, FirecrackerFault } from './api.ts';
 
-const DEADLINES = { callMs: 200, snapshotMs: 400 };
+const DEADLINES = { callMs: 60_000, snapshotMs: 60_000 };
+const SHORT = { callMs: 200, snapshotMs: 400 };
 const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n';
 const PAIR = { snapshot_path: 'state', mem_file_path: 'memory' };
 
@@ -24,7 +25,7 @@ afterEach(() => {
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
 /** @param serve what stands for Firecracker does with a connection */
-async function apiOf(serve: (socket: Socket) => void): Promise<FirecrackerApi> {
+async function apiOf(serve: (socket: Socket) => void, deadlines = DEADLINES): Promise<FirecrackerApi> {
   const path = join(directory, 'api.sock');
   server = createServer((socket) => {
     open.add(socket.on('error', () => {}).once('close', () => open.delete(socket)));
@@ -36,7 +37,7 @@ async function apiOf(serve: (socket: Socket) => void): Promise<FirecrackerApi> {
     await once(socket, 'connect');
     return socket;
   };
-  return new FirecrackerApi(dial, DEADLINES);
+  return new FirecrackerApi(dial, deadlines);
 }
 
 const callsOf = (api: FirecrackerApi): Promise<unknown>[] => [
@@ -47,7 +48,7 @@ const callsOf = (api: FirecrackerApi): Promise<unknown>[] => [
 
 describe('every call to Firecracker', () => {
   it('fails by its name and within its time when nobody answers', async () => {
-    const outcomes = await Promise.allSettled(callsOf(await apiOf(() => {})));
+    const outcomes = await Promise.allSettled(callsOf(await apiOf(() => {}, SHORT)));
     expect(outcomes.map((outcome) => outcome.status === 'rejected' && String(outcome.reason))).toEqual([
       'FirecrackerFault: GET /: no answer within 200 ms',
       'FirecrackerFault: PATCH /vm: no answer within 200 ms',
@@ -60,7 +61,7 @@ describe('every call to Firecracker', () => {
       socket.write('HTTP/1.1 200\r\ncontent-length: 1000\r\n\r\n');
       const drip = setInterval(() => socket.write(' '), 20);
       socket.once('close', () => clearInterval(drip));
-    });
+    }, SHORT);
     await expect(api.info()).rejects.toThrow('GET /: no answer within 200 ms');
   });
 
@@ -78,7 +79,7 @@ describe('every call to Firecracker', () => {
     const api = await apiOf((socket) => {
       const drip = setInterval(() => socket.write('HTTP/1.1 100 Continue\r\n\r\n'), 20);
       socket.once('close', () => clearInterval(drip));
-    });
+    }, SHORT);
     await expect(api.info()).rejects.toThrow('GET /: no answer within 200 ms');
   });
 

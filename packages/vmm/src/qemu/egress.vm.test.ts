@@ -6,6 +6,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vites
 import { DOWNLOAD_BYTES, DOWNLOAD_SHA256, TestGateway } from '../test/egress-gateway.ts';
 import { type Backend, makeBackend } from './test/backend.ts';
 
+/** A guest on a busy host takes its time. */
+const LONG = { timeout: 60_000 };
+
 let backend: Backend;
 let vm: MicroVm;
 let agent: AgentClient;
@@ -68,9 +71,9 @@ def outcome(call, *arguments):
         result = call(*arguments)
     except OSError as error:
         result = errno.errorcode.get(error.errno, repr(error)) if not isinstance(error, socket.gaierror) else 'EAI%d' % error.errno
-    assert time.monotonic() - began < 5, 'slow'
+    assert time.monotonic() - began < 15, 'slow'
     return result
-def connect(host, port, timeout=20):
+def connect(host, port, timeout=60):
     return socket.create_connection((host, port), timeout=timeout)
 def peer(host, port):
     with connect(host, port) as s: return s.getpeername()[0]
@@ -84,7 +87,7 @@ def query(name, kind, server='127.0.0.1', tcp=False, edns=0):
     if edns: message += struct.pack('>BHHIH', 0, 41, edns, 0, 0)
     family = socket.AF_INET6 if ':' in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as s:
-        s.settimeout(5); s.connect((server, 53))
+        s.settimeout(20); s.connect((server, 53))
         s.send((struct.pack('>H', len(message)) if tcp else b'') + message)
         answer = s.recv(4096)[2 if tcp else 0:]
     number, flags, _, answers, _, _ = struct.unpack('>6H', answer[:12])
@@ -128,7 +131,7 @@ describe('a connection of a program', () => {
 import collections
 def refused(host, port):
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
-        s.settimeout(20)
+        s.settimeout(60)
         error = errno.errorcode.get(s.connect_ex((host, port)), 'connected')
         s.setblocking(False)
         # What is queued beside the error wakes the program before the error is there.
@@ -150,7 +153,7 @@ print(json.dumps({port: collections.Counter(refused(h, port) for h in ${JSON.str
     expect(await python(`print(json.dumps(outcome(peer, '203.0.113.9', 80)))`)).toBe('203.0.113.9');
     const outcomes = `s = socket.socket(); s.settimeout(0.2); print(json.dumps(outcome(s.connect, ('203.0.113.9', 20))))`;
     expect(await python(outcomes)).toMatch(/timed out/);
-    await vi.waitFor(() => expect(gateway.cancelled).toEqual(['203.0.113.9:20']), { timeout: 15_000 });
+    await vi.waitFor(() => expect(gateway.cancelled).toEqual(['203.0.113.9:20']), LONG);
   });
 
   it('may be closed one way while the other goes on, and reset either way', async () => {
@@ -171,7 +174,7 @@ print(json.dumps(outcome(s.recv, 1)))`),
 s = connect('reset.example.test', 7); s.sendall(b'x'); s.recv(1)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()
 print(json.dumps(None))`);
-    await vi.waitFor(() => expect(gateway.cancelled).toContain('reset.example.test:7'), { timeout: 10_000 });
+    await vi.waitFor(() => expect(gateway.cancelled).toContain('reset.example.test:7'), LONG);
   });
 
   it('carries a large download, and stops the gateway while the program does not read', async () => {
@@ -181,11 +184,12 @@ with connect('download.example.test', 19) as s: data = read_all(s)
 stalled.close()
 print(json.dumps({'bytes': len(data), 'digest': hashlib.sha256(data).hexdigest()}))`);
     expect(result).toEqual({ bytes: DOWNLOAD_BYTES, digest: DOWNLOAD_SHA256 });
-    await vi.waitFor(() => expect(gateway.open).toEqual([]), { timeout: 10_000 });
+    await vi.waitFor(() => expect(gateway.open).toEqual([]), LONG);
   });
 
   it('is one of 200 at once, and of 500 in a row, and nothing of them stays', async () => {
-    const before = await sh('ls /proc/1/fd | wc -l');
+    const descriptors = async (): Promise<number> => Number(await sh('ls /proc/1/fd | wc -l'));
+    const before = await descriptors();
     const result = await python<{ echoed: number; inARow: number }>(`
 echoed = []
 def one(number):
@@ -197,8 +201,8 @@ for thread in threads: thread.join()
 for number in range(500): peer('203.0.113.7', 7)
 print(json.dumps({'echoed': len(set(echoed)), 'inARow': number + 1}))`);
     expect(result).toEqual({ echoed: 200, inARow: 500 });
-    await vi.waitFor(() => expect(gateway.open).toEqual([]), { timeout: 10_000 });
-    await vi.waitFor(async () => expect(await sh('ls /proc/1/fd | wc -l')).toBe(before), { timeout: 10_000 });
+    await vi.waitFor(() => expect(gateway.open).toEqual([]), LONG);
+    await vi.waitFor(async () => expect(await descriptors()).toBeLessThanOrEqual(before), LONG);
   });
 });
 
@@ -319,7 +323,7 @@ describe('a guest without a host', () => {
     const flow = python(`
 s = connect('flow.example.test', 7)
 print(json.dumps(outcome(s.recv, 1)))`);
-    await vi.waitFor(() => expect(gateway.asked).toContain('flow.example.test:7'), { timeout: 10_000 });
+    await vi.waitFor(() => expect(gateway.asked).toContain('flow.example.test:7'), LONG);
     channel.destroy();
     expect(await flow).toBe('ECONNRESET');
     const outcomes = `print(json.dumps([outcome(peer, '203.0.113.9', 80), outcome(peer, '2001:db8::9', 80), outcome(peer, 'a.example.test', 80)]))`;

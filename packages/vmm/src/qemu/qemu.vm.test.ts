@@ -12,7 +12,7 @@ import { makeBackend, SIZE, shell } from './test/backend.ts';
 import { makeTemplateAgain } from './test/made-again.ts';
 
 /** On a busy machine that emulates, a guest may have to be booted several times before it has a clock. */
-const BOOT_MS = 300_000;
+const BOOT_MS = 600_000;
 
 describeVmmContract('the QEMU backend', async () => ({ ...(await makeBackend()), size: SIZE }));
 

@@ -8,11 +8,18 @@ export async function procStatus(pid: number | undefined, thread = pid): Promise
   return Object.fromEntries(lines.map((line) => line.split(':\t')));
 }
 
+/** For what may go between the listing of it and the look at it. */
+export function unlessGone(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT' && error.code !== 'ESRCH') throw error;
+}
+
 /** Names of the files that it has open, other than devices. */
 export async function openFiles(pid: number | undefined): Promise<string[]> {
   const descriptors = await readdir(`/proc/${pid}/fd`);
-  const paths = await Promise.all(descriptors.map((name) => readlink(`/proc/${pid}/fd/${name}`)));
-  return paths.filter((path) => path.startsWith('/') && !path.startsWith('/dev/')).map((path) => basename(path));
+  const paths = await Promise.all(descriptors.map((name) => readlink(`/proc/${pid}/fd/${name}`).catch(unlessGone)));
+  return paths
+    .filter((path) => path?.startsWith('/') && !path.startsWith('/dev/'))
+    .map((path) => basename(String(path)));
 }
 
 /** Its network is its own, with nothing in it but a loopback interface that is down: that has no address. */

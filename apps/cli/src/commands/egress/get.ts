@@ -6,7 +6,7 @@ import { printable, printJson, table } from '../../output.ts';
 
 export const getCommand = new Command('get')
   .description('the policy in force')
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .option('--json', 'as JSON')
   .addHelpText(
     'after',

@@ -21,7 +21,7 @@ const COLUMNS: Columns = [
 
 export const logCommand = new Command('log')
   .description('what the sandbox tried to reach, newest last')
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .option('-f, --follow', 'go on with what it tries, until interrupted')
   .option('--denied', 'only what was denied')
   .option('--host <name>', 'only this host and those below it')

@@ -30,7 +30,7 @@ export const setCommand = new Command('set')
   .description(
     'Change the policy, at once: what is not named stays, and connections that are no longer allowed are cut.',
   )
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .option('--allow-http', 'any host on port 80')
   .option('--no-allow-http')
   .option('--allow-https', 'any host on port 443')

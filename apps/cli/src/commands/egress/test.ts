@@ -8,7 +8,7 @@ export const testCommand = new Command('test')
   .description(
     'Explain what the policy says about a destination, without connecting. The exit code is 1 when it is denied.',
   )
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .argument('<destination>', 'name or name:port, or [address]:port for IPv6; port 443 when left out')
   .option('--json', 'as JSON')
   .addHelpText(

@@ -17,7 +17,7 @@ export const shareCommand = new Command('share')
     'Give a port of a sandbox an HTTPS address, the same one each time until it is removed. Without --public only links and API keys open it.',
   )
   .usage('[options] <sandbox> <port> | ls | rm | link')
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .argument('<port>', 'where a program in it listens, or will', integer(1, 65_535))
   .option('--public', 'open to anyone who knows the address')
   .option('--private', 'open to links and API keys only, and cut off who came in before')

@@ -5,7 +5,7 @@ import { age, printJson, table } from '../../output.ts';
 
 export const lsCommand = new Command('ls')
   .description('list what is shared, newest first')
-  .argument('[sandbox]', 'only of this one (id or VM)')
+  .argument('[sandbox]', 'only of this one (id, VM or name)')
   .option('--json', 'as JSON')
   .addHelpText(
     'after',

@@ -30,7 +30,7 @@ export const shellCommand = new Command('shell')
     'Open a terminal in a sandbox: a login shell, or the command that is given. It outlives its connection and its window.',
   )
   .usage('[options] <sandbox> [-- command...] | ls | rm')
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .argument('[command...]', 'program and arguments, after --')
   .option('--attach <terminal>', 'come back to a terminal that is there')
   .option('--offset <n>', 'with --attach: begin at this byte of its output', integer(0, Number.MAX_SAFE_INTEGER))

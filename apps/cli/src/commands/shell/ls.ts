@@ -5,7 +5,7 @@ import { age, printable, printJson, table } from '../../output.ts';
 
 export const lsCommand = new Command('ls')
   .description('list the terminals of a sandbox')
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .option('--json', 'as JSON')
   .addHelpText(
     'after',

@@ -5,7 +5,7 @@ import { printJson } from '../../output.ts';
 
 export const rmCommand = new Command('rm')
   .description('end terminals, with what runs in them')
-  .argument('<sandbox>', 'id or VM')
+  .argument('<sandbox>', 'id, VM or name')
   .argument('<terminal...>', 'as ls lists them')
   .option('--json', 'as JSON')
   .addHelpText('after', help({ json: '{ ended: string[] }', examples: ['shell rm 3f2a build'] }))

@@ -6,7 +6,7 @@ import { SNAPSHOT_JSON } from '../sandbox-json.ts';
 
 export const createCommand = new Command('create')
   .description('take a snapshot and print its id; the sandbox stands still for that time')
-  .argument('<sandbox>', 'id or VM; running or suspended')
+  .argument('<sandbox>', 'id, VM or name; running or suspended')
   .option('--name <name>', 'to find it by')
   .option('--json', 'as JSON')
   .addHelpText('after', help({ json: SNAPSHOT_JSON, examples: ['snapshot create 3f2a --name ready'] }))

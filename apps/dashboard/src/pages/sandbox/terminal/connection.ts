@@ -51,7 +51,12 @@ export class TerminalConnection {
   close(): void {
     this.#isOver = true;
     clearTimeout(this.#retry);
-    this.#socket?.close();
+    const socket = this.#socket;
+    if (socket === undefined) return;
+    socket.onmessage = null;
+    // Browsers complain in the console about one that is closed before it is open.
+    if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close();
+    else socket.close();
   }
 
   async #connect(ptyId: string): Promise<void> {
