@@ -9,7 +9,7 @@ import type { Host } from './host.ts';
 
 const { FIRECRACKER_BIN = '', JAILER_BIN = '' } = process.env;
 /** Two minutes with the processor to itself. */
-const START_MS = 480_000;
+const START_MS = 900_000;
 const CGROUPS = '/sys/fs/cgroup';
 /** Of the setting's default range. */
 const FIRST_UID = 1_900_000_000;
@@ -19,7 +19,7 @@ const nameOf = (incarnationId: string | null): string => String(incarnationId?.r
 
 export const firecracker: Host = {
   vmm: 'firecracker',
-  poll: { timeout: 90_000, interval: 500 },
+  poll: { timeout: 300_000, interval: 500 },
   startMs: START_MS,
   longMs: 900_000,
   sockets: ['root/api.sock', 'root/vsock.sock'],

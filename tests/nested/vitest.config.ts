@@ -14,9 +14,10 @@ export default defineConfig({
     name: 'nested',
     include: ['{packages,apps,tests}/**/*.nested.test.ts'],
     exclude: ['**/node_modules/**', '**/dist/**'],
-    expect: { poll: { timeout: 60_000 } },
-    testTimeout: 120_000,
-    hookTimeout: 300_000,
+    // For what never happens. Emulated twice, on a busy host, anything else may take minutes.
+    expect: { poll: { timeout: 300_000 } },
+    testTimeout: 600_000,
+    hookTimeout: 900_000,
     fileParallelism: false,
     // A busy single processor serves nobody better with more of them.
     maxWorkers: 1,

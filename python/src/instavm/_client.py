@@ -1,4 +1,4 @@
-"""The client: one server, one key, its sandboxes. Asynchronous; `_sync.py` has the blocking face of it."""
+"""The client: one server, one key, its sandboxes. Asynchronous; `_sync` has the blocking face of it."""
 
 from __future__ import annotations
 
