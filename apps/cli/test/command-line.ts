@@ -24,7 +24,7 @@ export class CommandLine {
     const daemon = await startTestDaemon({ vmm: 'fake' });
     const client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
     const compileCache = await mkdtemp(join(tmpdir(), 'instavm-cli-'));
-    return new CommandLine(daemon, client, await client.sandboxes.create(), compileCache);
+    return new CommandLine(daemon, client, await client.sandboxes.create({ ttlSeconds: 3_600 }), compileCache);
   }
 
   private constructor(daemon: TestDaemon, client: InstaVM, sandbox: Sandbox, compileCache: string) {

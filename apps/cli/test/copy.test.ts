@@ -149,7 +149,7 @@ describe('copying to and from a sandbox', () => {
   beforeAll(async () => {
     daemon = await startTestDaemon({ vmm: 'fake' });
     client = new InstaVM({ apiKey: daemon.apiKey, baseUrl: daemon.baseUrl });
-    sandbox = await client.sandboxes.create();
+    sandbox = await client.sandboxes.create({ ttlSeconds: 3_600 });
   });
   afterAll(async () => {
     client.close();

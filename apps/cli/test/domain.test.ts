@@ -18,7 +18,7 @@ describe.skipIf(whyNoPebble() !== undefined)('instavm domain', PATIENCE, () => {
     stand = await AcmeDaemon.start();
     const { apiKey, baseUrl } = stand.daemon;
     const client = new InstaVM({ apiKey, baseUrl });
-    share = (await (await client.sandboxes.create()).shares.create({ port: 8000 })).id;
+    share = (await (await client.sandboxes.create({ ttlSeconds: 3_600 })).shares.create({ port: 8000 })).id;
     client.close();
   });
   afterAll(() => stand.stop());

@@ -23,7 +23,7 @@ export function apiOf(daemon: TestDaemon) {
   const json = (method: string, path: string, body: unknown): Promise<Answer> =>
     request(method, path, { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } });
   const createSession = async (fields: object = {}): Promise<string> => {
-    const wanted = { api_key: daemon.apiKey, vm_lifetime_seconds: 300, ...fields };
+    const wanted = { api_key: daemon.apiKey, vm_lifetime_seconds: 3_600, ...fields };
     return (await json('POST', '/v1/sessions/session', wanted)).body.session_id;
   };
   const execute = (sessionId: string, command: string, fields: object = {}): Promise<Answer> =>
