@@ -1,6 +1,8 @@
 /** The log of a daemon: what ties it to requests, and what is never in it. */
 
-import { Writable } from 'node:stream';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { type Readable, Writable } from 'node:stream';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createLogger } from '../src/log.ts';
@@ -89,4 +91,40 @@ it('is text for people when that is wanted', async () => {
   log.info({ sandboxId: 's', token: 'hidden' }, 'sandbox running');
   await expect.poll(() => text).toMatch(/INFO.*sandbox running\n\s+sandboxId: "s"/);
   expect(text).not.toContain('hidden');
+});
+
+/** A program that logs several lines and ends at once, as soon as it is told to; how it ended, and what was read of it. */
+async function endingProgram(format: string, read: (output: Readable) => void) {
+  const program = `
+    const { createLogger } = await import(${JSON.stringify(import.meta.resolve('../src/log.ts'))});
+    const log = await createLogger({ INSTAVM_LOG_LEVEL: 'info', INSTAVM_LOG_FORMAT: '${format}' });
+    process.stdin.once('data', () => {
+      for (let line = 1; line <= 3; line++) log.info('x'.repeat(100_000) + ' line ' + line);
+      process.exit(0);
+    });
+    process.stderr.write('ready');`;
+  const args = ['--conditions=instavm-source', '--input-type=module', '-e', program];
+  const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'pipe'], timeout: 60_000 });
+  await once(child.stderr, 'data');
+  read(child.stdout);
+  child.stdin.end('now');
+  const [code, signal] = await once(child, 'close');
+  return { code, signal };
+}
+
+describe('a daemon that ends', () => {
+  it('has said everything before', async () => {
+    let text = '';
+    const ended = await endingProgram('json', (output) => output.on('data', (piece) => (text += piece)));
+    expect(ended).toEqual({ code: 0, signal: null });
+    expect(text.match(/line \d/g)).toEqual(['line 1', 'line 2', 'line 3']);
+  });
+
+  it.each(['json', 'text'])('ends though nobody reads its log any more (%s)', async (format) => {
+    expect(await endingProgram(format, (output) => output.destroy())).toEqual({ code: 0, signal: null });
+  });
+
+  it('ends though whoever reads its log takes nothing', async () => {
+    expect(await endingProgram('json', (output) => output.pause())).toEqual({ code: 0, signal: null });
+  });
 });
