@@ -23,8 +23,10 @@ for (const { pid, command } of leftovers) {
 await run.remove();
 
 console.log('');
-for (const { runner, failures } of results) {
+for (const { runner, failures, ok } of results) {
   for (const failure of failures) console.log(`FAILED (${runner}) ${failure}\n`);
+  if (!ok && failures.length === 0)
+    console.log(`FAILED (${runner}) without a failed test: its output above says why\n`);
 }
 for (const { runner, passed, failed, skipped, ok } of results) {
   console.log(`${ok ? 'ok    ' : 'FAILED'} ${runner}: ${passed} passed, ${failed} failed, ${skipped} skipped`);
