@@ -1,6 +1,6 @@
 /** A preview proxy with a certificate authority beside it, custom domains that lead to servers on loopback, and a clock that the test moves. */
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { type ClientHttp2Session, connect as http2Connect } from 'node:http2';
 import { type RequestOptions, request } from 'node:https';
@@ -135,6 +135,14 @@ export class AcmeStand {
   async stopProxy(): Promise<void> {
     await this.#proxy?.close();
     this.#proxy = undefined;
+  }
+
+  /** Restarted, with all certificates, as somebody who has proven nothing yet to the authority. */
+  async changeAccount(): Promise<void> {
+    await this.stopProxy();
+    const [authority = ''] = await readdir(join(this.directory, 'acme'));
+    await rm(join(this.directory, 'acme', authority, 'account-key.pem'));
+    await this.startProxy();
   }
 
   /** A verified custom domain whose share leads to a server. @returns the share's id */

@@ -135,16 +135,19 @@ describe.skipIf(whyNoPebble() !== undefined)('ACME', () => {
       await stand().issue('gone.example.com');
       const gone = await stand().shown('gone.example.com');
       await stand().pebble.failLookups('gone.example.com');
+      // Pebble takes an account's earlier proof of a name for good in one order of a hundred, though it is told never to.
+      await stand().changeAccount();
 
       stand().clock.advance(59 * DAY_MS);
       await new Promise((resolve) => setTimeout(resolve, 100));
       expect((await stand().shown('shop.example.com')).serialNumber).toBe(first.serialNumber);
       stand().clock.advance(4 * DAY_MS);
-      const problem = 'a certificate was not issued';
+      const problems = () => stand().logged.filter((line) => line.includes('a certificate was not issued'));
+      const ofGone = [expect.stringContaining('No certificate for gone.example.com')];
       await vi.waitFor(
         async () => {
+          expect(problems()).toEqual(ofGone);
           expect((await stand().shown('shop.example.com')).serialNumber).not.toBe(first.serialNumber);
-          expect(stand().countLogged(problem)).toBe(1);
         },
         { timeout: 90_000, interval: 100 },
       );
@@ -152,10 +155,9 @@ describe.skipIf(whyNoPebble() !== undefined)('ACME', () => {
       expect((await stand().shown('gone.example.com')).serialNumber).toBe(gone.serialNumber);
 
       // Tried again after a while, and not written down again.
-      const tries = (): Promise<number> => Promise.resolve(stand().countLogged(problem));
       stand().clock.advance(6 * 60_000);
       await new Promise((resolve) => setTimeout(resolve, 2_500));
-      expect(await tries()).toBe(1);
+      expect(problems()).toEqual(ofGone);
       expect((await stand().shown('gone.example.com')).serialNumber).toBe(gone.serialNumber);
     });
 
