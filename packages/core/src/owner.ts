@@ -47,6 +47,9 @@ export type Wake =
   /** That, and one that lost its microVM gets a fresh one, unless it was ended by request. */
   | 'always';
 
+/** What is kept about a sandbox, and may change at any time. */
+type Remembered = Pick<SandboxChange, 'egress' | 'metadata' | 'lifecycle' | 'env'>;
+
 export type Saved = { readonly filesId: FilesId; readonly state: VmSnapshot };
 
 export class SandboxOwner<Guest extends GuestLink> {
@@ -169,10 +172,14 @@ export class SandboxOwner<Guest extends GuestLink> {
     return this.#parts.running.hold();
   }
 
-  /** Changes what is kept about the sandbox without changing its state. A new environment is handed to the guest too, and a new egress policy holds at once. */
-  remember(change: Pick<SandboxChange, 'egress' | 'metadata' | 'lifecycle' | 'env'>): Promise<void> {
+  /**
+   * Changes what is kept about the sandbox without changing its state. A new environment is handed to the guest too, and a new egress policy holds at once.
+   * @param changeOf asked behind everything that is under way, so that of two changes of one field at once neither is lost. What it throws is thrown
+   */
+  remember(changeOf: (present: SandboxRecord) => Remembered): Promise<void> {
     return this.#queue.run(async () => {
       const { keeper, running } = this.#parts;
+      const change = changeOf(this.record);
       await keeper.update(change);
       if (change.egress !== undefined) running.incarnation?.network.setPolicy(change.egress);
       if (change.lifecycle !== undefined) running.watchIdleness(change.lifecycle.idleSuspendSeconds);

@@ -188,10 +188,10 @@ describe('a snapshot', () => {
       allowedDomains: [],
       allowedCidrs: [],
     };
-    await owner.remember({ egress });
+    await owner.remember(() => ({ egress }));
     for (const vm of vms) vm.memory = 11;
     const taken = await (await service.snapshots.take(owner, { name: 'n' })).done;
-    await owner.remember({ egress: null });
+    await owner.remember(() => ({ egress: null }));
     for (const vm of vms) vm.memory = 12;
     const copy = await service.createFrom(ACCOUNT, await service.snapshots.getReady(ACCOUNT, taken.id), {});
     const { id, ttlSeconds, env, metadata, size, snapshotId } = copy.record;

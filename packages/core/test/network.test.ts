@@ -11,10 +11,10 @@ describe('the network of a sandbox', () => {
     const owner = await create();
     expect(world.networks.map(({ policies }) => policies)).toEqual([[null]]);
     await owner.end('deleted', 'request');
-    await owner.remember({ egress: only('a.example') });
+    await owner.remember(() => ({ egress: only('a.example') }));
     await owner.start();
-    await owner.remember({ egress: only('b.example') });
-    await owner.remember({ metadata: {} });
+    await owner.remember(() => ({ egress: only('b.example') }));
+    await owner.remember(() => ({ metadata: {} }));
     expect(world.networks[1]?.policies).toEqual([only('a.example'), only('b.example')]);
     expect(world.networks[1]?.sandboxId).toBe(owner.record.id);
     await service.close('end');
@@ -35,10 +35,10 @@ describe('the network of a sandbox', () => {
   it('goes with a suspension, and comes back with the policy of now', async () => {
     const { world, create } = ladder();
     const owner = await create();
-    await owner.remember({ egress: only('a.example') });
+    await owner.remember(() => ({ egress: only('a.example') }));
     await owner.suspend('test');
     expect(world.networks[0]?.isClosed).toBe(true);
-    await owner.remember({ egress: only('b.example') });
+    await owner.remember(() => ({ egress: only('b.example') }));
     await owner.resume();
     expect(world.networks[1]).toMatchObject({ policies: [only('b.example')], isClosed: false });
   });
@@ -46,9 +46,9 @@ describe('the network of a sandbox', () => {
   it('of a copy is its own, with the policy of when the snapshot was taken', async () => {
     const { service, world, create } = ladder();
     const owner = await create();
-    await owner.remember({ egress: only('a.example') });
+    await owner.remember(() => ({ egress: only('a.example') }));
     const { clones } = await service.clone(owner, 2, null, {});
-    await owner.remember({ egress: null });
+    await owner.remember(() => ({ egress: null }));
     const ofClones = world.networks.filter(({ sandboxId }) => sandboxId !== owner.record.id);
     expect(ofClones.map(({ sandboxId }) => sandboxId).sort()).toEqual(clones.map(({ record }) => record.id).sort());
     for (const { policies } of ofClones) expect(policies).toEqual([only('a.example')]);
@@ -57,7 +57,7 @@ describe('the network of a sandbox', () => {
   it('is given again to what outlived a daemon, and is closed with one that dies', async () => {
     const before = ladder();
     const owner = await before.create();
-    await owner.remember({ egress: only('a.example') });
+    await owner.remember(() => ({ egress: only('a.example') }));
     expect(await before.service.close('keep')).toBe(1);
     expect(before.world.networks[0]?.isClosed).toBe(true);
     const after = ladder({}, before.world);

@@ -152,8 +152,16 @@ describe('a sandbox', () => {
     const { create, fail } = ladder();
     const owner = await create();
     fail.update = new Error('disk full');
-    await expect(owner.remember({ metadata: { a: 1 } })).rejects.toThrow('disk full');
+    await expect(owner.remember(() => ({ metadata: { a: 1 } }))).rejects.toThrow('disk full');
     expect(owner.record.metadata).toEqual({ team: 'a' });
+  });
+
+  it('loses none of several changes at once', async () => {
+    const { create } = ladder();
+    const owner = await create();
+    const names = ['A', 'B', 'C'];
+    await Promise.all(names.map((name) => owner.remember(({ env }) => ({ env: { ...env, [name]: '1' } }))));
+    expect(Object.keys(owner.record.env)).toEqual(expect.arrayContaining(names));
   });
 
   it('says what is left when it cannot be torn down, and can be ended again', async () => {

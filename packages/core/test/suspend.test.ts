@@ -50,7 +50,7 @@ describe('a suspended sandbox', () => {
     await owner.suspend('');
     for (const wake of ['never', 'suspended', 'always'] as const)
       await expect(owner.guest(wake)).rejects.toMatchObject({ code: 'sandbox_suspended' });
-    await owner.remember({ lifecycle: { ...owner.record.lifecycle, autoResume: true } });
+    await owner.remember(({ lifecycle }) => ({ lifecycle: { ...lifecycle, autoResume: true } }));
     await expect(owner.guest()).rejects.toMatchObject({ code: 'sandbox_suspended' });
     await owner.guest('suspended');
     expect(owner.record.state).toBe('running');

@@ -23,7 +23,7 @@ export const egressRoutes =
   async (app) => {
     const effective = ({ record }: Owner): EgressPolicy => record.egress ?? services.egress.defaultPolicy;
     const change = async (owner: Owner, body: EgressPolicyBody): Promise<Owner> => {
-      await owner.remember({ egress: egressFromBody(services.egress, body) });
+      await owner.remember(() => ({ egress: egressFromBody(services.egress, body) }));
       return owner;
     };
     const contractView = (owner: Owner) => ({ status: 'ok', ...policyView(effective(owner)) });

@@ -24,11 +24,10 @@ export const sandboxSnapshotRoutes =
     const changed = { ...one, summary: 'Change what is left to the server', body: UpdateSandboxRequest };
     app.patch('/v2/sandboxes/:id', { ...RUN, schema: changed }, async ({ caller, params, body }) => {
       const owner = await ownerOf(services, caller, params.id);
-      const lifecycle = { ...owner.record.lifecycle, ...lifecycleChange(body) };
-      await owner.remember({
-        lifecycle,
+      await owner.remember(({ lifecycle }) => ({
+        lifecycle: { ...lifecycle, ...lifecycleChange(body) },
         ...(body.metadata !== undefined && { metadata: ownMetadata(caller, body.metadata) }),
-      });
+      }));
       return sandboxView(owner.record);
     });
 

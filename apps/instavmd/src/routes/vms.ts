@@ -73,13 +73,13 @@ export const vmRoutes =
         const unknown = Object.keys(body).filter((key) => !CHANGEABLE.has(key));
         if (unknown.length > 0)
           throw new InstaVMError('not_available', `changing ${unknown.join(', ')} is not available on this server`);
-        const before = owner.record.lifecycle;
-        const change = lifecycleChange({ ...body, ...snapshotOnExpiry(before.snapshotOnExpiry, body) });
-        const lifecycle = { ...before, ...change };
-        await owner.remember({
-          lifecycle,
+        await owner.remember(({ lifecycle }) => ({
+          lifecycle: {
+            ...lifecycle,
+            ...lifecycleChange({ ...body, ...snapshotOnExpiry(lifecycle.snapshotOnExpiry, body) }),
+          },
           ...(body.metadata !== undefined && { metadata: ownMetadata(caller, body.metadata) }),
-        });
+        }));
         return vmView(owner.record);
       },
     );
@@ -123,7 +123,7 @@ export const vmRoutes =
     const staged = { params: Params, body: StageEnvRequest, response: { 200: StageEnvResponse } };
     app.post('/v1/vms/:vm/stage-env', { ...RUN, schema: staged }, async ({ caller, params, body }) => {
       const owner = await ownerOfVm(services, caller, params.vm);
-      await owner.remember({ env: envOf(owner.record.env, body.entries) });
+      await owner.remember(({ env }) => ({ env: envOf(env, body.entries) }));
       return { success: true, staged: body.entries.length };
     });
   };
