@@ -74,6 +74,17 @@ describe('instavm shell, in a terminal', PATIENCE, () => {
       await screen.isSane();
     }));
 
+  it('is the size that its window got while it was being connected', () =>
+    inScreen(async (screen) => {
+      screen.type(`${INSTAVM} shell ${cli.sandbox.id} --id sized -- bash --norc --noediting -i\r`);
+      const isMade = () => cli.sandbox.pty.get('sized').then(Boolean, () => false);
+      await expect.poll(isMade, { interval: 2 }).toBe(true);
+      screen.terminal.resize(130, 33);
+      await screen.shows(/bash-[\d.]+[#$] /);
+      screen.type('while [ "$(stty size)" = "20 90" ]; do sleep 0.1; done; stty size; exit\r');
+      await screen.shows('33 130');
+    }));
+
   it('detaches with Enter ~ . and comes back to the same shell', () =>
     inScreen(async (screen) => {
       screen.type(`${INSTAVM} shell ${cli.sandbox.id} --id kept -- bash --norc --noediting -i\r`);

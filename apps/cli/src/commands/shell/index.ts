@@ -91,10 +91,22 @@ async function open(
     const what = argv.length > 0 ? { argv } : { shell };
     const { TERM } = process.env;
     const environment = { ...(TERM && terminal.size ? { TERM } : {}), ...env };
-    const own = { ...what, id, user, cwd, env: environment, lingerSeconds: linger, ...terminal.size };
-    return sandbox.pty.create({ ...own, onNotice });
+    const { size } = terminal;
+    const own = { ...what, id, user, cwd, env: environment, lingerSeconds: linger, ...size };
+    const pty = await sandbox.pty.create({ ...own, onNotice });
+    await fit(pty, terminal, size);
+    return pty;
   }
   const pty = await sandbox.pty.attach(attach, { offset, readOnly, onNotice });
-  if (terminal.size && !readOnly) await pty.resize(terminal.size.cols, terminal.size.rows);
+  if (!readOnly) await fit(pty, terminal, undefined);
   return pty;
+}
+
+/** Makes it as large as the window, which may be resized meanwhile. @param known the size that it has */
+async function fit(pty: Pty, terminal: LocalTerminal, known: LocalTerminal['size']): Promise<void> {
+  let told = known;
+  for (let { size } = terminal; size && (size.cols !== told?.cols || size.rows !== told.rows); { size } = terminal) {
+    told = size;
+    await pty.resize(size.cols, size.rows);
+  }
 }
