@@ -46,6 +46,8 @@ export class Audit {
   readonly news: News;
   readonly #parts: AuditParts;
   readonly #repeats: Repeats;
+  /** What nobody waits for: whose it is is being looked up. */
+  readonly #lookUps = new Set<Promise<void>>();
   #administrator: AccountId | undefined;
 
   constructor(parts: AuditParts) {
@@ -80,19 +82,18 @@ export class Audit {
 
   /** Someone came with a key that opens nothing. Never throws. */
   keyRefused(secret: string, address: string): void {
-    this.#keyRefused(secret, address).catch(this.#warning);
+    this.#lookUp(this.#keyRefused(secret, address));
   }
 
   /** @param accountId undefined when what was typed is of no account: the administrator is told */
   signInFailed(accountId: AccountId | undefined, details: Readonly<Record<string, unknown>>): void {
     const actor = presentActor();
-    this.#ofAccount(accountId)
-      .then((told) => {
-        if (told === undefined) return;
-        const event = { accountId: told, actor, details, type: 'auth.sign_in_failed', status: 'denied' } as const;
-        this.#repeats.note(`sign-in ${actor.address}`, told, event);
-      })
-      .catch(this.#warning);
+    const note = (told: AccountId | undefined): void => {
+      if (told === undefined) return;
+      const event = { accountId: told, actor, details, type: 'auth.sign_in_failed', status: 'denied' } as const;
+      this.#repeats.note(`sign-in ${actor.address}`, told, event);
+    };
+    this.#lookUp(this.#ofAccount(accountId).then(note));
   }
 
   /** A log that also tells the trail of what was denied. */
@@ -121,9 +122,15 @@ export class Audit {
     return () => clearInterval(timer);
   }
 
-  /** Writes what was only counted so far. */
-  stop(): Promise<void> {
-    return this.#repeats.stop();
+  /** Writes what is being looked up, and what was only counted so far. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#lookUps);
+    await this.#repeats.stop();
+  }
+
+  #lookUp(work: Promise<void>): void {
+    const told = work.catch(this.#warning).finally(() => this.#lookUps.delete(told));
+    this.#lookUps.add(told);
   }
 
   async #keyRefused(secret: string, address: string): Promise<void> {

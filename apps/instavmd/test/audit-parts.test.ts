@@ -41,6 +41,20 @@ describe('who acts', () => {
   });
 });
 
+it('who is refused while the daemon stops is written down', async () => {
+  const database = await openDatabase(':memory:');
+  const administrator = { isAdministrator: true };
+  const { id } = await new Accounts(database).createWithKey('a@b', 'A', 'first', () => {}, administrator);
+  const audit = auditOf(database);
+  audit.keyRefused('instavm_sk_of_nobody', '203.0.113.1');
+  audit.signInFailed(undefined, {});
+  await audit.stop();
+  const told = await audit.trail.list(id, {}, { limit: 10 });
+  const refusals = told.filter(({ status }) => status === 'denied').map(({ type }) => type);
+  expect(refusals.sort()).toEqual(['auth.sign_in_failed', 'key.refused']);
+  await database.destroy();
+});
+
 describe('what a sandbox is denied', () => {
   let database: Database;
   let audit: Audit;
