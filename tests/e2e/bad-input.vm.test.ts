@@ -3,9 +3,6 @@ import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { InstaVM, type Sandbox } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-/** A guest on a busy host takes its time. */
-const LONG = { timeout: 60_000 };
-
 let daemon: TestDaemon;
 let client: InstaVM;
 let sandbox: Sandbox;
@@ -35,7 +32,7 @@ const expectAlive = async (): Promise<void> => {
 
 /** @param which processes, as pgrep has it, of whom none may stay */
 const expectNone = (which: string): Promise<void> =>
-  expect.poll(async () => (await sandbox.run(`pgrep ${which} || echo none`)).stdoutText, LONG).toBe('none\n');
+  expect.poll(async () => (await sandbox.run(`pgrep ${which} || echo none`)).stdoutText).toBe('none\n');
 
 describe('a request that is not as it should be', () => {
   it('is refused with the unknown or malformed field named', async () => {
@@ -133,7 +130,7 @@ describe('a command that misbehaves', () => {
     await expectAlive();
     await sandbox.run(['bash', '-c', 'kill -9 -1'], { timeoutMs: 20_000 }).catch(() => {});
     await expect
-      .poll(async () => (await sandbox.run(['echo', 'alive']).catch(() => ({ stdoutText: '' }))).stdoutText, LONG)
+      .poll(async () => (await sandbox.run(['echo', 'alive']).catch(() => ({ stdoutText: '' }))).stdoutText)
       .toBe('alive\n');
   });
 
@@ -169,7 +166,7 @@ describe('a resource that runs out', () => {
       code: expect.stringMatching(/guest_lost|connection_lost|guest_unresponsive/),
     });
     await halted;
-    await expect.poll(async () => (await doomed.info()).state, LONG).toBe('failed');
+    await expect.poll(async () => (await doomed.info()).state).toBe('failed');
     expect((await doomed.info()).stateReason).not.toBe(null);
     await expectAlive();
     await doomed.delete();

@@ -26,10 +26,8 @@ beforeEach(() => {
 
 const outcomes = async (...probes: Probe[]): Promise<unknown[]> =>
   (await world.probe(sandbox, probes)).map(({ result }) => result);
-/** Rows are written a moment later. */
-const LONG = { timeout: 60_000 };
 const expectLogged = (host: string, row: Partial<Entry>): Promise<void> =>
-  expect.poll(() => world.log(sandbox, `&host=${host}`), LONG).toContainEqual(expect.objectContaining(row));
+  expect.poll(() => world.log(sandbox, `&host=${host}`)).toContainEqual(expect.objectContaining(row));
 
 describe('through the proxy of the host', () => {
   it('a name goes as the address that was checked', async () => {
@@ -109,7 +107,7 @@ describe('more connections than a sandbox may have', () => {
         .filter(({ port, allowed }) => allowed && port === PORTS.echo)
         .reduce((sum, { repeated }) => sum + repeated, 0);
     };
-    await expect.poll(ended, LONG).toBe(20);
+    await expect.poll(ended).toBe(20);
     expect(await outcomes(['together', 'allowed.test', PORTS.echo, 20])).toEqual([20]);
   });
 });

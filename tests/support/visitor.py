@@ -8,8 +8,7 @@ import ssl
 import urllib.error
 import urllib.request
 
-#: Only a hang takes as long.
-PATIENCE_SECONDS = 300
+from patience import PATIENCE_SECONDS
 
 
 class Connection(http.client.HTTPSConnection):

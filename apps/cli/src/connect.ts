@@ -60,10 +60,8 @@ const ID_BEGINNING = /^[0-9a-f]{4}[0-9a-f-]*$/i;
 export async function sandboxOf(client: InstaVM, text: string): Promise<Sandbox> {
   if (UUID.test(text)) return client.sandboxes.attach(text);
   const lasting = await client.sandboxes.list({ ended: false });
-  if (text.startsWith('vm_')) {
-    const found = lasting.find(({ incarnationId }) => incarnationId === text);
-    if (found) return client.sandboxes.attach(found.id);
-  }
+  const ofVm = lasting.find(({ incarnationId }) => incarnationId === text);
+  if (ofVm) return client.sandboxes.attach(ofVm.id);
   const named = lasting.filter(({ metadata }) => metadata.name === text);
   if (named.length > 0) return client.sandboxes.attach(only(named, `is called ${text}`).id);
   if (text.startsWith('vm_')) throw new InstaVMError('incarnation_not_found', `there is no VM ${text}`);

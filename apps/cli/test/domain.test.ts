@@ -1,15 +1,11 @@
 /** Custom domains on the command line, against a daemon with a real certificate authority. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { AcmeDaemon } from '@instavm/testing/acme-daemon';
 import { whyNoPebble } from '@instavm/testing/pebble';
 import { InstaVM } from 'instavm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { PATIENCE } from './command-line.ts';
-
-const INSTAVM = resolve(fileURLToPath(import.meta.url), '../../bin/instavm');
+import { INSTAVM, PATIENCE } from './command-line.ts';
 
 describe.skipIf(whyNoPebble() !== undefined)('instavm domain', PATIENCE, () => {
   let stand: AcmeDaemon;

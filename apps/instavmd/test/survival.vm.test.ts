@@ -12,8 +12,6 @@ import { PtySocket } from './pty-socket.ts';
 /** Counts as long as it runs, so that a gap or a restart shows. Written over in place, so that a reader never finds it empty. */
 const COUNTER =
   'nohup sh -c "i=0; while :; do i=\\$((i+1)); printf %08d \\$i 1<> /workspace/count; sleep 0.1; done" >/dev/null 2>&1 &';
-/** A guest on a busy host takes its time. */
-const LONG = { timeout: 60_000 };
 
 const python = (api: Api, id: string, code: string) =>
   api.json('POST', '/execute', { session_id: id, command: code, language: 'python' });
@@ -39,13 +37,13 @@ describe('the memory of a sandbox', () => {
     const before = new PtySocket(api, id, 'p');
     await before.opened();
     before.type('marker=still-here; echo typed-$marker\n');
-    await expect.poll(() => before.text, LONG).toContain('typed-still-here');
+    await expect.poll(() => before.text).toContain('typed-still-here');
     const counted = await count(api, id);
     // Its viewer stays, and wakes it by typing.
     await api.json('POST', `/v2/sandboxes/${id}/suspend`, {});
     expect((await api.request('GET', `/v2/sandboxes/${id}`)).body.state).toBe('suspended');
     before.type('echo woke-$marker\n');
-    await expect.poll(() => before.text, LONG).toContain('woke-still-here');
+    await expect.poll(() => before.text).toContain('woke-still-here');
     before.leave();
 
     for (let cycle = 0; cycle < 3; cycle++) {
@@ -59,11 +57,11 @@ describe('the memory of a sandbox', () => {
     expect((await python(api, id, 'print(x + 1)')).body.stdout).toBe('42\n');
     const after = new PtySocket(api, id, 'p');
     await after.opened();
-    await expect.poll(() => after.text, LONG).toContain('typed-still-here');
+    await expect.poll(() => after.text).toContain('typed-still-here');
     after.type('echo again-$marker\n');
-    await expect.poll(() => after.text, LONG).toContain('again-still-here');
+    await expect.poll(() => after.text).toContain('again-still-here');
     after.leave();
-    await expect.poll(() => count(api, id), LONG).toBeGreaterThan(counted + 3);
+    await expect.poll(() => count(api, id)).toBeGreaterThan(counted + 3);
     await api.request('DELETE', `/v2/sandboxes/${id}`);
     expect(await readdir(join(daemon.dataDirectory, 'snapshots'))).toEqual([]);
   });
@@ -72,7 +70,7 @@ describe('the memory of a sandbox', () => {
     const { body } = await api.json('POST', '/v2/sandboxes', { ttl_seconds: 3600 });
     const exec = new ExecSocket(api, body.id);
     await exec.start({ script: 'for i in $(seq 30); do echo $i; sleep 0.1; done; exit 3' });
-    await expect.poll(() => exec.stdout.toString(), LONG).toContain('2\n');
+    await expect.poll(() => exec.stdout.toString()).toContain('2\n');
     const taken = await api.json('POST', `/v2/sandboxes/${body.id}/snapshots`, {});
     expect([taken.status, taken.body.status]).toEqual([201, 'ready']);
     expect(await exec.last()).toMatchObject({ type: 'exit', exit_code: 3 });
@@ -94,7 +92,7 @@ describe('a sandbox', () => {
     await apiOf(first).json('POST', `/v1/sessions/${made.id}/pty/sessions`, { id: 'p', shell: '/bin/bash' });
     const exec = new ExecSocket(apiOf(first), made.id);
     await exec.start({ argv: ['sleep', '600'] });
-    await expect.poll(() => exec.frames.length, LONG).toBe(1);
+    await expect.poll(() => exec.frames.length).toBe(1);
     const counted = await count(apiOf(first), made.id);
     await (how === 'killed' ? first.crash() : first.stop());
     // The client of a streaming exec is told, and not that the command ended.
@@ -106,7 +104,7 @@ describe('a sandbox', () => {
     const found = (await api.request('GET', `/v2/sandboxes/${made.id}`)).body;
     expect(found).toMatchObject({ state: 'running', incarnation_id: made.incarnation_id, expires_at: made.expires_at });
     expect((await api.execute(made.id, 'echo $WHO')).body.stdout).toBe('me\n');
-    await expect.poll(() => count(api, made.id), LONG).toBeGreaterThan(counted);
+    await expect.poll(() => count(api, made.id)).toBeGreaterThan(counted);
     const { body: pty } = await api.request('GET', `/v1/sessions/${made.id}/pty/sessions/p`);
     expect(pty).toMatchObject({ id: 'p', alive: true });
     // And it can be saved by the daemon that did not make it.

@@ -56,9 +56,8 @@ export class PtyRelay {
   #stop = new AbortController();
   /** The client is gone. */
   readonly #left = new AbortController();
-  /** Something was typed since the channel was lost. */
-  #hasTyped = false;
-  #typed: () => void = () => {};
+  /** Resolves when something is typed after the channel was lost, known or not yet known to be suspended. */
+  #typing = Promise.withResolvers<Wake>();
   #opened: Opened | undefined;
   /** Of the next byte for the client. */
   #offset = 0n;
@@ -152,7 +151,7 @@ export class PtyRelay {
     const lost = this.#input;
     this.#input = this.#newInput();
     lost.moveTo(this.#input);
-    this.#hasTyped = false;
+    this.#typing = Promise.withResolvers();
     this.#stop.abort();
     for (let wake: Wake = 'never'; !this.#left.signal.aborted; wake = await this.#whileSuspended()) {
       try {
@@ -167,18 +166,12 @@ export class PtyRelay {
   /** Whoever suspended the sandbox under its viewers meant it: they stay, and only what one of them types wakes it. */
   async #whileSuspended(): Promise<Wake> {
     const over = new AbortController();
-    const typed = new Promise<Wake>((resolve) => {
-      this.#typed = () => resolve('suspended');
-      // While it was not yet known that it is suspended.
-      if (this.#hasTyped) resolve('suspended');
-    });
     const signal = AbortSignal.any([over.signal, this.#left.signal]);
     const awake = this.#viewer.owner.nextState(signal).then((): Wake => 'never');
     try {
-      return await Promise.race([typed, awake]);
+      return await Promise.race([this.#typing.promise, awake]);
     } finally {
       over.abort();
-      this.#typed = () => {};
     }
   }
 
@@ -234,10 +227,7 @@ export class PtyRelay {
       const bytes = data as Buffer;
       if (!read_only && bytes.length > 0)
         this.#input.push({ case: 'input', value: bytes as Uint8Array<ArrayBuffer> }, bytes.length);
-      if (!read_only) {
-        this.#hasTyped = true;
-        this.#typed();
-      }
+      if (!read_only) this.#typing.resolve('suspended');
       return;
     }
     const control = controlOf(data);
