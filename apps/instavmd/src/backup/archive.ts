@@ -5,10 +5,10 @@
  *     <backup>/data.tar       the data directory: database, keys, secrets and certificates, saved states
  *     <backup>/cache.tar      the templates that those saved states rest on, with their images, relative to the cache directory
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
-import { lstat, readdir, readFile } from 'node:fs/promises';
+import { createWriteStream } from 'node:fs';
+import { lstat, open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -37,6 +37,11 @@ export type Description = z.infer<typeof Description>;
 const MAX_DESCRIPTION_BYTES = 64 * 1024;
 const PROGRESS_EVERY_BYTES = 256 * 1024 * 1024;
 const MIB = 1024 * 1024;
+const MAX_SAID_LENGTH = 64 * 1024;
+
+/** GNU tar compares the time of the last status change as well, and that changes when another link to the file goes: a saved state's, when its sandbox resumes. */
+const ENDED_WITH_WARNINGS = 1;
+const ONLY_TOUCHED = /^tar: .*: file changed as we read it$/;
 
 export type Progress = (sentence: string) => void;
 
@@ -54,35 +59,52 @@ export async function readDescription(backup: string): Promise<Description> {
   }
 }
 
-/** @param names in `directory`. @throws what tar said, when it could not */
+/**
+ * @param names in `directory`, where contents stay as they are, while other links to them may go
+ * @throws store_unavailable, and what kept the archive from being written
+ */
 export async function pack(path: string, directory: string, names: readonly string[], say: Progress): Promise<Archive> {
   const args = ['--create', '--sparse', '--numeric-owner', '--directory', directory, '--', ...names];
-  const tar = spawn('tar', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const tar = spawn('env', ['LC_ALL=C', 'tar', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const ended = endOf(tar);
   const meter = metered(say);
   await pipeline(tar.stdout, meter.stream, createWriteStream(path, { mode: 0o600, flush: true, flags: 'wx' }));
-  await ended;
+  const { code, said } = await ended;
+  const hasWarned = code === ENDED_WITH_WARNINGS && said.split('\n').every((line) => ONLY_TOUCHED.test(line));
+  if (code !== 0 && !hasWarned) throw unusable(`packing ${directory}`, code, said);
   return meter.archive();
 }
 
-/** Into a directory that is of no use to anyone until this has resolved. @throws backup_damaged when it is not what was packed */
+/**
+ * Into a directory that is of no use to anyone until this has resolved.
+ * @throws backup_damaged when it is not what was packed, before anything is unpacked; store_unavailable
+ */
 export async function unpack(path: string, expected: Archive, directory: string, say: Progress): Promise<void> {
-  const args = ['--extract', '--sparse', '--no-same-owner', '--directory', directory];
-  const tar = spawn('tar', args, { stdio: ['pipe', 'ignore', 'pipe'] });
-  const ended = endOf(tar);
-  // Told by the digest, or by what awaits it below.
-  ended.catch(() => {});
-  const meter = metered(say);
+  const file = await open(path).catch((cause) => {
+    throw damaged(`${path} cannot be read`, cause);
+  });
   try {
-    await pipeline(createReadStream(path, { highWaterMark: MIB }), meter.stream, tar.stdin);
-    await ended;
-  } catch (cause) {
-    throw damaged(`${path} cannot be read as what was packed`, cause);
+    const meter = metered(say);
+    // Read at offsets, so that tar, which is given the same open file, finds it at its start.
+    const contents = file.createReadStream({ start: 0, autoClose: false, highWaterMark: MIB });
+    await pipeline(contents, meter.stream, async (pieces) => {
+      for await (const _ of pieces);
+    });
+    const { bytes, sha256Hex } = meter.archive();
+    if (bytes !== expected.bytes || sha256Hex !== expected.sha256Hex) throw damaged(`${path} is not what was packed`);
+    const args = ['--extract', '--sparse', '--no-same-owner', '--directory', directory];
+    const { code, said } = await endOf(spawn('tar', args, { stdio: [file.fd, 'ignore', 'pipe'] }));
+    if (code !== 0) throw unusable(`unpacking ${path}`, code, said);
+  } finally {
+    await file.close();
   }
-  const { bytes, sha256Hex } = meter.archive();
-  if (bytes !== expected.bytes || sha256Hex !== expected.sha256Hex) throw damaged(`${path} is not what was packed`);
   await refuseLinks(directory);
 }
+
+const unusable = (doing: string, code: number | null, said: string): InstaVMError =>
+  new InstaVMError('store_unavailable', `${doing} failed: tar ended with ${code}: ${said}`, {
+    hint: 'Make room on the disk, or see what tar says.',
+  });
 
 /** An archive of ours holds files and directories, and nothing that leads elsewhere. */
 async function refuseLinks(directory: string): Promise<void> {
@@ -90,14 +112,17 @@ async function refuseLinks(directory: string): Promise<void> {
     if (!entry.isFile() && !entry.isDirectory()) throw damaged(`${entry.name} is neither a file nor a directory`);
 }
 
-function endOf(tar: ReturnType<typeof spawn>): Promise<void> {
+type Ended = { readonly code: number | null; readonly said: string };
+
+/** Never rejects: a tar that could not be started has ended too. */
+function endOf(tar: ChildProcess): Promise<Ended> {
   let said = '';
   tar.stderr?.on('data', (piece) => {
-    said = `${said}${piece}`.slice(-2_000);
+    said = `${said}${piece}`.slice(-MAX_SAID_LENGTH);
   });
-  return new Promise((resolve, reject) => {
-    tar.once('error', reject);
-    tar.once('close', (code) => (code === 0 ? resolve() : reject(new Error(`tar ended with ${code}: ${said.trim()}`))));
+  return new Promise((resolve) => {
+    tar.once('error', ({ message }) => resolve({ code: null, said: message }));
+    tar.once('close', (code) => resolve({ code, said: said.trim() }));
   });
 }
 
