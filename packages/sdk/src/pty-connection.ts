@@ -106,7 +106,8 @@ export class PtyConnection {
   }
 }
 
-function parsed(text: string): Record<string, unknown> | undefined {
+/** @returns undefined for what is no frame */
+export function parsed(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text);
     return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
