@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import threading
@@ -13,49 +12,11 @@ from typing import Any
 
 import pytest
 from patience import until
+from slow_server import Server
 
 from instavm import AsyncInstaVM, InstaVM, InstaVMError
 from instavm._sync.loop import Loop
 from instavm._unclaimed import made
-
-
-class Server:
-    """Makes things in its own time."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        #: Whoever asks for something to be made waits for it.
-        self.gate = asyncio.Event()
-        self.on_making: Callable[[], None] = lambda: None
-        self.refuses_deletion = False
-
-    async def listen(self) -> str:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = [line.split(": ")[1] for line in head.lower().split("\r\n") if "content-length" in line]
-                await reader.readexactly(int(length[0]) if length else 0)
-                status, answer = await self._answer(" ".join(head.split(" ", 2)[:2]))
-                body = json.dumps(answer).encode()
-                writer.write(f"HTTP/1.1 {status} OK\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
-        except asyncio.IncompleteReadError:
-            pass
-        finally:
-            writer.close()
-
-    async def _answer(self, request: str) -> tuple[int, Any]:
-        self.requests.append(request)
-        if request.startswith("DELETE"):
-            return (500, {"code": "internal"}) if self.refuses_deletion else (200, {})
-        self.on_making()
-        await self.gate.wait()
-        if request.endswith("/fork"):
-            return 200, {"sandboxes": [{"id": "one"}, {"id": "two"}]}
-        return 200, {"id": "one"}
 
 
 @asynccontextmanager
@@ -76,8 +37,8 @@ def _forks(client: AsyncInstaVM) -> Awaitable[Any]:
 @pytest.mark.parametrize(
     ("make", "undone"),
     [
-        (_create, ["DELETE /v2/sandboxes/one"]),
-        (_forks, ["DELETE /v2/sandboxes/one", "DELETE /v2/sandboxes/two"]),
+        (_create, ["DELETE /v2/sandboxes/one-1"]),
+        (_forks, ["DELETE /v2/sandboxes/one-1", "DELETE /v2/sandboxes/one-2"]),
     ],
 )
 async def test_sandboxes_that_are_made_for_nobody_are_ended(
@@ -104,7 +65,7 @@ async def test_a_second_cancellation_ends_the_waiting_and_not_what_is_undone() -
         with pytest.raises(asyncio.CancelledError):
             await making
         server.gate.set()
-        await until(lambda: server.requests[1:] == ["DELETE /v2/sandboxes/one"])
+        await until(lambda: server.requests[1:] == ["DELETE /v2/sandboxes/one-1"])
 
 
 async def test_what_has_come_when_its_caller_is_cancelled_is_undone_as_well() -> None:
@@ -146,7 +107,7 @@ def test_ctrl_c_in_the_blocking_client_waits_until_the_sandbox_is_ended() -> Non
     server.on_making = interrupt
     with InstaVM("key", loop.run(server.listen())) as client, pytest.raises(KeyboardInterrupt):
         client.sandboxes.create()
-    assert server.requests == ["POST /v2/sandboxes", "DELETE /v2/sandboxes/one"]
+    assert server.requests == ["POST /v2/sandboxes", "DELETE /v2/sandboxes/one-1"]
     loop.close()
 
 
