@@ -33,8 +33,10 @@ export class MessageQueue<T> implements AsyncIterable<T> {
 
   /** Gives what waits to another queue, and ends. */
   moveTo(other: MessageQueue<T>): void {
-    for (const { item, sizeBytes } of this.#items) other.push(item, sizeBytes);
+    const items = [...this.#items];
+    // First: it lets the socket flow, which the other may have to stop again.
     this.discard();
+    for (const { item, sizeBytes } of items) other.push(item, sizeBytes);
   }
 
   /** Nobody takes anything any more: what waits and what still comes is dropped, and the socket flows. */
