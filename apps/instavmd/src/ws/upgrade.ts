@@ -112,6 +112,8 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
         new Promise((resolve, reject) => {
           server.handleUpgrade(request, socket, head, (accepted) => {
             webSocket = accepted;
+            // Also of one that is only told why it is closed: an error that nobody listens for, as of a frame that is none, ends the daemon.
+            accepted.on('error', (err) => app.log.debug({ err, reqId: requestId }, 'WebSocket'));
             metrics.webSockets.inc({ kind });
             accepted.once('close', () => metrics.webSockets.dec({ kind }));
             serve(accepted).then(resolve, reject);
