@@ -1,6 +1,7 @@
 /** The relay of one terminal between a real WebSocket and a guest that says whatever the test wants. */
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
+import { setImmediate as turn } from 'node:timers/promises';
 import { AgentError } from '@instavm/agent-client';
 import { InstaVMError } from '@instavm/wire';
 import fc from 'fast-check';
@@ -177,6 +178,33 @@ describe('the relay of a terminal', () => {
       socket.terminate();
       await served;
     }
+  });
+
+  it.each([
+    ['the program ended', exit],
+    ['the terminal was resized', event('resized', { cols: 1, rows: 1 })],
+  ])('ends with a client that leaves before it has read that %s', async (_what, last) => {
+    const { promise: isServing, resolve: serving } = Promise.withResolvers<WebSocket>();
+    const { promise: isTold, resolve: told } = Promise.withResolvers<void>();
+    const flood: Attach = async function* (_requests, { signal }) {
+      yield opened();
+      const socket = await isServing;
+      // Until so much waits for the client that what comes next would be waited for.
+      for (let offset = 0n; socket.bufferedAmount < 1024 * 1024; offset += 60_000n)
+        yield output(offset, 'x'.repeat(60_000));
+      setImmediate(told);
+      yield last;
+      if (!signal.aborted) await once(signal, 'abort');
+    };
+    const { client, socket, served } = await relay([flood]);
+    client.pause();
+    serving(socket);
+    await isTold;
+    client.terminate();
+    socket.terminate();
+    await served;
+    // A rejection that nobody catches is told by then, and fails the test.
+    await turn();
   });
 
   it('leaves the guest when the client leaves', async () => {
