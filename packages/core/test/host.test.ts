@@ -108,6 +108,27 @@ describe('the warm pool', () => {
     expect(service.warm).toBe(1);
   });
 
+  it('is filled later when the host does not say what it has', async () => {
+    const { world, service, clock } = ladder({ warm: 1 });
+    const { availableMemoryMib } = world.host;
+    const refused = {
+      get: () => {
+        throw new Error('EMFILE: too many open files');
+      },
+      configurable: true,
+    };
+    Object.defineProperty(world.host, 'availableMemoryMib', refused);
+    service.warmUp();
+    clock.advance(1_000);
+    // A rejection that nobody hears fails this run, and ends a daemon.
+    await settled();
+    expect(service.warm).toBe(0);
+    Object.defineProperty(world.host, 'availableMemoryMib', { value: availableMemoryMib });
+    clock.advance(15_000);
+    await settled();
+    expect(service.warm).toBe(1);
+  });
+
   it('leaves nothing behind when the daemon stops, whatever becomes of sandboxes', async () => {
     for (const fate of ['keep', 'end'] as const) {
       const { world, service } = await filled(2);
