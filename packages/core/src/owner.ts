@@ -241,14 +241,15 @@ export class SandboxOwner<Guest extends GuestLink> {
 
   get #isExpired(): boolean {
     const { expiresAt, state } = this.record;
-    return state === 'running' && expiresAt !== null && expiresAt <= this.#deps.clock.now();
+    // What was left to the next daemon ends by that one's timers.
+    return state === 'running' && this.isAlive && expiresAt !== null && expiresAt <= this.#deps.clock.now();
   }
 
   #expired(): void {
     const { running, ports, keeper } = this.#parts;
     const { state, expiresAt } = this.record;
     // Timers count time on their own: the clock was set back meanwhile.
-    if (state === 'running' && expiresAt !== null && !this.#isExpired) {
+    if (state === 'running' && expiresAt !== null && expiresAt > ports.clock.now()) {
       running.expireAt(expiresAt);
       return;
     }

@@ -281,6 +281,23 @@ describe('at the end of its lease', () => {
     expect(await service.snapshots.list(ACCOUNT, 10)).toEqual([]);
   });
 
+  it('what was left to the next daemon is that one’s to end', async () => {
+    const { create, clock, service, vms, stored } = ladder();
+    const owner = await create(60, { snapshotOnExpiry: 'last' });
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>();
+    last(vms).whileStored = () => gate;
+    const taken = (await service.snapshots.take(owner, {})).done;
+    await settled();
+    const closed = service.close('keep');
+    // Behind the snapshot that is being taken, and behind the leaving.
+    clock.advance(60_000);
+    await settled();
+    open();
+    await Promise.all([taken, closed]);
+    await settled();
+    expect([stored.get(owner.record.id)?.state, last(vms).killed]).toEqual(['running', false]);
+  });
+
   it('is not that of a later incarnation', async () => {
     const { create, clock } = ladder();
     const owner = await create(60);
