@@ -254,6 +254,8 @@ export class SandboxOwner<Guest extends GuestLink> {
       return;
     }
     const expire = async (): Promise<void> => {
+      // What is under way may end it, or leave it as it was.
+      await this.#queue.run(async () => {});
       const { autoSuspend, snapshotOnExpiry } = this.record.lifecycle;
       if (!autoSuspend || this.#expiryAttempts++ >= EXPIRY_ATTEMPTS) {
         // Nothing is worth a sandbox that never ends: when the snapshot fails, its own record says why.

@@ -281,6 +281,23 @@ describe('at the end of its lease', () => {
     expect(await service.snapshots.list(ACCOUNT, 10)).toEqual([]);
   });
 
+  it('a snapshot is kept also when it ends over a suspend that fails', async () => {
+    const { create, clock, service, vms } = ladder();
+    const owner = await create(60, { snapshotOnExpiry: 'last' });
+    const { promise: stored, reject } = Promise.withResolvers<void>();
+    last(vms).whileStored = () => stored;
+    const suspending = owner.suspend('');
+    await settled();
+    clock.advance(60_000);
+    await settled();
+    last(vms).whileStored = async () => {};
+    reject(new Error('no'));
+    await expect(suspending).rejects.toThrow('no');
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'stopped', endCause: 'expiry' });
+    expect(await service.snapshots.list(ACCOUNT, 10)).toMatchObject([{ name: 'last', status: 'ready' }]);
+  });
+
   it('what was left to the next daemon is that one’s to end', async () => {
     const { create, clock, service, vms, stored } = ladder();
     const owner = await create(60, { snapshotOnExpiry: 'last' });
