@@ -93,7 +93,14 @@ export class SandboxOwner<Guest extends GuestLink> {
   /** The first start of a sandbox that is made from a snapshot. @throws as `create`; snapshot_damaged */
   startFrom(files: FilesId): Promise<void> {
     return this.#queue.run(async () => {
-      if (this.#request('start')) await this.#deps.states.use(files, (state) => create(this.#parts, state));
+      if (!this.#request('start')) return;
+      await this.#deps.states
+        .use(files, (state) => create(this.#parts, state))
+        .catch((error: unknown) => {
+          if (this.record.state !== 'running') throw error;
+          // What failed after it ran is only the removal of files, which the next start does.
+          this.#warning('releasing a saved state')(error);
+        });
     });
   }
 

@@ -295,4 +295,16 @@ describe('clones', () => {
     expect([...stored.values()].filter(({ state }) => state === 'running')).toHaveLength(3);
     expect([world.alive.length, world.disk.size, world.snapshots.size]).toEqual([3, 0, 0]);
   });
+
+  it('are all made, and a restore is, when only the files that they were made from cannot be removed', async () => {
+    const { create, service, world } = ladder();
+    const owner = await create();
+    const taken = await (await service.snapshots.take(owner, {})).done;
+    world.disk.delete = () => {
+      throw new Error('EIO: i/o error');
+    };
+    expect((await service.clone(owner, 2, null, {})).clones).toHaveLength(2);
+    world.beforeRestore = () => service.snapshots.delete(ACCOUNT, taken.id);
+    expect((await service.createFrom(ACCOUNT, taken, {})).record.state).toBe('running');
+  });
 });
