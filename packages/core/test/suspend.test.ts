@@ -1,4 +1,5 @@
 /** Suspending, resuming and what happens without anyone asking, with the world made by hand. */
+import { InstaVMError } from '@instavm/wire';
 import { describe, expect, it } from 'vitest';
 import { ACCOUNT, ladder } from './fakes.ts';
 import { settled } from './settled.ts';
@@ -201,6 +202,26 @@ describe('a sandbox whose channel ends with every snapshot', () => {
     expect(guests).toHaveLength(2);
     expect(owner.record.state).toBe('running');
     expect(last(guests).identity).toBeDefined();
+  });
+
+  it('is attached again, with its clock set, as often as it could not be saved, also when its end is noticed late', async () => {
+    const { create, guests, vms } = ladder();
+    const owner = await create();
+    last(vms).snapshotFails = true;
+    last(vms).duringSnapshot = () => {
+      const guest = last(guests);
+      setImmediate(() => guest.close());
+      guest.personalize = async () => {
+        await guest.closed;
+        throw new InstaVMError('guest_lost', 'its channel broke');
+      };
+    };
+    for (let tried = 1; tried <= 20; tried++) {
+      await expect(owner.suspend('enough')).rejects.toMatchObject({ code: 'snapshot_failed' });
+      expect(guests).toHaveLength(1 + tried);
+      expect(last(guests).identity).toMatchObject({ env: { A: 'b' } });
+    }
+    expect(owner.record.state).toBe('running');
   });
 
   it('is not attached again when it is suspended', async () => {
