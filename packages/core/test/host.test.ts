@@ -281,6 +281,20 @@ describe('a snapshot', () => {
     const left = await service.snapshots.list(ACCOUNT, 10);
     expect(left.map(({ name }) => name)).toEqual(['sandbox-2', 'mine', null]);
   });
+
+  it('does not expire when it is used while others do', async () => {
+    const { create, service, clock, world } = ladder();
+    const owner = await create(86_400);
+    for (const name of ['sandbox-1', 'sandbox-2']) await (await service.snapshots.take(owner, { name })).done;
+    clock.advance(8 * 86_400_000);
+    const removed = world.disk.delete.bind(world.disk);
+    world.disk.delete = (path) => {
+      for (const record of world.snapshots.values()) world.snapshots.set(record.id, { ...record, usedAt: clock.now() });
+      return removed(path);
+    };
+    expect(await service.snapshots.expire('sandbox-', 7 * 86_400_000)).toBe(1);
+    expect(world.snapshots.size).toBe(1);
+  });
 });
 
 describe('clones', () => {
