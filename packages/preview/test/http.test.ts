@@ -200,6 +200,20 @@ describe('a request over HTTP/1.1', () => {
     request.destroy();
   });
 
+  it('that was answered before its end is read to its end, where the next one begins', async () => {
+    const length = 16 << 20;
+    const socket = await stand.rawSocket(echo);
+    const heard: Buffer[] = [];
+    socket.on('data', (chunk: Buffer) => heard.push(chunk)).on('error', () => {});
+    const host = `Host: ${stand.authorityOf(echo)}`;
+    socket.write(`POST /early HTTP/1.1\r\n${host}\r\nContent-Length: ${length}\r\n\r\n`);
+    await expect.poll(() => Buffer.concat(heard).toString()).toMatch(/ 413 .*too$/s);
+    socket.write(Buffer.alloc(length));
+    socket.write(`GET /next HTTP/1.1\r\n${host}\r\n\r\n`);
+    await expect.poll(() => Buffer.concat(heard).toString()).toContain('"url":"/next"');
+    socket.destroy();
+  });
+
   it('reuses connections to the service for a page with many parts, also 500 at once', async () => {
     const before = stand.connected;
     const agent = new Agent({ keepAlive: true, maxSockets: 50 });
