@@ -128,8 +128,7 @@ function splice(visitor: Line, service: Duplex, idleMs: number): void {
   visitor.readable.pipe(service);
   service.pipe(visitor.writable);
   service.once('close', () => {
-    // What it said last still has to reach the visitor.
-    clearTimeout(idle);
+    // What it said last still has to reach the visitor, in the time that silence may last.
     if (service.readableEnded) visitor.writable.end();
     else end();
   });
