@@ -231,17 +231,19 @@ export class PreviewProxy {
       const isWebSocket = line !== undefined || parsed.isExtendedConnect;
       const method = request.method ?? '';
       const shareId = parsed.place.kind === 'share' ? parsed.place.shareId : undefined;
-      const { target, access } = await this.#shares.judged(shareId, async () => {
-        const found = await this.#find(parsed);
-        return { target: found, access: await this.#access.judge(found, { ...parsed, method, token, isWebSocket }) };
+      const judge = async () => {
+        const target = await this.#find(parsed);
+        return { target, access: await this.#access.judge(target, { ...parsed, method, token, isWebSocket }) };
+      };
+      await this.#shares.judged(shareId, judge, ({ target, access }) => {
+        if (isGone(response)) return;
+        const next = ownPage(parsed, path, target, access, request.headers.accept);
+        if (typeof next !== 'string') sendPage(request, response, next);
+        else {
+          const hold = access.kind === 'allowed' ? access.hold : undefined;
+          this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
+        }
       });
-      if (isGone(response)) return;
-      const next = ownPage(parsed, path, target, access, request.headers.accept);
-      if (typeof next !== 'string') sendPage(request, response, next);
-      else {
-        const hold = access.kind === 'allowed' ? access.hold : undefined;
-        this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
-      }
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
       const known =
