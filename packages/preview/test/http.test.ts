@@ -411,6 +411,30 @@ describe('a request over HTTP/2', () => {
     session.destroy();
   });
 
+  it.each([
+    [{}, '200 OK\r\nETag: "a"\r\nETag: "b"'],
+    [{}, '200 OK\r\nDate: today\r\nDate: tomorrow\r\nContent-Encoding: gzip'],
+    [
+      { ':method': 'CONNECT', ':protocol': 'websocket', ':scheme': 'https', 'sec-websocket-version': '13' },
+      '101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nETag: "a"\r\nETag: "b"',
+    ],
+  ])(
+    'that %o is answered with a field twice that may be there once is a page, without anything of it',
+    async (headers, answered) => {
+      const left = Promise.withResolvers<void>();
+      const service = createTcpServer((socket) => {
+        socket.on('error', () => {}).once('close', () => left.resolve());
+        socket.once('data', () => socket.write(`HTTP/1.1 ${answered}\r\n\r\n`));
+      });
+      const twice = stand.share('twice', await stand.listen(service));
+      const answer = await exchange(twice, headers);
+      expect(answer.headers).toMatchObject({ ':status': 502, 'instavm-preview': 'service_failed' });
+      expect(answer.headers).not.toHaveProperty('content-encoding');
+      expect(answer.body).toContain('no valid HTTP');
+      await left.promise;
+    },
+  );
+
   it('for another host than that of its connection is misdirected', async () => {
     const other = await stand.service('other', (_request, response) => response.end('other'));
     const answer = await exchange(echo, { ':authority': stand.authorityOf(other) });
