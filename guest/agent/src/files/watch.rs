@@ -82,6 +82,11 @@ pub async fn watch(request: WatchRequest, reply: Outgoing<WatchEvent>) -> Result
                     _ => return,
                 },
             };
+            if event.mask.contains(EventMask::IGNORED) {
+                // The directory has gone, and its number is not given again.
+                tree.directories.remove(&event.wd);
+                continue;
+            }
             let Some(kind) = kind_of(event.mask) else { continue };
             let below = tree.directories.get(&event.wd).cloned().unwrap_or_default();
             let path = event.name.as_ref().map_or(below.clone(), |name| below.join(name));
@@ -115,4 +120,32 @@ fn kind_of(mask: EventMask) -> Option<Kind> {
     ]
     .into_iter()
     .find_map(|(bit, kind)| mask.contains(bit).then_some(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::outgoing;
+    use crate::proto::Target;
+
+    #[tokio::test]
+    async fn directories_that_come_and_go_do_not_use_up_the_limit() {
+        let root = tempfile::tempdir().unwrap();
+        let target = Target { path: root.path().to_str().unwrap().into(), ..Default::default() };
+        let (reply, mut events) = outgoing();
+        watch(WatchRequest { target: Some(target), recursive: true }, reply).await.unwrap();
+        let mut next = async || events.next().await.expect("one more event").expect("the watch goes on").kind();
+        assert_eq!(next().await, Kind::Ready);
+        let batch: Vec<PathBuf> = (0..1_000).map(|number| root.path().join(number.to_string())).collect();
+        for _ in 0..=MAX_DIRECTORIES / batch.len() {
+            batch.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+            for _ in &batch {
+                assert_eq!(next().await, Kind::Created);
+            }
+            batch.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
+            for _ in &batch {
+                assert_eq!(next().await, Kind::Removed);
+            }
+        }
+    }
 }
