@@ -29,7 +29,7 @@ const MAX_VERDICT_BYTES: u32 = 64 * 1024;
 /// Importing IPython takes a second or two on an emulated CPU.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// From the interrupt to the end of the kernel, for a cell that does not react.
-const INTERRUPT_GRACE: Duration = Duration::from_millis(500);
+const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 /// From an interrupt that the kernel ignored to the next.
 const INTERRUPT_PAUSE: Duration = Duration::from_millis(20);
 const DIED_IN_CELL: &[u8] =

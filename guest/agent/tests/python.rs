@@ -161,7 +161,7 @@ try:
     time.sleep(300)
 except KeyboardInterrupt:
     print('obeys', flush=True)
-    time.sleep(0.3)
+    time.sleep(1)
     cleaned = True";
     let request = PythonRequest { code: code.into(), timeout_ms: 1_000 };
     let mut events = agent.exec().run_python(request).await.unwrap().into_inner();
