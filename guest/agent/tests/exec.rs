@@ -331,3 +331,29 @@ async fn a_command_of_a_lost_host_goes_on_unread_within_its_time_limit() {
     std::fs::write(go, "").unwrap();
     eventually("it ends", || !is_running(pid)).await;
 }
+
+#[tokio::test]
+async fn commands_that_were_cancelled_are_killed_even_when_their_host_is_lost_in_the_same_moment() {
+    let agent = Agent::start().await;
+    let (channel, socket) = agent.connect_again().await;
+    let client = instavm_agent::proto::exec_client::ExecClient::new(channel);
+    let (mut calls, mut pids) = (vec![], vec![]);
+    for _ in 0..20 {
+        let start = ExecStart { command: argv(&["sleep", "300"]), ..Default::default() };
+        let mut call = call(client.clone(), start, vec![]).await.unwrap();
+        let exec_event::Event::Started(ExecStarted { pid }) = call.next().await else {
+            panic!("`started` comes first")
+        };
+        calls.push(call);
+        pids.push(pid);
+    }
+    let agent_pid = agent.pid() as i32;
+    // SAFETY: this test's own agent, which sees neither before it has seen both.
+    unsafe { libc::kill(agent_pid, libc::SIGSTOP) };
+    drop(calls);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    socket.shutdown(std::net::Shutdown::Both).unwrap();
+    // SAFETY: as above.
+    unsafe { libc::kill(agent_pid, libc::SIGCONT) };
+    eventually("all are killed", || !pids.iter().any(|pid| is_running(*pid))).await;
+}
