@@ -1598,6 +1598,8 @@ export enum WatchEvent_Kind {
   READY = 1,
 
   /**
+   * Perhaps twice, of what is made in a directory that is new itself.
+   *
    * @generated from enum value: KIND_CREATED = 2;
    */
   CREATED = 2,
