@@ -64,7 +64,10 @@ struct Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        signal_group(self.pid, libc::SIGKILL);
+        // One that ended a while ago is found by the next cell. Its group is still its own unless somebody has its number.
+        if self.ended.is_empty() || !std::fs::exists(format!("/proc/{}", self.pid)).unwrap_or(true) {
+            signal_group(self.pid, libc::SIGKILL);
+        }
     }
 }
 
@@ -312,4 +315,33 @@ async fn receive(control: &mut UnixStream) -> std::io::Result<Verdict> {
     let mut body = vec![0; length as usize];
     control.read_exact(&mut body).await?;
     Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_got_the_number_of_a_kernel_that_ended_long_ago_is_left_alone() {
+        let pipes = || Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+        let (mut one, mut two) = (pipes(), pipes());
+        let mut other = Command::new("sleep").arg("300").process_group(0).spawn().unwrap();
+        let (told, ended) = oneshot::channel();
+        told.send(Ended { code: 1, signal: 0, cpu_time_us: 0 }).unwrap();
+        drop(Kernel {
+            pid: other.id() as i32,
+            control: UnixStream::pair().unwrap().0,
+            stdout: Output::new(one.stdout.take().unwrap().into()).unwrap(),
+            stderr: Output::new(two.stdout.take().unwrap().into()).unwrap(),
+            ended,
+            next_id: 0,
+        });
+        // A signal takes a moment to end what it is for.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(other.try_wait().unwrap().is_none(), "it was killed");
+        other.kill().unwrap();
+        for mut child in [one, two, other] {
+            child.wait().unwrap();
+        }
+    }
 }

@@ -139,6 +139,8 @@ fn kind_of(mask: EventMask) -> Option<Kind> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::files::outgoing;
     use crate::proto::Target;
@@ -149,7 +151,8 @@ mod tests {
         let (reply, mut events) = outgoing();
         watch(WatchRequest { target: Some(target), recursive: true }, reply).unwrap();
         let mut next = async move || {
-            let event = events.next().await.expect("one more event").expect("the watch goes on");
+            let event = tokio::time::timeout(Duration::from_secs(60), events.next()).await.expect("one more event");
+            let event = event.expect("the watch goes on").unwrap();
             (event.kind(), String::from_utf8(event.path.to_vec()).unwrap())
         };
         assert_eq!(next().await.0, Kind::Ready);
