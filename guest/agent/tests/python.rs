@@ -163,7 +163,7 @@ except KeyboardInterrupt:
     print('obeys', flush=True)
     time.sleep(1)
     cleaned = True";
-    let request = PythonRequest { code: code.into(), timeout_ms: 1_000 };
+    let request = PythonRequest { code: code.into(), timeout_ms: 2_000 };
     let mut events = agent.exec().run_python(request).await.unwrap().into_inner();
     for _ in ["started", "output"] {
         events.message().await.unwrap().expect("one more event");
