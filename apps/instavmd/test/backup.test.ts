@@ -117,6 +117,38 @@ describe('a backup', () => {
     }
   });
 
+  it('has no record of a snapshot whose saved state is gone, and has that of a suspended sandbox', async () => {
+    const states = join(daemon.dataDirectory, 'snapshots');
+    const before = await readdir(states);
+    const snapshot = (await api.json('POST', `/v2/sandboxes/${ids.running}/snapshots`, { name: 'lost' })).body;
+    const sandbox = await api.createSession();
+    await api.json('POST', `/v2/sandboxes/${sandbox}/suspend`, {});
+    const lost = (await readdir(states)).filter((name) => !before.includes(name));
+    expect(lost.length).toBe(2);
+    for (const name of lost) await rm(join(states, name), { recursive: true });
+    const { code, said } = await instavmd('backup', join(directory, 'without'));
+    const [cannot, leftOut] = ['its suspended sandbox cannot be resumed', 'its snapshot is left out'];
+    expect([code, said]).toEqual([
+      0,
+      expect.stringMatching(new RegExp(`${cannot}[\\s\\S]*${leftOut}|${leftOut}[\\s\\S]*${cannot}`)),
+    ]);
+
+    const dataDirectory = join(directory, 'restored-without');
+    expect(await instavmd('restore', join(directory, 'without'), '--data-dir', dataDirectory)).toMatchObject({
+      code: 0,
+    });
+    const restored = await startTestDaemon({ vmm: 'fake', dataDirectory });
+    try {
+      const there = apiOf(restored);
+      expect((await there.request('GET', `/v2/snapshots/${snapshot.id}`)).body.code).toBe('snapshot_not_found');
+      expect((await there.request('GET', `/v2/snapshots/${ids.snapshot}`)).body.status).toBe('ready');
+      expect((await there.request('GET', `/v2/sandboxes/${sandbox}`)).body.state).toBe('suspended');
+      expect((await there.json('POST', `/v2/sandboxes/${sandbox}/resume`, {})).body.code).toBe('snapshot_damaged');
+    } finally {
+      await restored.stop();
+    }
+  });
+
   it('is refused by name when it was damaged or cut short, and leaves nothing', async () => {
     const target = join(directory, 'never');
     const refused = async (problem: string): Promise<void> => {

@@ -1,12 +1,13 @@
 /**
  * A backup of a data directory, taken beside a daemon that works in it. The database is copied in one transaction; what its records refer to
- * is then held by hard links, which is sound because a saved state is never written again, and if one of them was deleted in between, both
- * are done anew. What a running sandbox has in memory and on its disk is in no saved state, and so in no backup.
+ * is then held by hard links, which is sound because a saved state is never written again. A snapshot that was deleted in between is taken
+ * out of the copy; when a sandbox was resumed in between, both are done anew. What a running sandbox has in memory and on its disk is in no
+ * saved state, and so in no backup.
  */
 import { cp, link, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { FilesId } from '@instavm/core';
-import { copyDatabase } from '@instavm/store';
+import { copyDatabase, forgetSnapshots } from '@instavm/store';
 import { flush, makeOwnedDirectory, removeAbandonedDirectories } from '@instavm/vmm/host-files';
 import { locateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
@@ -94,9 +95,13 @@ async function stage(data: ReturnType<typeof dataPaths>, staging: string, say: P
     await mkdir(snapshots, { mode: 0o700 });
     const gone: FilesId[] = [];
     for (const id of files) if (!(await hold(join(data.snapshotsDirectory, id), join(snapshots, id)))) gone.push(id);
-    if (gone.length === 0 || attempt === ATTEMPTS) {
-      // Not one that was just deleted: its record refers to nothing here either.
-      for (const id of gone) say(`the saved state ${id} is not on the disk; its record is kept`);
+    // A snapshot that was deleted since the copy was made: what is backed up is the moment after.
+    const needed = gone.length === 0 ? [] : await forgetSnapshots(database, gone);
+    if (needed.length === 0 || attempt === ATTEMPTS) {
+      for (const id of gone) {
+        const kept = needed.includes(id) ? 'its suspended sandbox cannot be resumed' : 'its snapshot is left out';
+        say(`the saved state ${id} is not on the disk; ${kept}`);
+      }
       for (const path of [data.adminKeyPath, data.signInSecretPath, data.previewDirectory])
         if ((await stat(path).catch(() => undefined)) !== undefined)
           await cp(path, join(staging, basename(path)), { recursive: true, preserveTimestamps: true });

@@ -15,7 +15,7 @@ export type RunResult = {
 export type RunRequest = {
   readonly language: 'bash' | 'python';
   readonly command: string;
-  /** The guest ends the command after this; a Python cell may take half a second to give way. */
+  /** The guest ends the command after this; a Python cell may take two seconds to give way. */
   readonly timeoutMs: number;
   /** When the caller must have an answer, whatever the guest does. */
   readonly answerWithinMs: number;
