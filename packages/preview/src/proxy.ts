@@ -212,8 +212,8 @@ export class PreviewProxy {
     server.on(
       'upgrade' as 'request',
       ((request: IncomingMessage, socket: Duplex, head: Buffer) => {
-        socket.on('error', () => socket.destroy());
-        void this.#serve(request, responseOver(request, socket), { socket, head });
+        const response = responseOver(request, socket);
+        if (response) void this.#serve(request, response, { socket, head });
       }) as never,
     );
     return server;
@@ -351,7 +351,7 @@ function closeWhenIdle(session: ServerHttp2Session, idleMs: number): void {
 }
 
 function refuseConnect(request: IncomingMessage, socket: Duplex): void {
-  socket.on('error', () => socket.destroy());
+  const response = responseOver(request, socket);
   const error = new InstaVMError('malformed_request', 'This is no forward proxy: CONNECT is not answered.');
-  sendPage(request, responseOver(request, socket), errorPage(error, request.headers.accept));
+  if (response) sendPage(request, response, errorPage(error, request.headers.accept));
 }
