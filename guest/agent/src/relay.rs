@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 /// A flow reads in pieces between these, larger as long as it fills them: an idle one holds none, a busy one few.
@@ -31,9 +32,11 @@ pub struct Flow {
 /// Ends when both directions have ended. When either breaks, both ends are reset.
 pub async fn relay(mut program: TcpStream, mut flow: Flow) {
     let (mut from_program, mut to_program) = program.split();
-    let downloaded = Notify::new();
+    let (downloaded, said_all) = (Notify::new(), Notify::new());
+    let (mut unsent, is_deaf) = (Unsent::default(), AtomicBool::new(false));
     let up = async {
-        upload(&mut from_program, &mut flow.to_host).await?;
+        upload(&mut from_program, &mut flow.to_host, &mut unsent, &is_deaf).await?;
+        said_all.notify_one();
         // A program that has said all and takes nothing any more must not keep a stream whose host gave up, or went away.
         tokio::select! {
             () = downloaded.notified() => Ok(()),
@@ -41,14 +44,53 @@ pub async fn relay(mut program: TcpStream, mut flow: Flow) {
         }
     };
     let down = async {
-        download(&mut flow.from_host, &mut to_program).await?;
+        if let Err(error) = download(&mut flow.from_host, &mut to_program).await {
+            // A program that takes no more, as one that answers before it was asked all, may have said something that was not read yet.
+            is_deaf.store(true, Ordering::Relaxed);
+            drop(timeout(LINGER, said_all.notified()).await);
+            return Err(error);
+        }
         downloaded.notify_one();
         Ok(())
     };
     let ended: io::Result<_> = async { tokio::try_join!(up, down) }.await;
     if ended.is_err() {
+        // A reset overtakes what waits for its turn.
+        drop(timeout(LINGER, unsent.sent()).await);
         flow.to_host.send_reset(Reason::CANCEL);
         reset(program);
+    }
+}
+
+/// What the program has said and the connection to the host has not taken yet.
+#[derive(Default)]
+struct Unsent {
+    /// Ends with the last piece, which goes when it is sent.
+    last: Option<oneshot::Receiver<()>>,
+}
+
+struct Piece {
+    bytes: BytesMut,
+    _sent: oneshot::Sender<()>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Unsent {
+    fn add(&mut self, bytes: BytesMut) -> Bytes {
+        let (sender, receiver) = oneshot::channel();
+        self.last = Some(receiver);
+        Bytes::from_owner(Piece { bytes, _sent: sender })
+    }
+
+    async fn sent(self) {
+        if let Some(last) = self.last {
+            drop(last.await);
+        }
     }
 }
 
@@ -105,7 +147,12 @@ async fn write_all(program: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<
     Ok(())
 }
 
-async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> io::Result<()> {
+async fn upload(
+    program: &mut ReadHalf<'_>,
+    to_host: &mut SendStream<Bytes>,
+    unsent: &mut Unsent,
+    is_deaf: &AtomicBool,
+) -> io::Result<()> {
     let mut size = LEAST_READ;
     loop {
         tokio::select! {
@@ -130,6 +177,8 @@ async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> 
             continue;
         }
         let is_last = match program.try_read_buf(&mut piece) {
+            // The end of a connection whose reset went to the writing side.
+            Ok(0) if is_deaf.load(Ordering::Relaxed) => return Err(io::ErrorKind::ConnectionReset.into()),
             Ok(0) => true,
             Ok(count) => {
                 if count == size {
@@ -145,7 +194,7 @@ async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> 
             }
             Err(error) => return Err(error),
         };
-        match to_host.send_data(piece.freeze(), is_last) {
+        match to_host.send_data(unsent.add(piece), is_last) {
             Ok(()) if is_last => return Ok(()),
             // An error: reset meanwhile, as the next turn will see.
             _ => {}

@@ -128,6 +128,32 @@ async fn what_either_side_breaks_off_is_reset_for_the_other() {
     assert_eq!(tunnel.rest().await, Err(Some(Reason::CANCEL)));
 }
 
+/// As a server that answers and closes before it has read all of the request: the kernel resets such a connection behind the answer.
+#[tokio::test]
+async fn what_a_program_said_arrives_before_the_reset() {
+    let (agent, listener) = (Agent::start().await, listener().await);
+    let host = Host::attach(&agent).await;
+    for round in 0..40 {
+        let (mut tunnel, mut program) = host.open(&listener).await;
+        tunnel.send("question", false);
+        assert!(program.peek(&mut [0; 8]).await.unwrap() > 0);
+        if round % 2 == 0 {
+            tunnel.to_program.send_data(vec![7; 4 << 20].into(), false).unwrap();
+        }
+        program.write_all(b"answer").await.unwrap();
+        drop(program);
+        let mut answer = vec![];
+        let end = loop {
+            match timeout(PATIENCE, tunnel.from_program.data()).await.expect("the end") {
+                Some(Ok(piece)) => answer.extend_from_slice(&piece),
+                Some(Err(error)) => break error.reason(),
+                None => break None,
+            }
+        };
+        assert_eq!((&answer[..], end), (&b"answer"[..], Some(Reason::CANCEL)), "in round {round}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_reached_is_refused_with_a_reason() {
     let agent = Agent::start().await;
