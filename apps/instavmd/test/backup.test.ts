@@ -8,6 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { inheritedEnvironment, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { processToken } from '@instavm/vmm/host-files';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Progress, readDescription, unpack } from '../src/backup/archive.ts';
+import { backUp } from '../src/backup/backup.ts';
+import type { Config } from '../src/config.ts';
 import { type Api, apiOf } from './api.ts';
 
 const INSTAVMD = fileURLToPath(new URL('../bin/instavmd', import.meta.url));
@@ -168,6 +171,24 @@ describe('a backup', () => {
     await writeFile(join(backup, 'backup.json'), '{"format": 2}');
     await refused('does not describe a backup');
     await writeFile(join(backup, 'backup.json'), description);
+  });
+
+  it('is one of two that are taken into the same directory at once, whole; the other is refused', async () => {
+    const target = join(directory, 'twice');
+    const config = { INSTAVM_DATA_DIR: daemon.dataDirectory, INSTAVM_CACHE_DIR: join(directory, 'cache') } as Config;
+    const take = (say: Progress): Promise<void> => backUp(config, target, { withTemplates: false }, say);
+    let second: Promise<unknown> = Promise.resolve('never taken');
+    const first = take((sentence) => {
+      if (sentence.startsWith('packing')) second = take(() => {}).catch((error: unknown) => error);
+    }).catch((error: unknown) => error);
+    const outcomes = [await first, await second];
+    expect(outcomes).toContain(undefined);
+    expect(outcomes).toContainEqual(expect.objectContaining({ code: 'conflict' }));
+    const description = await readDescription(target);
+    const unpacked = join(directory, 'unpacked');
+    await mkdir(unpacked);
+    await unpack(join(target, 'data.tar'), description.archives['data.tar'], unpacked, () => {});
+    expect((await readdir(directory)).filter((name) => name.startsWith('twice'))).toEqual(['twice']);
   });
 
   it('of what is no data directory is not taken', async () => {

@@ -53,7 +53,7 @@ describe('the relay of a terminal', () => {
     const served = attached.serve(socket as WebSocket);
     const closed = once(client, 'close').then(([code, reason]) => ({ code, reason: String(reason) }));
     const bytes = (): string => Buffer.concat(frames.filter((frame) => typeof frame !== 'string')).toString();
-    return { client, frames, bytes, closed, served, calls: () => calls };
+    return { client, socket: socket as WebSocket, frames, bytes, closed, served, calls: () => calls };
   };
 
   it('goes on at its offset when the channel was lost, with what was typed meanwhile', async () => {
@@ -162,6 +162,21 @@ describe('the relay of a terminal', () => {
     acking.client.send('{"type":"ack","offset":17}');
     await acking.closed;
     expect(clients).toEqual([17n]);
+  });
+
+  it('reads no more of a client whose frames nobody takes, of whatever kind they are', async () => {
+    const busy: Attach = async function* (_requests, { signal }) {
+      yield opened();
+      await once(signal, 'abort');
+    };
+    for (const frame of ['{"type":"ack","offset":17}', '{"type":"resize","cols":80,"rows":24}', Buffer.of(7)]) {
+      const { client, socket, served } = await relay([busy]);
+      for (let count = 0; count < 8_000; count++) client.send(frame);
+      await expect.poll(() => socket.isPaused).toBe(true);
+      client.terminate();
+      socket.terminate();
+      await served;
+    }
   });
 
   it('leaves the guest when the client leaves', async () => {

@@ -120,10 +120,11 @@ export class Incarnation<Guest extends GuestLink> {
       if (then === 'end') this.#isReleased = true;
       return saved;
     } finally {
-      this.#saving = undefined;
       isDone();
       if (this.#hasExited) this.#giveUp('the microVM ended while it was saved', '');
       else if (!this.#isReleased) await this.#goOn(identity);
+      // Only now: that the channel ended with it may have been noticed a moment ago.
+      this.#saving = undefined;
     }
   }
 
@@ -131,7 +132,13 @@ export class Incarnation<Guest extends GuestLink> {
   async #goOn(identity: GuestIdentity): Promise<void> {
     this.network.forgive();
     try {
-      await (await this.guest()).personalize(identity, CALL_DEADLINE_MS);
+      const guest = await this.guest();
+      await guest.personalize(identity, CALL_DEADLINE_MS).catch(async (error: unknown) => {
+        const attached = await this.guest();
+        if (attached === guest) throw error;
+        // Its channel had ended, which nobody had noticed yet.
+        await attached.personalize(identity, CALL_DEADLINE_MS);
+      });
     } catch (error) {
       this.#ports.log.warn({ incarnationId: this.id, err: error }, 'setting the clock after a pause');
     }

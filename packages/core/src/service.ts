@@ -147,7 +147,11 @@ export class SandboxService<Guest extends GuestLink> {
       reached('clone.made');
       return { clones, snapshot };
     } finally {
-      if (isTransient) await this.snapshots.remove(snapshot);
+      // What cannot be removed now is with the next start, and changes nothing for the clones.
+      if (isTransient)
+        await this.snapshots.remove(snapshot).catch((err: unknown) => {
+          this.#deps.log.warn({ snapshotId: snapshot.id, err }, 'removing what clones were made from');
+        });
     }
   }
 

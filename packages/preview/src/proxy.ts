@@ -7,6 +7,7 @@ import type { IncomingMessage } from 'node:http';
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
 import { type Clock, type LifecycleLog, type LinkId, systemClock, type Withdrawal } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { type Access, AccessRules, type Admission, PRIVATE_PAGE } from './access.ts';
@@ -35,7 +36,7 @@ export type PreviewLimits = {
   readonly answerTimeoutMs: number;
   /** Without a byte in either direction: server-sent events and WebSockets are quiet for long. */
   readonly idleTimeoutMs: number;
-  /** Of a visitor's connection without a request on it. */
+  /** Of a visitor's connection without a request on it, and of one that was ended and that the visitor does not end. */
   readonly connectionIdleMs: number;
   /** For the header of a request, and for TLS before it. */
   readonly headerTimeoutMs: number;
@@ -187,6 +188,14 @@ export class PreviewProxy {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
     });
+    // Who is told that it is over, and does not hang up.
+    server.on('secureConnection', (socket: TLSSocket) => {
+      socket.once('finish', () => {
+        const timer = setTimeout(() => socket.destroy(), connectionIdleMs);
+        timer.unref();
+        socket.once('close', () => clearTimeout(timer));
+      });
+    });
     server.on('session', (session: ServerHttp2Session) => {
       session.setLocalWindowSize(4 * UPLOAD_WINDOW_BYTES);
       closeWhenIdle(session, connectionIdleMs);
@@ -222,17 +231,19 @@ export class PreviewProxy {
       const isWebSocket = line !== undefined || parsed.isExtendedConnect;
       const method = request.method ?? '';
       const shareId = parsed.place.kind === 'share' ? parsed.place.shareId : undefined;
-      const { target, access } = await this.#shares.judged(shareId, async () => {
-        const found = await this.#find(parsed);
-        return { target: found, access: await this.#access.judge(found, { ...parsed, method, token, isWebSocket }) };
+      const judge = async () => {
+        const target = await this.#find(parsed);
+        return { target, access: await this.#access.judge(target, { ...parsed, method, token, isWebSocket }) };
+      };
+      await this.#shares.judged(shareId, judge, ({ target, access }) => {
+        if (isGone(response)) return;
+        const next = ownPage(parsed, path, target, access, request.headers.accept);
+        if (typeof next !== 'string') sendPage(request, response, next);
+        else {
+          const hold = access.kind === 'allowed' ? access.hold : undefined;
+          this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
+        }
       });
-      if (isGone(response)) return;
-      const next = ownPage(parsed, path, target, access, request.headers.accept);
-      if (typeof next !== 'string') sendPage(request, response, next);
-      else {
-        const hold = access.kind === 'allowed' ? access.hold : undefined;
-        this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
-      }
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
       const known =
@@ -329,11 +340,14 @@ function closeWhenIdle(session: ServerHttp2Session, idleMs: number): void {
     streams += 1;
     stream.once('close', () => {
       streams -= 1;
+      // Once it has run out, nothing else starts it again.
+      if (streams === 0) session.setTimeout(idleMs);
     });
   });
-  session.setTimeout(idleMs, () => {
+  session.on('timeout', () => {
     if (streams === 0) session.close();
   });
+  session.setTimeout(idleMs);
 }
 
 function refuseConnect(request: IncomingMessage, socket: Duplex): void {

@@ -200,6 +200,20 @@ describe('a request over HTTP/1.1', () => {
     request.destroy();
   });
 
+  it('that was answered before its end is read to its end, where the next one begins', async () => {
+    const length = 16 << 20;
+    const socket = await stand.rawSocket(echo);
+    const heard: Buffer[] = [];
+    socket.on('data', (chunk: Buffer) => heard.push(chunk)).on('error', () => {});
+    const host = `Host: ${stand.authorityOf(echo)}`;
+    socket.write(`POST /early HTTP/1.1\r\n${host}\r\nContent-Length: ${length}\r\n\r\n`);
+    await expect.poll(() => Buffer.concat(heard).toString()).toMatch(/ 413 .*too$/s);
+    socket.write(Buffer.alloc(length));
+    socket.write(`GET /next HTTP/1.1\r\n${host}\r\n\r\n`);
+    await expect.poll(() => Buffer.concat(heard).toString()).toContain('"url":"/next"');
+    socket.destroy();
+  });
+
   it('reuses connections to the service for a page with many parts, also 500 at once', async () => {
     const before = stand.connected;
     const agent = new Agent({ keepAlive: true, maxSockets: 50 });
@@ -396,6 +410,30 @@ describe('a request over HTTP/2', () => {
     expect(bodies).toEqual(bodies.map((_, index) => `/s/${index}`));
     session.destroy();
   });
+
+  it.each([
+    [{}, '200 OK\r\nETag: "a"\r\nETag: "b"'],
+    [{}, '200 OK\r\nDate: today\r\nDate: tomorrow\r\nContent-Encoding: gzip'],
+    [
+      { ':method': 'CONNECT', ':protocol': 'websocket', ':scheme': 'https', 'sec-websocket-version': '13' },
+      '101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nETag: "a"\r\nETag: "b"',
+    ],
+  ])(
+    'that %o is answered with a field twice that may be there once is a page, without anything of it',
+    async (headers, answered) => {
+      const left = Promise.withResolvers<void>();
+      const service = createTcpServer((socket) => {
+        socket.on('error', () => {}).once('close', () => left.resolve());
+        socket.once('data', () => socket.write(`HTTP/1.1 ${answered}\r\n\r\n`));
+      });
+      const twice = stand.share('twice', await stand.listen(service));
+      const answer = await exchange(twice, headers);
+      expect(answer.headers).toMatchObject({ ':status': 502, 'instavm-preview': 'service_failed' });
+      expect(answer.headers).not.toHaveProperty('content-encoding');
+      expect(answer.body).toContain('no valid HTTP');
+      await left.promise;
+    },
+  );
 
   it('for another host than that of its connection is misdirected', async () => {
     const other = await stand.service('other', (_request, response) => response.end('other'));

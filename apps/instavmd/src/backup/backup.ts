@@ -16,6 +16,8 @@ import { dataPaths } from '../data-directory.ts';
 import { type Archive, DESCRIPTION, type Description, type Progress, pack } from './archive.ts';
 
 const ATTEMPTS = 5;
+/** Of a directory that something is in already (rename(2)). */
+const NOT_EMPTY: readonly (string | undefined)[] = ['ENOTEMPTY', 'EEXIST'];
 /** Prefix of directories in the data directory that hold by links what is being packed. */
 export const STAGED_BACKUP = '.backup';
 
@@ -32,8 +34,7 @@ export async function backUp(
   say: Progress,
 ): Promise<void> {
   const target = resolve(destination);
-  if ((await stat(target).catch(() => undefined)) !== undefined)
-    throw new InstaVMError('conflict', `${target} exists`, { hint: 'Name a directory that is not there yet.' });
+  if ((await stat(target).catch(() => undefined)) !== undefined) throw exists(target);
   const data = dataPaths(config.INSTAVM_DATA_DIR);
   if ((await stat(data.databasePath).catch(() => undefined)) === undefined)
     throw new InstaVMError('conflict', `${config.INSTAVM_DATA_DIR} is no data directory of a daemon`, {
@@ -42,10 +43,12 @@ export async function backUp(
   // Links need the file system of what they lead to; what a killed backup left there is of no use.
   await removeAbandonedDirectories(config.INSTAVM_DATA_DIR, STAGED_BACKUP);
   const staging = await makeOwnedDirectory(config.INSTAVM_DATA_DIR, STAGED_BACKUP);
-  const partial = `${target}.partial`;
+  const [parent, prefix] = [dirname(target), `${basename(target)}.partial`];
+  let partial: string | undefined;
   try {
-    await rm(partial, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true, mode: 0o700 });
+    // Another backup to the same place may be under way.
+    await removeAbandonedDirectories(parent, prefix);
+    partial = await makeOwnedDirectory(parent, prefix);
     const { schema, savedStates } = await stage(data, staging, say);
     say('packing the data directory');
     const archives: { 'data.tar': Archive; 'cache.tar'?: Archive } = {
@@ -67,14 +70,19 @@ export async function backUp(
     };
     const text = `${JSON.stringify(description, null, 2)}\n`;
     await writeFile(join(partial, DESCRIPTION), text, { mode: 0o600, flush: true });
-    await rename(partial, target);
-    await flush(dirname(target));
+    await rename(partial, target).catch((error: NodeJS.ErrnoException) => {
+      throw NOT_EMPTY.includes(error.code) ? exists(target) : error;
+    });
+    await flush(parent);
     say(`${savedStates.length} saved states and the database of schema ${schema} are in ${target}`);
   } finally {
-    await rm(partial, { recursive: true, force: true });
+    if (partial !== undefined) await rm(partial, { recursive: true, force: true });
     await rm(staging, { recursive: true, force: true });
   }
 }
+
+const exists = (target: string): InstaVMError =>
+  new InstaVMError('conflict', `${target} exists`, { hint: 'Name a directory that is not there yet.' });
 
 type Staged = { readonly schema: string; readonly savedStates: readonly FilesId[] };
 

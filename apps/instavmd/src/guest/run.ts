@@ -38,6 +38,7 @@ export async function runToEnd(guest: Guest, request: RunRequest, budget: Output
     stop.abort();
   }, request.answerWithinMs);
   const abandon = (): void => stop.abort();
+  if (request.abandoned?.aborted) abandon();
   request.abandoned?.addEventListener('abort', abandon);
   try {
     for await (const { event } of start(guest, request, stop.signal)) {
