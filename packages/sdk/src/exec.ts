@@ -4,6 +4,7 @@ import { ByteQueue } from './byte-queue.ts';
 import { deferred } from './deferred.ts';
 import { errorFromBody, InstaVMError } from './errors.ts';
 import type { HttpClient } from './http.ts';
+import { parsed } from './pty-connection.ts';
 
 /** A program with its arguments, or a bash script of any length. */
 export type Command = string | readonly string[];
@@ -31,6 +32,7 @@ export type ExecResult = {
 /** Output that waits for its reader; beyond this the command waits too. */
 const HIGH_WATER_BYTES = 1024 * 1024;
 const STDOUT_FRAME = 1;
+const TCP_KEEPALIVE_MS = 30_000;
 
 export class Exec {
   /** Bytes as they come. An unread stream holds the command back once it has filled. */
@@ -56,7 +58,17 @@ export class Exec {
     const { url, headers } = http.webSocket(`/v2/sandboxes/${encodeURIComponent(sandboxId)}/exec`);
     const socket = new WebSocket(url, { headers, perMessageDeflate: false, maxPayload: 16 * 1024 * 1024 });
     const { cwd, env, user, timeoutMs, signal, stdin = false } = options;
-    const flow = { full: () => socket.pause(), drained: () => socket.resume() };
+    let fullQueues = 0;
+    const flow = {
+      full: () => {
+        fullQueues += 1;
+        socket.pause();
+      },
+      drained: () => {
+        fullQueues -= 1;
+        if (fullQueues === 0) socket.resume();
+      },
+    };
     const stdout = new ByteQueue(HIGH_WATER_BYTES, flow);
     const stderr = new ByteQueue(HIGH_WATER_BYTES, flow);
     const started = deferred<void>();
@@ -75,6 +87,8 @@ export class Exec {
     if (signal?.aborted) onAbort();
     signal?.addEventListener('abort', onAbort, { once: true });
 
+    // A command may say nothing for hours: without it, one whose server is gone without a word would be waited for as long.
+    socket.on('upgrade', (answer) => answer.socket.setKeepAlive(true, TCP_KEEPALIVE_MS));
     socket.on('open', () => {
       const target = typeof command === 'string' ? { script: command } : { argv: command };
       socket.send(JSON.stringify({ type: 'start', ...target, cwd, env, user, stdin, timeout_ms: timeoutMs }));
@@ -82,7 +96,8 @@ export class Exec {
     socket.on('unexpected-response', (_request, answer) => {
       const chunks: Buffer[] = [];
       answer.on('data', (chunk: Buffer) => chunks.push(chunk));
-      answer.on('end', () => fail(errorFromBody(answer.statusCode, Buffer.concat(chunks).toString('utf8'))));
+      // Also when it breaks off.
+      answer.on('close', () => fail(errorFromBody(answer.statusCode, Buffer.concat(chunks).toString('utf8'))));
     });
     socket.on('message', (data, isBinary) => {
       if (isBinary) {
@@ -90,10 +105,10 @@ export class Exec {
         (bytes[0] === STDOUT_FRAME ? stdout : stderr).push(bytes.subarray(1));
         return;
       }
-      const frame = JSON.parse(data.toString()) as Record<string, unknown>;
-      if (frame.type === 'started') started.resolve();
-      else if (frame.type === 'error') fail(errorFromBody(undefined, data.toString()));
-      else if (frame.type === 'exit') {
+      const frame = parsed(data.toString());
+      if (frame?.type === 'started') started.resolve();
+      else if (frame?.type === 'error') fail(errorFromBody(undefined, data.toString()));
+      else if (frame?.type === 'exit') {
         stdout.end();
         stderr.end();
         result.resolve(exitOf(frame));

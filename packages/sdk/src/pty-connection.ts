@@ -21,8 +21,8 @@ const CLOSE_UNAUTHENTICATED = 4401;
 export class PtyConnection {
   /** Settles when the viewer is attached. Rejects with what the server answered instead. */
   readonly attached: Promise<void>;
-  /** Settles when the connection has closed. Never rejects. */
-  readonly lost: Promise<void>;
+  /** Settles when the connection has closed, with the reason that the server gave, one of its error codes, or none. Never rejects. */
+  readonly lost: Promise<string>;
   readonly #socket: WebSocket;
 
   constructor(
@@ -30,7 +30,7 @@ export class PtyConnection {
     onFrame: (frame: PtyFrame) => void,
   ) {
     const attached = deferred<void>();
-    const lost = deferred<void>();
+    const lost = deferred<string>();
     this.attached = attached.promise;
     this.lost = lost.promise;
     this.attached.catch(() => {});
@@ -62,12 +62,10 @@ export class PtyConnection {
       else if (frame?.type === 'skipped') onFrame({ type: 'skipped', offset: Number(frame.offset) });
     });
     socket.on('unexpected-response', (_request, answer) => {
-      let text = '';
-      answer.on('data', (piece: Buffer) => {
-        text += piece;
-      });
+      const pieces: Buffer[] = [];
+      answer.on('data', (piece: Buffer) => pieces.push(piece));
       answer.on('close', () => {
-        attached.reject(errorFromBody(answer.statusCode, text));
+        attached.reject(errorFromBody(answer.statusCode, Buffer.concat(pieces).toString('utf8')));
         socket.terminate();
       });
     });
@@ -78,8 +76,13 @@ export class PtyConnection {
     socket.on('close', (code, reason) => {
       clearTimeout(silence);
       attached.reject(closeError(code, reason.toString(), cause));
-      lost.resolve();
+      lost.resolve(reason.toString());
     });
+  }
+
+  /** One that is being closed takes nothing any more. */
+  get isOpen(): boolean {
+    return this.#socket.readyState === WebSocket.OPEN;
   }
 
   /** Resolves when the bytes were handed to the connection. */
@@ -93,7 +96,7 @@ export class PtyConnection {
   }
 
   sendText(frame: object): void {
-    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame), () => {});
+    if (this.isOpen) this.#socket.send(JSON.stringify(frame), () => {});
   }
 
   close(): void {
@@ -101,7 +104,8 @@ export class PtyConnection {
   }
 }
 
-function parsed(text: string): Record<string, unknown> | undefined {
+/** @returns undefined for what is no frame */
+export function parsed(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text);
     return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;

@@ -159,6 +159,8 @@ export class Pty implements AsyncDisposable {
   #acknowledged = 0;
   #typed: Uint8Array[] = [];
   #isOver = false;
+  /** Ends the pause before the next attempt to attach. */
+  readonly #leaving = new AbortController();
 
   private constructor(http: HttpClient, ptys: Ptys, id: string, path: string, options: AttachOptions) {
     this.#http = http;
@@ -190,7 +192,7 @@ export class Pty implements AsyncDisposable {
   async write(data: Uint8Array | string): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;
     if (this.#isOver) throw new InstaVMError('pty_ended', 'the terminal has ended, or was detached');
-    if (this.#connection !== undefined) return this.#connection.send(bytes);
+    if (this.#connection?.isOpen) return this.#connection.send(bytes);
     const waiting = this.#typed.reduce((sum, piece) => sum + piece.length, 0);
     if (waiting + bytes.length > MAX_TYPED_BYTES)
       throw new InstaVMError('connection_lost', 'the terminal is not connected, and too much waits to be typed');
@@ -245,9 +247,11 @@ export class Pty implements AsyncDisposable {
     if (this.#isOver) return connection.close();
     this.#connection = connection;
     for (const bytes of this.#typed.splice(0)) connection.send(bytes).catch(() => {});
-    connection.lost.then(() => {
+    connection.lost.then((reason) => {
       if (this.#connection !== connection || this.#isOver) return;
       this.#connection = undefined;
+      // Coming back would hide that what was typed was dropped.
+      if (reason === 'pty_input_full') return this.#fail(inputFull());
       this.#options.onNotice?.({ type: 'disconnected' });
       this.#reattach().catch((error: Error) => this.#fail(error));
     });
@@ -264,7 +268,7 @@ export class Pty implements AsyncDisposable {
       } catch (error) {
         if (isFinal(error) || performance.now() + pause > until) throw error;
       }
-      await sleep(pause, undefined, { ref: false });
+      await sleep(pause, undefined, { signal: this.#leaving.signal }).catch(() => {});
     }
   }
 
@@ -292,11 +296,17 @@ export class Pty implements AsyncDisposable {
   #fail(error: Error): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    this.#leaving.abort();
     this.#connection?.close();
     this.#queue.fail(error);
     this.#exit.reject(error);
   }
 }
+
+const inputFull = (): InstaVMError =>
+  new InstaVMError('pty_input_full', 'more was typed than the program reads, and what did not fit was dropped', {
+    hint: 'Attach again at the same offset.',
+  });
 
 /** Whether trying again would be answered the same. */
 const isFinal = (error: unknown): boolean =>

@@ -96,7 +96,8 @@ export class Sandbox implements AsyncDisposable {
       collect(exec.stdout),
       collect(exec.stderr),
       exec.wait(),
-      feed(),
+      // A command that has ended does not need its input; a connection that was lost is told of by the others.
+      feed().catch(() => {}),
     ]);
     return { ...result, stdout, stderr, stdoutText: stdout.toString('utf8'), stderrText: stderr.toString('utf8') };
   }

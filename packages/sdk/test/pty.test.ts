@@ -1,11 +1,14 @@
 /** Terminals of the TypeScript client, against a daemon whose fake guest runs them in the real agent. */
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, connect as openSocket, type Server, type Socket } from 'node:net';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { InstaVM, InstaVMError, type Pty, type PtyNotice, type Sandbox } from 'instavm';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type WebSocket, WebSocketServer } from 'ws';
+
+const EXIT = '{"type":"exit","exit_code":0,"signal":null}';
 
 /** A way to the daemon that can be cut. */
 class Cable {
@@ -202,20 +205,87 @@ describe('a terminal of the client', () => {
 });
 
 describe('a terminal of the client, with a server that misbehaves', () => {
-  it('survives frames that make no sense and keeps what does', async () => {
-    const server = new WebSocketServer({ host: '127.0.0.1', port: 0 });
+  let server: WebSocketServer;
+  let client: InstaVM;
+  let attach: () => Promise<Pty>;
+  /** So many are refused as by a server that is about to be there. */
+  let refusals = 0;
+  beforeEach(async () => {
+    refusals = 0;
+    server = new WebSocketServer({
+      ...{ host: '127.0.0.1', port: 0 },
+      verifyClient: (_, done) => done(refusals-- <= 0, 503),
+    });
     await once(server, 'listening');
+    client = new InstaVM({ apiKey: 'k', baseUrl: `http://127.0.0.1:${(server.address() as { port: number }).port}` });
+    attach = () => client.sandboxes.attach('00000000-0000-4000-8000-000000000000').pty.attach('p');
+  });
+  afterEach(() => {
+    client.close();
+    for (const socket of server.clients) socket.terminate();
+    server.close();
+  });
+  /** @returns the server's end of the next connection, which is attached */
+  const attached = async (): Promise<WebSocket> => {
+    const [socket] = (await once(server, 'connection')) as [WebSocket];
+    socket.send('{"type":"attached","offset":0}');
+    return socket;
+  };
+
+  it('survives frames that make no sense and keeps what does', async () => {
     server.on('connection', (socket: WebSocket) => {
       for (const frame of ['{', '[]', '"x"', 'null', '{"type":7}', '{"type":"attached","offset":3}', '{"type":"new"}'])
         socket.send(frame);
       socket.send(Buffer.from('abc'));
-      socket.send('{"type":"exit","exit_code":0,"signal":null}');
+      socket.send(EXIT);
     });
-    const { port } = server.address() as { port: number };
-    const client = new InstaVM({ apiKey: 'k', baseUrl: `http://127.0.0.1:${port}` });
-    const pty = await client.sandboxes.attach('00000000-0000-4000-8000-000000000000').pty.attach('p');
+    const pty = await attach();
     expect([await text(pty), pty.offset, await pty.wait()]).toEqual(['abc', 6, { exitCode: 0, signal: null }]);
-    client.close();
-    server.close();
+  });
+
+  it('keeps what is typed while the server closes the connection for the next one', async () => {
+    const [first, pty] = await Promise.all([attached(), attach()]);
+    // It has the client's answer, and does not yet end the connection.
+    const end = vi.spyOn((first as unknown as { _socket: Socket })._socket, 'end').mockReturnThis();
+    first.close(1001);
+    await expect.poll(() => end).toHaveBeenCalled();
+    await pty.write('patient');
+    const second = attached();
+    first.terminate();
+    const [typed] = (await once(await second, 'message')) as [Buffer];
+    expect(typed.toString()).toBe('patient');
+    pty.detach();
+  });
+
+  it('does not come back in silence when what was typed was dropped', async () => {
+    const [socket, pty] = await Promise.all([attached(), attach()]);
+    const again = vi.fn();
+    server.on('connection', again);
+    socket.close(1011, 'pty_input_full');
+    await expect(pty.wait()).rejects.toMatchObject({ code: 'pty_input_full' });
+    expect(again).not.toHaveBeenCalled();
+  });
+
+  it('keeps the process that waits for it until it has come back', async () => {
+    const { port } = server.address() as { port: number };
+    const program = `import { InstaVM } from 'instavm';
+      const client = new InstaVM({ apiKey: 'k', baseUrl: 'http://127.0.0.1:${port}' });
+      const pty = await client.sandboxes.attach('one').pty.attach('p');
+      console.log(JSON.stringify(await pty.wait()));`;
+    const child = spawn(process.execPath, [...process.execArgv, '--input-type=module', '-e', program]);
+    child.stdout.setEncoding('utf8');
+    let output = '';
+    child.stdout.on('data', (piece) => {
+      output += piece;
+    });
+    const ended = once(child, 'close');
+    const first = await attached();
+    // Each one that is refused makes it wait before the next.
+    refusals = 2;
+    first.terminate();
+    const second = await attached();
+    second.send(EXIT);
+    second.close();
+    expect([await ended, output]).toEqual([[0, null], '{"exitCode":0,"signal":null}\n']);
   });
 });

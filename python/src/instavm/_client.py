@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +21,7 @@ from ._keys import AsyncApiKeys
 from ._pty import AsyncPtys
 from ._quotas import AsyncQuotas
 from ._shares import AsyncShares, Share, open_share
+from ._unclaimed import made
 from .errors import InstaVMError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8787"
@@ -110,8 +113,10 @@ class AsyncSandbox:
         output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         try:
             if input is not None:
-                await exec_.write_stdin(input)
-                await exec_.close_stdin()
+                # A command that has ended does not need it; a connection that was lost is told of by its output.
+                with suppress(InstaVMError):
+                    await exec_.write_stdin(input)
+                    await exec_.close_stdin()
             async for chunk in exec_:
                 output[chunk.stream].append(chunk.data)
         finally:
@@ -186,8 +191,15 @@ class AsyncSandbox:
 
     async def forks(self, count: int) -> list[AsyncSandbox]:
         """As many as asked for, up to 32, all from the same moment; none when one of them cannot be made."""
-        answer = await self._http.json("POST", f"{self._path}/fork", json={"count": count})
-        return [AsyncSandbox(self._http, sandbox["id"]) for sandbox in answer["sandboxes"]]
+
+        async def make() -> list[AsyncSandbox]:
+            answer = await self._http.json("POST", f"{self._path}/fork", json={"count": count})
+            return [AsyncSandbox(self._http, sandbox["id"]) for sandbox in answer["sandboxes"]]
+
+        async def end(forks: list[AsyncSandbox]) -> None:
+            await asyncio.gather(*(fork.delete() for fork in forks))
+
+        return await made(make(), end)
 
     async def delete(self) -> None:
         """Ends the sandbox; success when it has ended already."""
@@ -241,7 +253,11 @@ class AsyncSandboxes:
             "snapshot_on_expiry": snapshot_on_expiry,
         }
         body = {name: value for name, value in fields.items() if value is not None}
-        return AsyncSandbox(self._http, (await self._http.json("POST", "/v2/sandboxes", json=body))["id"])
+
+        async def make() -> AsyncSandbox:
+            return AsyncSandbox(self._http, (await self._http.json("POST", "/v2/sandboxes", json=body))["id"])
+
+        return await made(make(), AsyncSandbox.delete)
 
     async def get(self, sandbox_id: str) -> AsyncSandbox:
         sandbox = self.attach(sandbox_id)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from ._http import AsyncHttp, instant, path_segment
 from ._pty_connection import PtyConnection, PtyNotice
 from ._pty_viewer import AsyncPty
+from ._unclaimed import made
+from .errors import InstaVMError
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,21 @@ class AsyncPtys:
             "linger_seconds": linger_seconds,
         }
         body = {name: value for name, value in fields.items() if value is not None}
-        making = asyncio.create_task(self._http.json("POST", f"{self._base}/sessions", json=body))
-        try:
-            created = await asyncio.shield(making)
-        except asyncio.CancelledError:
-            # Nobody learns the name of what is being made, so nobody else could end it.
-            await asyncio.wait({making})
-            if not making.cancelled() and making.exception() is None:
-                await self.kill(making.result()["id"])
-            raise
-        try:
-            return await self.attach(created["id"], offset=0, on_notice=on_notice)
-        except BaseException:
-            await self.kill(created["id"])
-            raise
+
+        async def make() -> AsyncPty:
+            created = await self._http.json("POST", f"{self._base}/sessions", json=body)
+            try:
+                return await self.attach(created["id"], offset=0, on_notice=on_notice)
+            except InstaVMError:
+                with suppress(InstaVMError):
+                    await self.kill(created["id"])
+                raise
+
+        async def end(pty: AsyncPty) -> None:
+            await pty.detach()
+            await pty.kill()
+
+        return await made(make(), end)
 
     async def attach(
         self,

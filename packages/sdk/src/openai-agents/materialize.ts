@@ -66,16 +66,19 @@ export async function materializeEntries(
   for (const [path, entry] of Object.entries(entries)) members.push(...(await membersOf(path, entry, manifest)));
   if (members.length === 0) return;
   const archive = pack();
-  const packing = packMembers(archive, members, owner ?? 'root').catch((error: unknown) => {
-    archive.destroy(error as Error);
-    throw error;
+  let unpacked: { readonly reason: unknown } | undefined;
+  const packing = packMembers(archive, members, owner ?? 'root').catch((reason: unknown) => {
+    // An upload that fails ends the archive, and with it the packing.
+    if ((archive as Pack & { readonly destroying: boolean }).destroying) return;
+    unpacked = { reason };
+    archive.destroy(reason as Error);
   });
   const sending = sandbox.files.unpackTar(manifest.root, archive as AsyncIterable<Uint8Array>, {
     within: [manifest.root],
   });
   // The packing's own error says more than the broken upload that follows from it.
-  const [packed, sent] = await Promise.allSettled([packing, sending]);
-  if (packed.status === 'rejected') throw packed.reason;
+  const [, sent] = await Promise.allSettled([packing, sending]);
+  if (unpacked !== undefined) throw unpacked.reason;
   if (sent.status === 'rejected') throw sent.reason;
 }
 
@@ -146,16 +149,29 @@ async function packMembers(archive: Pack, members: readonly Member[], owner: str
 
 function added(archive: Pack, header: TarHeader, contents: Uint8Array | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
-    archive.entry(header, Buffer.from(contents ?? []), (error) => (error ? reject(error) : resolve()));
+    // It tells of the archive's end by its callback, and as an error that nobody may leave unheard.
+    archive
+      .entry(header, Buffer.from(contents ?? []), (error) => (error ? reject(error) : resolve()))
+      .on('error', reject);
   });
 }
 
 async function addedStream(archive: Pack, header: TarHeader, contents: AsyncIterable<Uint8Array>): Promise<void> {
   const done = new Promise<void>((resolve, reject) => {
+    let goOn = (): void => {};
     const entry = archive.entry(header, (error) => (error ? reject(error) : resolve()));
+    entry
+      .on('error', reject)
+      .on('drain', () => goOn())
+      .on('close', () => goOn());
     const feed = async (): Promise<void> => {
-      for await (const chunk of contents)
-        if (!entry.write(chunk)) await new Promise<void>((drained) => entry.once('drain', () => drained()));
+      for await (const chunk of contents) {
+        if (!entry.write(chunk) && !entry.destroyed)
+          await new Promise<void>((resume) => {
+            goOn = resume;
+          });
+        if (entry.destroyed) return;
+      }
       entry.end(undefined);
     };
     feed().catch(reject);

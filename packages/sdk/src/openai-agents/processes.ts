@@ -70,6 +70,8 @@ type Process = {
 export class Processes {
   readonly #sandbox: Sandbox;
   readonly #running = new Map<number, Process>();
+  /** Commands that are about to be among them. */
+  #starting = 0;
   #uses = 0;
 
   constructor(sandbox: Sandbox) {
@@ -78,14 +80,23 @@ export class Processes {
 
   /** Runs a command until it ends or the yield time passes, whichever is first. @throws SandboxProviderError */
   async exec(args: ExecCommandArgs, context: ProcessContext): Promise<SandboxExecResult> {
-    // Before the start: the sandbox has a limit of its own on terminals, and it is this one.
-    if (this.#running.size >= MAX_PROCESSES) await this.#makeRoom();
-    const process = await this.#start(args, context).catch((error: unknown) => {
+    this.#starting += 1;
+    let process: Process;
+    try {
+      // Before the start: the sandbox has a limit of its own on terminals, and it is this one.
+      if (this.#running.size + this.#starting > MAX_PROCESSES) await this.#makeRoom();
+      process = await this.#start(args, context);
+    } catch (error) {
       throw providerError(error);
-    });
+    } finally {
+      this.#starting -= 1;
+    }
+    // From now on, so that `close` ends it also while it is waited for.
+    const id = this.#keep(process);
     await firstOf(process.ended, clamp(args.yieldTimeMs ?? YIELD_MS.exec));
-    const sessionId = isOver(process) ? undefined : this.#keep(process);
-    return answer(process, sessionId, args.maxOutputTokens);
+    const over = isOver(process);
+    if (over) this.#running.delete(id);
+    return answer(process, over ? undefined : id, args.maxOutputTokens);
   }
 
   /** Feeds and polls a command. An unknown or ended one is answered, not thrown: the model must read it. */

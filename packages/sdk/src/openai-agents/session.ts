@@ -212,6 +212,10 @@ find ${shellQuote(beside)} -mindepth 1 -maxdepth 1 -exec mv -t ${shellQuote(root
         throw providerError(error);
       }
     }
+    if (this.#deleted !== undefined) {
+      await restored.delete().catch(() => {});
+      throw new SandboxConfigurationError('the session was ended while a snapshot was being restored');
+    }
     this.sandbox = restored;
     this.#processes = new Processes(restored);
     this.state.sandboxId = restored.id;
@@ -242,19 +246,22 @@ find ${shellQuote(beside)} -mindepth 1 -maxdepth 1 -exec mv -t ${shellQuote(root
     return this.delete();
   }
 
-  /** Ends the sandbox, once. */
+  /** Ends the sandbox, once; again when that failed. */
   delete(): Promise<void> {
-    this.#deleted ??= withSandboxSpan(
-      'sandbox.shutdown',
-      { backend_id: 'instavm', sandbox_id: this.sandbox.id },
-      async () => {
-        await this.#processes.close();
-        await this.sandbox.delete().catch((error: unknown) => {
-          if (!isGone(error)) throw providerError(error);
-        });
-      },
-    );
+    this.#deleted ??= this.#end().catch((error: unknown) => {
+      this.#deleted = undefined;
+      throw error;
+    });
     return this.#deleted;
+  }
+
+  #end(): Promise<void> {
+    return withSandboxSpan('sandbox.shutdown', { backend_id: 'instavm', sandbox_id: this.sandbox.id }, async () => {
+      await this.#processes.close();
+      await this.sandbox.delete().catch((error: unknown) => {
+        if (!isGone(error)) throw providerError(error);
+      });
+    });
   }
 
   close(): Promise<void> {

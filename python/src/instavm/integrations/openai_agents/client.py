@@ -52,16 +52,18 @@ class InstaVMSandboxClient(BaseSandboxClient[InstaVMSandboxClientOptions]):
         options = options or InstaVMSandboxClientOptions()
         manifest = manifest or Manifest()
         self._check(manifest)
+        session_id = uuid.uuid4()
+        # It may refuse, and nobody would end the sandbox then.
+        kept = resolve_snapshot(snapshot, str(session_id))
         client = self._client()
         try:
             sandbox = await make_sandbox(client, options)
         except BaseException:
             await client.aclose()
             raise
-        session_id = uuid.uuid4()
         state = InstaVMSandboxSessionState(
             session_id=session_id,
-            snapshot=resolve_snapshot(snapshot, str(session_id)),
+            snapshot=kept,
             manifest=manifest,
             exposed_ports=options.exposed_ports,
             sandbox_id=sandbox.id,

@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -265,17 +266,23 @@ class InstaVMSandboxSession(BaseSandboxSession):
 
     async def _restore(self, snapshot_id: str) -> None:
         """Another sandbox, which begins in the snapshot, takes the place of this one."""
-        restored = await self._make_sandbox(self._client, self.state.options, snapshot_id)
-        await self._processes.close()
-        try:
-            await self.sandbox.delete()
-        except InstaVMError as error:
-            if error.status not in (404, 410):
-                await restored.delete()
+        # The one that is ended at the end of the session is then the new one.
+        async with self._ending:
+            restored = await self._make_sandbox(self._client, self.state.options, snapshot_id)
+            try:
+                await self._processes.close()
+                try:
+                    await self.sandbox.delete()
+                except InstaVMError as error:
+                    if error.status not in (404, 410):
+                        raise
+            except BaseException:
+                with suppress(InstaVMError):
+                    await restored.delete()
                 raise
-        self.sandbox = restored
-        self._processes = Processes(restored)
-        self.state.sandbox_id = restored.id
+            self.sandbox = restored
+            self._processes = Processes(restored)
+            self.state.sandbox_id = restored.id
 
     # --------------------------------------------------------------------------------------------- network
 
