@@ -11,6 +11,8 @@ const shared = {
 };
 /** For what never happens. Whether it happens soon is not for these to say: on a busy machine nothing does. */
 const patience = { expect: { poll: { timeout: 60_000 } }, testTimeout: 120_000, hookTimeout: 300_000 };
+/** A failed comparison says what was there, not "[ 1, …(1) ]": of a run elsewhere, its message is all there is. */
+const reasons = { chaiConfig: { truncateThreshold: 2_000 } };
 const roots = '{packages,apps,tests,scripts,bench}';
 
 export default defineConfig({
@@ -25,6 +27,7 @@ export default defineConfig({
           include: [`${roots}/**/*.test.ts`],
           exclude: ['**/node_modules/**', '**/dist/**', '**/*.vm.test.ts', '**/*.nested.test.ts'],
           ...patience,
+          ...reasons,
           execArgv: ['--conditions=instavm-source'],
         },
       },
@@ -36,6 +39,7 @@ export default defineConfig({
           include: [`${roots}/**/*.vm.test.ts`],
           exclude: ['**/node_modules/**', '**/dist/**'],
           ...patience,
+          ...reasons,
           // Against hangs alone: on a machine that is busy as well, an emulated guest may need ten times what it takes elsewhere.
           testTimeout: 300_000,
           hookTimeout: 600_000,

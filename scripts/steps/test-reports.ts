@@ -15,7 +15,7 @@ export type TestCounts = {
 
 /** Of a failure's reason; the whole of it stands in the runner's own output. */
 const REASON_LINES = 8;
-const REASON_LINE_CHARACTERS = 200;
+const REASON_LINE_CHARACTERS = 600;
 
 const VitestReport = z.object({
   numPassedTests: z.number(),

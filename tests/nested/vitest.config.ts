@@ -14,6 +14,8 @@ export default defineConfig({
     name: 'nested',
     include: ['{packages,apps,tests}/**/*.nested.test.ts'],
     exclude: ['**/node_modules/**', '**/dist/**'],
+    // As vitest.config.ts says.
+    chaiConfig: { truncateThreshold: 2_000 },
     // For what never happens. Emulated twice, on a busy host, anything else may take minutes.
     expect: { poll: { timeout: 300_000 } },
     testTimeout: 600_000,

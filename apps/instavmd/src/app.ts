@@ -57,6 +57,7 @@ import { shareRoutes } from './routes/shares.ts';
 import { signInRoutes } from './routes/sign-in.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { transferRoutes } from './routes/transfer.ts';
+import { whenClosed } from './routes/until-closed.ts';
 import { uploadRoutes } from './routes/uploads.ts';
 import { vmRoutes } from './routes/vms.ts';
 import { watchRoutes } from './routes/watch.ts';
@@ -199,8 +200,8 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     const caller = await callerOfRequest(services, request);
     requireScope(caller, scope);
     request.caller = caller;
-    reply.raw.once(
-      'close',
+    whenClosed(
+      reply,
       services.keyConnections.hold(caller, () => request.raw.socket.destroy()),
     );
   });

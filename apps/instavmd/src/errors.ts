@@ -9,6 +9,9 @@ import { guestError } from './guest/errors.ts';
 /** Of every answer: a browser must not make a page of what a sandbox or a client wrote. */
 export const AS_DECLARED = { 'x-content-type-options': 'nosniff' };
 
+/** A client that does not go after such an answer is cut off. */
+const CLOSING_MS = 1_000;
+
 type Field = { readonly path: string; readonly message: string };
 
 export function answerErrors(app: FastifyInstance): void {
@@ -58,6 +61,7 @@ export function refuseMalformed(error: Error, socket: Socket): void {
     `HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
       `connection: close\r\n\r\n${body}`,
   );
+  setTimeout(() => socket.destroy(), CLOSING_MS).unref();
 }
 
 export function asInstaVMError(error: unknown): InstaVMError {

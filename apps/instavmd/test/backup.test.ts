@@ -8,6 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { inheritedEnvironment, startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { processToken } from '@instavm/vmm/host-files';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Progress, readDescription, unpack } from '../src/backup/archive.ts';
+import { backUp } from '../src/backup/backup.ts';
+import type { Config } from '../src/config.ts';
 import { type Api, apiOf } from './api.ts';
 
 const INSTAVMD = fileURLToPath(new URL('../bin/instavmd', import.meta.url));
@@ -114,6 +117,38 @@ describe('a backup', () => {
     }
   });
 
+  it('has no record of a snapshot whose saved state is gone, and has that of a suspended sandbox', async () => {
+    const states = join(daemon.dataDirectory, 'snapshots');
+    const before = await readdir(states);
+    const snapshot = (await api.json('POST', `/v2/sandboxes/${ids.running}/snapshots`, { name: 'lost' })).body;
+    const sandbox = await api.createSession();
+    await api.json('POST', `/v2/sandboxes/${sandbox}/suspend`, {});
+    const lost = (await readdir(states)).filter((name) => !before.includes(name));
+    expect(lost.length).toBe(2);
+    for (const name of lost) await rm(join(states, name), { recursive: true });
+    const { code, said } = await instavmd('backup', join(directory, 'without'));
+    const [cannot, leftOut] = ['its suspended sandbox cannot be resumed', 'its snapshot is left out'];
+    expect([code, said]).toEqual([
+      0,
+      expect.stringMatching(new RegExp(`${cannot}[\\s\\S]*${leftOut}|${leftOut}[\\s\\S]*${cannot}`)),
+    ]);
+
+    const dataDirectory = join(directory, 'restored-without');
+    expect(await instavmd('restore', join(directory, 'without'), '--data-dir', dataDirectory)).toMatchObject({
+      code: 0,
+    });
+    const restored = await startTestDaemon({ vmm: 'fake', dataDirectory });
+    try {
+      const there = apiOf(restored);
+      expect((await there.request('GET', `/v2/snapshots/${snapshot.id}`)).body.code).toBe('snapshot_not_found');
+      expect((await there.request('GET', `/v2/snapshots/${ids.snapshot}`)).body.status).toBe('ready');
+      expect((await there.request('GET', `/v2/sandboxes/${sandbox}`)).body.state).toBe('suspended');
+      expect((await there.json('POST', `/v2/sandboxes/${sandbox}/resume`, {})).body.code).toBe('snapshot_damaged');
+    } finally {
+      await restored.stop();
+    }
+  });
+
   it('is refused by name when it was damaged or cut short, and leaves nothing', async () => {
     const target = join(directory, 'never');
     const refused = async (problem: string): Promise<void> => {
@@ -136,6 +171,24 @@ describe('a backup', () => {
     await writeFile(join(backup, 'backup.json'), '{"format": 2}');
     await refused('does not describe a backup');
     await writeFile(join(backup, 'backup.json'), description);
+  });
+
+  it('is one of two that are taken into the same directory at once, whole; the other is refused', async () => {
+    const target = join(directory, 'twice');
+    const config = { INSTAVM_DATA_DIR: daemon.dataDirectory, INSTAVM_CACHE_DIR: join(directory, 'cache') } as Config;
+    const take = (say: Progress): Promise<void> => backUp(config, target, { withTemplates: false }, say);
+    let second: Promise<unknown> = Promise.resolve('never taken');
+    const first = take((sentence) => {
+      if (sentence.startsWith('packing')) second = take(() => {}).catch((error: unknown) => error);
+    }).catch((error: unknown) => error);
+    const outcomes = [await first, await second];
+    expect(outcomes).toContain(undefined);
+    expect(outcomes).toContainEqual(expect.objectContaining({ code: 'conflict' }));
+    const description = await readDescription(target);
+    const unpacked = join(directory, 'unpacked');
+    await mkdir(unpacked);
+    await unpack(join(target, 'data.tar'), description.archives['data.tar'], unpacked, () => {});
+    expect((await readdir(directory)).filter((name) => name.startsWith('twice'))).toEqual(['twice']);
   });
 
   it('of what is no data directory is not taken', async () => {

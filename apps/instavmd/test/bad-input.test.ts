@@ -1,5 +1,6 @@
 /** What is malformed is named, and nothing that a client sends is answered with an error of the server. */
 
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import fc from 'fast-check';
@@ -118,6 +119,20 @@ describe('bad input', () => {
     for await (const piece of socket) text += piece;
     expect(text).toMatch(/^HTTP\/1.1 400 /);
     expect(JSON.parse(text.split('\r\n\r\n')[1] ?? '')).toMatchObject({ code: 'malformed_request' });
+  });
+
+  it('is no more than that as a frame, also of a stranger who is only told that the key is wrong', async () => {
+    const { hostname, port } = new URL(daemon.baseUrl);
+    const socket = connect(Number(port), hostname);
+    socket.write(
+      `GET /v1/sessions/${id}/pty/any/connect?api_key=wrong HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n',
+    );
+    expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1.1 101 /);
+    // All its reserved bits are set (RFC 6455 §5.2).
+    socket.end(Buffer.alloc(4, 0xff));
+    await once(socket.resume(), 'close');
+    expect((await fetch(`${daemon.baseUrl}/healthz`)).status).toBe(200);
   });
 
   it.each([

@@ -44,6 +44,16 @@ describe('output that is collected', () => {
   });
 });
 
+it('a command that nobody waits for any more when its guest is awake is cancelled', async () => {
+  async function* run(_messages: unknown, { signal }: { signal: AbortSignal }) {
+    if (signal.aborted) throw new AgentError('cancelled', 'before it began');
+    yield EXIT;
+  }
+  const guest = { agent: { exec: { run } } } as unknown as Guest;
+  const command = runToEnd(guest, { ...REQUEST, abandoned: AbortSignal.abort() }, new OutputBudget('acct_a'));
+  await expect(command).rejects.toMatchObject({ code: 'guest_lost' });
+});
+
 it.each(['constructor', '__proto__', 'unheard_of'])(
   'a reason that is no reason (%s) is a breach of protocol',
   (word) => {

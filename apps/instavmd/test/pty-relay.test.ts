@@ -1,6 +1,7 @@
 /** The relay of one terminal between a real WebSocket and a guest that says whatever the test wants. */
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
+import { setImmediate as turn } from 'node:timers/promises';
 import { AgentError } from '@instavm/agent-client';
 import { InstaVMError } from '@instavm/wire';
 import fc from 'fast-check';
@@ -53,7 +54,7 @@ describe('the relay of a terminal', () => {
     const served = attached.serve(socket as WebSocket);
     const closed = once(client, 'close').then(([code, reason]) => ({ code, reason: String(reason) }));
     const bytes = (): string => Buffer.concat(frames.filter((frame) => typeof frame !== 'string')).toString();
-    return { client, frames, bytes, closed, served, calls: () => calls };
+    return { client, socket: socket as WebSocket, frames, bytes, closed, served, calls: () => calls };
   };
 
   it('goes on at its offset when the channel was lost, with what was typed meanwhile', async () => {
@@ -162,6 +163,48 @@ describe('the relay of a terminal', () => {
     acking.client.send('{"type":"ack","offset":17}');
     await acking.closed;
     expect(clients).toEqual([17n]);
+  });
+
+  it('reads no more of a client whose frames nobody takes, of whatever kind they are', async () => {
+    const busy: Attach = async function* (_requests, { signal }) {
+      yield opened();
+      await once(signal, 'abort');
+    };
+    for (const frame of ['{"type":"ack","offset":17}', '{"type":"resize","cols":80,"rows":24}', Buffer.of(7)]) {
+      const { client, socket, served } = await relay([busy]);
+      for (let count = 0; count < 8_000; count++) client.send(frame);
+      await expect.poll(() => socket.isPaused).toBe(true);
+      client.terminate();
+      socket.terminate();
+      await served;
+    }
+  });
+
+  it.each([
+    ['the program ended', exit],
+    ['the terminal was resized', event('resized', { cols: 1, rows: 1 })],
+  ])('ends with a client that leaves before it has read that %s', async (_what, last) => {
+    const { promise: isServing, resolve: serving } = Promise.withResolvers<WebSocket>();
+    const { promise: isTold, resolve: told } = Promise.withResolvers<void>();
+    const flood: Attach = async function* (_requests, { signal }) {
+      yield opened();
+      const socket = await isServing;
+      // Until so much waits for the client that what comes next would be waited for.
+      for (let offset = 0n; socket.bufferedAmount < 1024 * 1024; offset += 60_000n)
+        yield output(offset, 'x'.repeat(60_000));
+      setImmediate(told);
+      yield last;
+      if (!signal.aborted) await once(signal, 'abort');
+    };
+    const { client, socket, served } = await relay([flood]);
+    client.pause();
+    serving(socket);
+    await isTold;
+    client.terminate();
+    socket.terminate();
+    await served;
+    // A rejection that nobody catches is told by then, and fails the test.
+    await turn();
   });
 
   it('leaves the guest when the client leaves', async () => {

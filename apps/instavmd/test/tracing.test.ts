@@ -132,3 +132,13 @@ it('a trace goes from its caller through the daemon to the guest, with ids and w
   expect(text()).not.toContain('marker');
   expect(text()).not.toContain(daemon.apiKey);
 });
+
+it('a collector that is not there any more keeps no daemon from ending cleanly', async () => {
+  const { url, close } = await collector();
+  close();
+  const env = { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_EXPORTER_OTLP_TIMEOUT: '500', OTEL_TRACES_SAMPLER_ARG: '1' };
+  const daemon = await startTestDaemon({ vmm: 'fake', env });
+  await apiOf(daemon).createSession();
+  await daemon.stop();
+  expect(daemon.log()).toContain('the last spans could not be sent');
+});

@@ -64,6 +64,21 @@ def exit_code_of(result):
     return 1
 
 
+def run_cell(shell, code):
+    """The exit code. One interrupt, whenever it comes, ends the cell and not the kernel."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return exit_code_of(shell.run_cell(code, store_history=True))
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        # Perhaps in place of what would have ignored it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("KeyboardInterrupt", file=sys.stderr)
+        return 1
+
+
 def cpu_time_us():
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return int(sum(usage.ru_utime + usage.ru_stime for usage in used) * 1_000_000)
@@ -148,14 +163,7 @@ def main():
             reseed()
         environment.apply(request["env"])
         before = cpu_time_us()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            code = exit_code_of(shell.run_cell(request["code"], store_history=True))
-        except KeyboardInterrupt:
-            print("KeyboardInterrupt", file=sys.stderr)
-            code = 1
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        code = run_cell(shell, request["code"])
         flush_output()
         sys.stdout, sys.stderr = streams
         flush_output()

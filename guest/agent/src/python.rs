@@ -29,7 +29,9 @@ const MAX_VERDICT_BYTES: u32 = 64 * 1024;
 /// Importing IPython takes a second or two on an emulated CPU.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// From the interrupt to the end of the kernel, for a cell that does not react.
-const INTERRUPT_GRACE: Duration = Duration::from_millis(500);
+const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
+/// From an interrupt that the kernel ignored to the next.
+const INTERRUPT_PAUSE: Duration = Duration::from_millis(20);
 const DIED_IN_CELL: &[u8] =
     b"instavm: the Python kernel ended; its variables are lost and the next cell gets a new one\n";
 const DIED_BEFORE: &[u8] =
@@ -62,7 +64,10 @@ struct Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        signal_group(self.pid, libc::SIGKILL);
+        // One that ended a while ago is found by the next cell. Its group is still its own unless somebody has its number.
+        if self.ended.is_empty() || !std::fs::exists(format!("/proc/{}", self.pid)).unwrap_or(true) {
+            signal_group(self.pid, libc::SIGKILL);
+        }
     }
 }
 
@@ -95,11 +100,13 @@ impl Python {
     /// Errors, before anything is sent: `python_unavailable`.
     pub async fn run(&self, request: PythonRequest, events: EventSender, link: HostLink) -> Result<()> {
         let mut slot = self.kernel.clone().lock_owned().await;
-        let (mut kernel, replaced) = match slot.take() {
-            Some(kernel) if kernel.ended.is_empty() => (kernel, false),
-            // It died while no cell was running.
-            Some(_dead) => (self.start().await?, true),
-            None => (self.start().await?, false),
+        let (mut kernel, replaced) = match slot.take_if(|kernel| kernel.ended.is_empty()) {
+            Some(kernel) => (kernel, false),
+            None => {
+                let started = self.start().await?;
+                // One that is taken out here died while no cell was running.
+                (started, slot.take().is_some())
+            }
         };
         let this = self.clone();
         tokio::spawn(async move {
@@ -160,6 +167,7 @@ impl Python {
         let limit = Duration::from_millis(request.timeout_ms.into());
         let mut deadline = (request.timeout_ms > 0).then(|| tokio::time::Instant::now() + limit);
         let (mut timed_out, mut abandoned, mut interrupted) = (false, false, false);
+        let mut interrupt_again = None;
         let mut pending: Option<exec_event::Event> = None;
         let mut verdict_reader = Box::pin(receive(&mut kernel.control));
         let end = loop {
@@ -167,11 +175,12 @@ impl Python {
             tokio::select! {
                 () = events.closed(), if !abandoned => {
                     abandoned = true;
-                    if link.is_lost() {
+                    // To be interrupted again would only disturb a cell that is about to give way.
+                    if interrupted || link.is_lost() {
                         continue;
                     }
                     interrupted = true;
-                    signal_group(kernel.pid, libc::SIGINT);
+                    interrupt_again = interrupt(kernel.pid, -kernel.pid);
                     deadline = Some(tokio::time::Instant::now() + INTERRUPT_GRACE);
                 }
                 () = sleep_until(deadline), if deadline.is_some() => {
@@ -180,8 +189,11 @@ impl Python {
                         break CellEnd::KernelLost(TIMED_OUT_CODE);
                     }
                     interrupted = true;
-                    signal_group(kernel.pid, libc::SIGINT);
+                    interrupt_again = interrupt(kernel.pid, -kernel.pid);
                     deadline = Some(tokio::time::Instant::now() + INTERRUPT_GRACE);
+                }
+                () = sleep_until(interrupt_again), if interrupt_again.is_some() => {
+                    interrupt_again = interrupt(kernel.pid, kernel.pid);
                 }
                 verdict = &mut verdict_reader => match verdict {
                     Ok(verdict) if verdict.id == id => break CellEnd::Verdict(verdict),
@@ -272,6 +284,23 @@ impl Python {
     }
 }
 
+/// Interrupts a process or a group, as kill(2) has it. Returns when the kernel alone is to be interrupted again: one that has not begun with
+/// its cell yet ignores it.
+fn interrupt(kernel: i32, to: i32) -> Option<tokio::time::Instant> {
+    let ignored = ignores_interrupts(kernel);
+    // SAFETY: kill takes two integers; the end of a kernel is noticed long before its number comes again.
+    unsafe { libc::kill(to, libc::SIGINT) };
+    ignored.then(|| tokio::time::Instant::now() + INTERRUPT_PAUSE)
+}
+
+/// From proc_pid_status(5): a set of bits, of which the first is signal 1.
+fn ignores_interrupts(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    set & 1 << (libc::SIGINT - 1) != 0
+}
+
 async fn send(control: &mut UnixStream, request: &Request<'_>) -> std::io::Result<()> {
     let body = serde_json::to_vec(request)?;
     control.write_u32(body.len() as u32).await?;
@@ -286,4 +315,33 @@ async fn receive(control: &mut UnixStream) -> std::io::Result<Verdict> {
     let mut body = vec![0; length as usize];
     control.read_exact(&mut body).await?;
     Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_got_the_number_of_a_kernel_that_ended_long_ago_is_left_alone() {
+        let pipes = || Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+        let (mut one, mut two) = (pipes(), pipes());
+        let mut other = Command::new("sleep").arg("300").process_group(0).spawn().unwrap();
+        let (told, ended) = oneshot::channel();
+        told.send(Ended { code: 1, signal: 0, cpu_time_us: 0 }).unwrap();
+        drop(Kernel {
+            pid: other.id() as i32,
+            control: UnixStream::pair().unwrap().0,
+            stdout: Output::new(one.stdout.take().unwrap().into()).unwrap(),
+            stderr: Output::new(two.stdout.take().unwrap().into()).unwrap(),
+            ended,
+            next_id: 0,
+        });
+        // A signal takes a moment to end what it is for.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(other.try_wait().unwrap().is_none(), "it was killed");
+        other.kill().unwrap();
+        for mut child in [one, two, other] {
+            child.wait().unwrap();
+        }
+    }
 }

@@ -283,7 +283,7 @@ impl Files for Agent {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
         let (sender, receiver) = outgoing();
-        watch::watch(request.into_inner(), sender).await?;
+        blocking(move || watch::watch(request.into_inner(), sender)).await?;
         Ok(Response::new(Box::pin(receiver.map(|event| event))))
     }
 }

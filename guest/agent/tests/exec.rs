@@ -174,6 +174,42 @@ async fn a_background_child_that_never_stops_writing_does_not_keep_the_command_o
 }
 
 #[tokio::test]
+async fn a_background_child_outlives_its_writes_when_the_reader_goes_before_the_rest_of_the_output() {
+    let agent = Agent::start().await;
+    let (go, marker, leader) = (agent.path("go"), agent.path("marker"), agent.path("leader"));
+    let left = format!("until test -e {go}; do sleep 0.05; done; echo late; echo later; touch {marker}");
+    // Ends when nothing takes its output any more, and leaves a full pipe.
+    let program = format!(
+        "import os, subprocess, time
+subprocess.Popen(['sh', '-c', '{left}'])
+open('{leader}', 'w').write(str(os.getpid()))
+os.set_blocking(1, False)
+full = 0
+while full < 20:
+    try:
+        os.write(1, bytes(4096))
+        full = 0
+    except BlockingIOError:
+        full += 1
+        time.sleep(0.05)
+os.set_blocking(1, True)"
+    );
+    let mut start = ExecStart { command: argv(&["python3", "-c", &program]), ..Default::default() };
+    start.cwd = "/".into();
+    let call = agent.call(start, vec![]).await.unwrap();
+    let has_ended = || {
+        let pid = std::fs::read_to_string(&leader).unwrap_or_default();
+        !pid.is_empty() && !std::path::Path::new("/proc").join(pid).exists()
+    };
+    eventually("the command has ended", has_ended).await;
+    // Answered after the agent has seen that.
+    agent.script("true").await;
+    drop(call);
+    std::fs::write(go, "").unwrap();
+    eventually("the child survives writing after the reader has gone", || std::path::Path::new(&marker).exists()).await;
+}
+
+#[tokio::test]
 async fn output_waits_for_its_reader_and_none_is_lost() {
     let agent = Agent::start().await;
     let start = ExecStart { command: script("head -c 50000000 /dev/zero; touch \"$DONE\""), ..Default::default() };
@@ -294,4 +330,30 @@ async fn a_command_of_a_lost_host_goes_on_unread_within_its_time_limit() {
     assert!(is_running(pid));
     std::fs::write(go, "").unwrap();
     eventually("it ends", || !is_running(pid)).await;
+}
+
+#[tokio::test]
+async fn commands_that_were_cancelled_are_killed_even_when_their_host_is_lost_in_the_same_moment() {
+    let agent = Agent::start().await;
+    let (channel, socket) = agent.connect_again().await;
+    let client = instavm_agent::proto::exec_client::ExecClient::new(channel);
+    let (mut calls, mut pids) = (vec![], vec![]);
+    for _ in 0..20 {
+        let start = ExecStart { command: argv(&["sleep", "300"]), ..Default::default() };
+        let mut call = call(client.clone(), start, vec![]).await.unwrap();
+        let exec_event::Event::Started(ExecStarted { pid }) = call.next().await else {
+            panic!("`started` comes first")
+        };
+        calls.push(call);
+        pids.push(pid);
+    }
+    let agent_pid = agent.pid() as i32;
+    // SAFETY: this test's own agent, which sees neither before it has seen both.
+    unsafe { libc::kill(agent_pid, libc::SIGSTOP) };
+    drop(calls);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    socket.shutdown(std::net::Shutdown::Both).unwrap();
+    // SAFETY: as above.
+    unsafe { libc::kill(agent_pid, libc::SIGCONT) };
+    eventually("all are killed", || !pids.iter().any(|pid| is_running(*pid))).await;
 }

@@ -120,6 +120,71 @@ async fn a_cancelled_cell_is_interrupted() {
     assert_eq!(cell_within(&agent, "z", 30_000).await.stdout(), "9\n");
 }
 
+/// What the kernel's own code sees under its names.
+const DRIVER: &str = "driver = type(get_ipython()).system.__globals__";
+
+#[tokio::test]
+async fn an_interrupt_that_comes_before_the_cell_has_begun_is_not_lost() {
+    let Some(agent) = agent().await else { return };
+    let slow = "import time\nkept = 1\napply = driver['SandboxEnvironment'].apply
+driver['SandboxEnvironment'].apply = lambda *arguments: (time.sleep(0.3), apply(*arguments))";
+    assert_eq!(cell(&agent, &format!("{DRIVER}\n{slow}")).await.exit.code, 0);
+    let output = cell_within(&agent, "time.sleep(300)", 1).await;
+    assert_eq!((output.exit.timed_out, output.exit.kernel_restarted), (true, false));
+    assert_eq!(cell(&agent, "kept").await.stdout(), "1\n");
+}
+
+#[tokio::test]
+async fn an_interrupt_that_comes_when_the_cell_has_just_ended_does_not_end_the_kernel() {
+    let Some(agent) = agent().await else { return };
+    let late = "import os, signal
+class Late:
+    def __getattr__(self, name):
+        return getattr(signal, name)
+    def signal(self, number, handler):
+        if handler == signal.SIG_IGN:
+            driver['signal'] = signal
+            os.kill(os.getpid(), signal.SIGINT)
+        return signal.signal(number, handler)
+driver['signal'] = Late()
+kept = 1";
+    let output = cell(&agent, &format!("{DRIVER}\n{late}")).await;
+    assert_eq!((output.exit.code, output.exit.kernel_restarted), (1, false), "{output:?}");
+    assert_eq!(cell(&agent, "kept").await.stdout(), "1\n");
+}
+
+#[tokio::test]
+async fn a_cell_that_is_given_up_while_it_obeys_its_time_limit_is_not_interrupted_again() {
+    let Some(agent) = agent().await else { return };
+    let code = "import time
+try:
+    time.sleep(300)
+except KeyboardInterrupt:
+    print('obeys', flush=True)
+    time.sleep(1)
+    cleaned = True";
+    let request = PythonRequest { code: code.into(), timeout_ms: 2_000 };
+    let mut events = agent.exec().run_python(request).await.unwrap().into_inner();
+    for _ in ["started", "output"] {
+        events.message().await.unwrap().expect("one more event");
+    }
+    drop(events);
+    assert_eq!(cell_within(&agent, "cleaned", 30_000).await.stdout(), "True\n");
+}
+
+#[tokio::test]
+async fn a_replaced_kernel_is_said_to_be_one_when_the_cell_it_was_started_for_was_given_up() {
+    let Some(agent) = agent().await else { return };
+    let pid: i32 = cell(&agent, "import os; os.getpid()").await.stdout().trim().parse().unwrap();
+    // SAFETY: the kernel of this test's own agent.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    eventually("the kernel is gone", || !std::path::Path::new("/proc").join(pid.to_string()).exists()).await;
+    // Far less than a kernel takes to start.
+    let given_up = async { agent.exec().run_python(PythonRequest { code: "1".into(), timeout_ms: 0 }).await };
+    assert!(tokio::time::timeout(Duration::from_millis(30), given_up).await.is_err());
+    assert!(cell(&agent, "1").await.exit.kernel_restarted);
+}
+
 #[tokio::test]
 async fn large_output_comes_whole_and_a_background_writer_does_not_keep_the_cell_open() {
     let Some(agent) = agent().await else { return };

@@ -83,7 +83,10 @@ export class AgentClient {
     // Every call in flight reports the loss on its own stream; without a listener it would end the process.
     session.on('error', () => {});
     session.once('connect', () => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
-    return new AgentClient(stream, session, interceptors);
+    const agent = new AgentClient(stream, session, interceptors);
+    // Node reads what came behind the ACKN in the next tick, also into a session that is closed by then: that would end the process.
+    await new Promise<void>((resolve) => process.nextTick(resolve));
+    return agent;
   }
 
   /**

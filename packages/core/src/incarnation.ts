@@ -29,6 +29,8 @@ type Saving = {
   readonly then: 'continue' | 'end';
   /** Resolves when it was saved, or could not be. */
   readonly done: Promise<void>;
+  /** How often the channel may still end with it: when the guest is held, and when it is let go after a failure. */
+  excuses: number;
 };
 
 /** News of an incarnation; may come late, so the owner compares. */
@@ -114,16 +116,17 @@ export class Incarnation<Guest extends GuestLink> {
     await guest.sync(SYNC_DEADLINE_MS);
     flushed();
     const { promise: done, resolve: isDone } = Promise.withResolvers<void>();
-    this.#saving = { then, done };
+    this.#saving = { then, done, excuses: 2 };
     try {
       const saved = await this.#snapshot(directory, then, tooLate);
       if (then === 'end') this.#isReleased = true;
       return saved;
     } finally {
-      this.#saving = undefined;
       isDone();
       if (this.#hasExited) this.#giveUp('the microVM ended while it was saved', '');
       else if (!this.#isReleased) await this.#goOn(identity);
+      // Only now: that the channel ended with it may have been noticed a moment ago.
+      this.#saving = undefined;
     }
   }
 
@@ -131,7 +134,13 @@ export class Incarnation<Guest extends GuestLink> {
   async #goOn(identity: GuestIdentity): Promise<void> {
     this.network.forgive();
     try {
-      await (await this.guest()).personalize(identity, CALL_DEADLINE_MS);
+      const guest = await this.guest();
+      await guest.personalize(identity, CALL_DEADLINE_MS).catch(async (error: unknown) => {
+        const attached = await this.guest();
+        if (attached === guest) throw error;
+        // Its channel had ended, which nobody had noticed yet.
+        await attached.personalize(identity, CALL_DEADLINE_MS);
+      });
     } catch (error) {
       this.#ports.log.warn({ incarnationId: this.id, err: error }, 'setting the clock after a pause');
     }
@@ -159,7 +168,8 @@ export class Incarnation<Guest extends GuestLink> {
     const guest = this.#guest;
     guest.closed.then(() => {
       if (this.#isReleased || this.#guest !== guest) return;
-      const again = this.#reattach(this.#saving).then(() => {
+      const saving = this.#saving !== undefined && this.#saving.excuses-- > 0 ? this.#saving : undefined;
+      const again = this.#reattach(saving).then(() => {
         if (this.#detached === again) this.#detached = undefined;
       });
       this.#detached = again;

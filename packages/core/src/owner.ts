@@ -93,7 +93,14 @@ export class SandboxOwner<Guest extends GuestLink> {
   /** The first start of a sandbox that is made from a snapshot. @throws as `create`; snapshot_damaged */
   startFrom(files: FilesId): Promise<void> {
     return this.#queue.run(async () => {
-      if (this.#request('start')) await this.#deps.states.use(files, (state) => create(this.#parts, state));
+      if (!this.#request('start')) return;
+      await this.#deps.states
+        .use(files, (state) => create(this.#parts, state))
+        .catch((error: unknown) => {
+          if (this.record.state !== 'running') throw error;
+          // What failed after it ran is only the removal of files, which the next start does.
+          this.#warning('releasing a saved state')(error);
+        });
     });
   }
 
@@ -241,18 +248,21 @@ export class SandboxOwner<Guest extends GuestLink> {
 
   get #isExpired(): boolean {
     const { expiresAt, state } = this.record;
-    return state === 'running' && expiresAt !== null && expiresAt <= this.#deps.clock.now();
+    // What was left to the next daemon ends by that one's timers.
+    return state === 'running' && this.isAlive && expiresAt !== null && expiresAt <= this.#deps.clock.now();
   }
 
   #expired(): void {
     const { running, ports, keeper } = this.#parts;
     const { state, expiresAt } = this.record;
     // Timers count time on their own: the clock was set back meanwhile.
-    if (state === 'running' && expiresAt !== null && !this.#isExpired) {
+    if (state === 'running' && expiresAt !== null && expiresAt > ports.clock.now()) {
       running.expireAt(expiresAt);
       return;
     }
     const expire = async (): Promise<void> => {
+      // What is under way may end it, or leave it as it was.
+      await this.#queue.run(async () => {});
       const { autoSuspend, snapshotOnExpiry } = this.record.lifecycle;
       if (!autoSuspend || this.#expiryAttempts++ >= EXPIRY_ATTEMPTS) {
         // Nothing is worth a sandbox that never ends: when the snapshot fails, its own record says why.

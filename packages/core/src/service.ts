@@ -130,9 +130,10 @@ export class SandboxService<Guest extends GuestLink> {
   ): Promise<{ clones: SandboxOwner<Guest>[]; snapshot: SnapshotRecord }> {
     const { reached } = this.#deps;
     const isTransient = name === null;
-    const snapshot = await (await this.snapshots.take(owner, { name, isTransient })).done;
-    reached('clone.saved');
+    const { record, done } = await this.snapshots.take(owner, { name, isTransient });
     try {
+      const snapshot = await done;
+      reached('clone.saved');
       const made = await Promise.allSettled(
         Array.from({ length: count }, () =>
           this.createFrom(owner.record.accountId, snapshot, change, 'sandbox.cloned'),
@@ -147,7 +148,11 @@ export class SandboxService<Guest extends GuestLink> {
       reached('clone.made');
       return { clones, snapshot };
     } finally {
-      if (isTransient) await this.snapshots.remove(snapshot);
+      // What cannot be removed now is with the next start, and changes nothing for the clones.
+      if (isTransient)
+        await this.snapshots.remove(record).catch((err: unknown) => {
+          this.#deps.log.warn({ snapshotId: record.id, err }, 'removing what clones were made from');
+        });
     }
   }
 

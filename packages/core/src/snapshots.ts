@@ -112,9 +112,16 @@ export class Snapshots<Guest extends GuestLink> {
   /** Removes snapshots that clients leave behind by habit. @returns how many */
   async expire(namePrefix: string, unusedMs: number): Promise<number> {
     const before = new Date(this.#ports.clock.now().getTime() - unusedMs);
-    const old = await this.#ports.snapshots.listUnused(namePrefix, before);
-    for (const record of old) await this.remove(record);
-    return old.length;
+    const { snapshots } = this.#ports;
+    let removed = 0;
+    for (const { id } of await snapshots.listUnused(namePrefix, before)) {
+      // Removing those before it took its time.
+      const record = await snapshots.find(id);
+      if (record === undefined || record.usedAt >= before) continue;
+      await this.remove(record);
+      removed++;
+    }
+    return removed;
   }
 
   /** After a start: what is complete on disk becomes ready, what is not is failed, and what was for a clone goes. */

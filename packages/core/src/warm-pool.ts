@@ -98,13 +98,11 @@ export class WarmPool<Guest extends GuestLink> {
   /** Never rejects. */
   async #tend(): Promise<void> {
     const { depth, hasRoom } = this.#options;
-    if (!hasRoom()) {
-      this.drain();
-      return this.#fillAfter(PAUSE_MS);
-    }
-    // A full pool is looked after too: the host may come to need its memory.
-    if (this.#ready.length >= depth) return this.#fillAfter(PAUSE_MS);
     try {
+      const isRoom = hasRoom();
+      if (!isRoom) this.drain();
+      // A full pool is looked after too: the host may come to need its memory.
+      if (!isRoom || this.#ready.length >= depth) return this.#fillAfter(PAUSE_MS);
       await this.#fill();
       this.#fillAfter(QUIET_MS);
     } catch (error) {

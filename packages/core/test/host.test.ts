@@ -108,6 +108,27 @@ describe('the warm pool', () => {
     expect(service.warm).toBe(1);
   });
 
+  it('is filled later when the host does not say what it has', async () => {
+    const { world, service, clock } = ladder({ warm: 1 });
+    const { availableMemoryMib } = world.host;
+    const refused = {
+      get: () => {
+        throw new Error('EMFILE: too many open files');
+      },
+      configurable: true,
+    };
+    Object.defineProperty(world.host, 'availableMemoryMib', refused);
+    service.warmUp();
+    clock.advance(1_000);
+    // A rejection that nobody hears fails this run, and ends a daemon.
+    await settled();
+    expect(service.warm).toBe(0);
+    Object.defineProperty(world.host, 'availableMemoryMib', { value: availableMemoryMib });
+    clock.advance(15_000);
+    await settled();
+    expect(service.warm).toBe(1);
+  });
+
   it('leaves nothing behind when the daemon stops, whatever becomes of sandboxes', async () => {
     for (const fate of ['keep', 'end'] as const) {
       const { world, service } = await filled(2);
@@ -260,6 +281,20 @@ describe('a snapshot', () => {
     const left = await service.snapshots.list(ACCOUNT, 10);
     expect(left.map(({ name }) => name)).toEqual(['sandbox-2', 'mine', null]);
   });
+
+  it('does not expire when it is used while others do', async () => {
+    const { create, service, clock, world } = ladder();
+    const owner = await create(86_400);
+    for (const name of ['sandbox-1', 'sandbox-2']) await (await service.snapshots.take(owner, { name })).done;
+    clock.advance(8 * 86_400_000);
+    const removed = world.disk.delete.bind(world.disk);
+    world.disk.delete = (path) => {
+      for (const record of world.snapshots.values()) world.snapshots.set(record.id, { ...record, usedAt: clock.now() });
+      return removed(path);
+    };
+    expect(await service.snapshots.expire('sandbox-', 7 * 86_400_000)).toBe(1);
+    expect(world.snapshots.size).toBe(1);
+  });
 });
 
 describe('clones', () => {
@@ -273,5 +308,25 @@ describe('clones', () => {
     await expect(service.clone(owner, 2, null, {})).rejects.toMatchObject({ code: 'quota_exceeded' });
     expect([...stored.values()].filter(({ state }) => state === 'running')).toHaveLength(3);
     expect([world.alive.length, world.disk.size, world.snapshots.size]).toEqual([3, 0, 0]);
+  });
+
+  it('leave nothing of the snapshot that they were to be made from when it fails', async () => {
+    const { create, service, vms, world } = ladder();
+    const owner = await create();
+    for (const vm of vms) vm.snapshotFails = true;
+    await expect(service.clone(owner, 2, null, {})).rejects.toMatchObject({ code: 'snapshot_failed' });
+    expect([world.snapshots.size, world.disk.size]).toEqual([0, 0]);
+  });
+
+  it('are all made, and a restore is, when only the files that they were made from cannot be removed', async () => {
+    const { create, service, world } = ladder();
+    const owner = await create();
+    const taken = await (await service.snapshots.take(owner, {})).done;
+    world.disk.delete = () => {
+      throw new Error('EIO: i/o error');
+    };
+    expect((await service.clone(owner, 2, null, {})).clones).toHaveLength(2);
+    world.beforeRestore = () => service.snapshots.delete(ACCOUNT, taken.id);
+    expect((await service.createFrom(ACCOUNT, taken, {})).record.state).toBe('running');
   });
 });

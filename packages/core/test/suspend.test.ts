@@ -1,4 +1,5 @@
 /** Suspending, resuming and what happens without anyone asking, with the world made by hand. */
+import { InstaVMError } from '@instavm/wire';
 import { describe, expect, it } from 'vitest';
 import { ACCOUNT, ladder } from './fakes.ts';
 import { settled } from './settled.ts';
@@ -203,6 +204,46 @@ describe('a sandbox whose channel ends with every snapshot', () => {
     expect(last(guests).identity).toBeDefined();
   });
 
+  it('is attached again, with its clock set, as often as it could not be saved, also when its end is noticed late', async () => {
+    const { create, guests, vms } = ladder();
+    const owner = await create();
+    last(vms).snapshotFails = true;
+    last(vms).duringSnapshot = () => {
+      const guest = last(guests);
+      setImmediate(() => guest.close());
+      guest.personalize = async () => {
+        await guest.closed;
+        throw new InstaVMError('guest_lost', 'its channel broke');
+      };
+    };
+    for (let tried = 1; tried <= 20; tried++) {
+      await expect(owner.suspend('enough')).rejects.toMatchObject({ code: 'snapshot_failed' });
+      expect(guests).toHaveLength(1 + tried);
+      expect(last(guests).identity).toMatchObject({ env: { A: 'b' } });
+    }
+    expect(owner.record.state).toBe('running');
+  });
+
+  it('is lost all the same when its guest ends every channel that is opened after one that failed', async () => {
+    const { create, guests, vms, clock } = ladder();
+    const owner = await create();
+    last(vms).snapshotFails = true;
+    last(vms).duringSnapshot = () => {
+      last(guests).close();
+      guests.push = (guest) => {
+        // It has answered by then.
+        void Promise.resolve().then(() => guest?.close());
+        return Array.prototype.push.call(guests, guest);
+      };
+    };
+    const suspended = expect(owner.suspend('enough')).rejects.toMatchObject({ code: 'snapshot_failed' });
+    await settled();
+    clock.advance(1_000);
+    await suspended;
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'failed', stateReason: 'the guest agent no longer answers' });
+  });
+
   it('is not attached again when it is suspended', async () => {
     const { create, guests, vms } = ladder();
     const owner = await create();
@@ -279,6 +320,40 @@ describe('at the end of its lease', () => {
     const owner = await create(60, { snapshotOnExpiry: 'last' });
     await owner.end('', 'request');
     expect(await service.snapshots.list(ACCOUNT, 10)).toEqual([]);
+  });
+
+  it('a snapshot is kept also when it ends over a suspend that fails', async () => {
+    const { create, clock, service, vms } = ladder();
+    const owner = await create(60, { snapshotOnExpiry: 'last' });
+    const { promise: stored, reject } = Promise.withResolvers<void>();
+    last(vms).whileStored = () => stored;
+    const suspending = owner.suspend('');
+    await settled();
+    clock.advance(60_000);
+    await settled();
+    last(vms).whileStored = async () => {};
+    reject(new Error('no'));
+    await expect(suspending).rejects.toThrow('no');
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'stopped', endCause: 'expiry' });
+    expect(await service.snapshots.list(ACCOUNT, 10)).toMatchObject([{ name: 'last', status: 'ready' }]);
+  });
+
+  it('what was left to the next daemon is that one’s to end', async () => {
+    const { create, clock, service, vms, stored } = ladder();
+    const owner = await create(60, { snapshotOnExpiry: 'last' });
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>();
+    last(vms).whileStored = () => gate;
+    const taken = (await service.snapshots.take(owner, {})).done;
+    await settled();
+    const closed = service.close('keep');
+    // Behind the snapshot that is being taken, and behind the leaving.
+    clock.advance(60_000);
+    await settled();
+    open();
+    await Promise.all([taken, closed]);
+    await settled();
+    expect([stored.get(owner.record.id)?.state, last(vms).killed]).toEqual(['running', false]);
   });
 
   it('is not that of a later incarnation', async () => {

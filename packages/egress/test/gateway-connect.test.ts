@@ -3,6 +3,7 @@ import { createServer as createHttpServer } from 'node:http';
 import { connect as connectTls } from 'node:tls';
 import { freePorts } from '@instavm/testing';
 import { describe, expect, it } from 'vitest';
+import { type Addresses, Resolver } from '../src/gateway/resolver.ts';
 import { addressesOf } from './support/dns-server.ts';
 import { bytesOf, resetStream } from './support/guest.ts';
 import { echo, listen, needLowPorts, PUBLIC, policyOf, startRig, until } from './support/rig.ts';
@@ -168,6 +169,25 @@ describe('a CONNECT', () => {
     const { port } = await listen((socket) => socket.once('end', () => socket.end('bye')).resume());
     const { guest } = await startRig({ policy: { allowedCidrs: ['127.0.1.0/24'] } });
     const stream = await guest.connect(`${PUBLIC}:${port}`, { endStream: true });
+    expect(String(await bytesOf(stream))).toBe('bye');
+  });
+
+  it('whose side ends while the address is dialled, with nothing said, is one too', async () => {
+    const { port } = await listen((socket) => socket.once('end', () => socket.end('bye')).resume());
+    const asked = Promise.withResolvers<void>();
+    const found = Promise.withResolvers<Addresses>();
+    const resolver = new Resolver([]);
+    resolver.addresses = () => {
+      asked.resolve();
+      return found.promise;
+    };
+    const { guest } = await startRig({ resolver, policy: { allowedDomains: [`later.test:${port}`] } });
+    const stream = await guest.connect(`later.test:${port}`);
+    await asked.promise;
+    stream.end();
+    // It has come when what was asked behind it is answered.
+    await guest.ask('nobody');
+    found.resolve({ ipv4: [PUBLIC], ipv6: [], absence: 'no_data' });
     expect(String(await bytesOf(stream))).toBe('bye');
   });
 

@@ -23,13 +23,7 @@ export type AnswerOptions = {
 export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): void {
   const { request, response, onData } = options;
   answer.on('error', () => breakOff(response));
-  try {
-    writeHead(response, answer.statusCode ?? 502, headersOf(answer, options));
-  } catch (error) {
-    throw new InstaVMError('service_failed', 'The service in the sandbox sent a header that is no valid HTTP.', {
-      cause: error,
-    });
-  }
+  writeServiceHead(response, answer.statusCode ?? 502, headersOf(answer, options));
 
   let started = false;
   answer.on('data', () => {
@@ -52,6 +46,17 @@ export function relayAnswer(answer: IncomingMessage, options: AnswerOptions): vo
   setImmediate(() => {
     if (!started && !answer.readableEnded && !isGone(response)) response.flushHeaders();
   });
+}
+
+/** @throws service_failed as `relayAnswer` */
+export function writeServiceHead(...[response, status, headers]: Parameters<typeof writeHead>): void {
+  try {
+    writeHead(response, status, headers);
+  } catch (error) {
+    throw new InstaVMError('service_failed', 'The service in the sandbox sent a header that is no valid HTTP.', {
+      cause: error,
+    });
+  }
 }
 
 function headersOf(answer: IncomingMessage, { request, response, visit, mustClose }: AnswerOptions) {

@@ -55,8 +55,15 @@ export function sendPage(request: Incoming, response: Outgoing, page: Page): voi
   finish(request, response, request.method === 'HEAD' ? undefined : page.body);
 }
 
-/** @throws when a field is not allowed in this version of HTTP, such as two lengths */
+/** @throws when a field is not allowed in this version of HTTP, such as two lengths; another one may be written then */
 export function writeHead(response: Outgoing, status: number, headers: Record<string, string | string[]>): void {
-  if (isHttp2(response)) response.writeHead(status, headers);
-  else response.writeHead(status, headers);
+  if (!isHttp2(response)) {
+    response.writeHead(status, headers);
+    return;
+  }
+  const { stream } = response;
+  if (stream.destroyed || stream.closed) return;
+  response.statusCode = status;
+  // Not by the response itself, which keeps what it could not write for the next one.
+  stream.respond({ ...headers, [constants.HTTP2_HEADER_STATUS]: status }, { waitForTrailers: true });
 }

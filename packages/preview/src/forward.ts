@@ -2,7 +2,7 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { InstaVMError } from '@instavm/wire';
 import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout } from './answer.ts';
-import { breakOff, hasBody, type Incoming, isGone, type Outgoing, sendPage } from './exchange.ts';
+import { breakOff, hasBody, type Incoming, isGone, isHttp2, type Outgoing, sendPage } from './exchange.ts';
 import { type Field, fieldsOf, requestFields, trailerFields, type Visit, valuesOf } from './headers.ts';
 import { errorPage } from './pages.ts';
 import type { ServicePool } from './service-pool.ts';
@@ -71,7 +71,7 @@ class Exchange {
     });
     this.#upstream = upstream;
     upstream.on('continue', () => {
-      if (response.headersSent) return;
+      if (response.headersSent || (isHttp2(response) && response.stream.closed)) return;
       this.#invited = true;
       response.writeContinue();
     });
@@ -168,5 +168,8 @@ class Exchange {
     clearTimeout(this.#answerTimer);
     clearTimeout(this.#idle);
     this.#abandon(); // does nothing to a request that has given its connection back
+    const { request } = this.#of;
+    // What is left of an upload that was answered stands before the next request.
+    if (this.#hasBody && !isHttp2(request)) request.unpipe().resume();
   }
 }

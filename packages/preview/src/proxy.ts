@@ -4,9 +4,10 @@
  */
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
+import { createSecureServer, type Http2SecureServer, type Http2Session, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
 import { type Clock, type LifecycleLog, type LinkId, systemClock, type Withdrawal } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { type Access, AccessRules, type Admission, PRIVATE_PAGE } from './access.ts';
@@ -35,7 +36,7 @@ export type PreviewLimits = {
   readonly answerTimeoutMs: number;
   /** Without a byte in either direction: server-sent events and WebSockets are quiet for long. */
   readonly idleTimeoutMs: number;
-  /** Of a visitor's connection without a request on it. */
+  /** Of a visitor's connection without a request on it, and of one that was ended and that the visitor does not end. */
   readonly connectionIdleMs: number;
   /** For the header of a request, and for TLS before it. */
   readonly headerTimeoutMs: number;
@@ -86,6 +87,8 @@ export class PreviewProxy {
   readonly #access: AccessRules;
   readonly #shares: Shares;
   readonly #sockets = new Set<Socket>();
+  /** Keeps a session of HTTP/2 for an exchange, until it is called. */
+  readonly #quiet = new WeakMap<Http2Session, () => () => void>();
   readonly #acme: Acme | undefined;
   readonly #stopFollowing: () => void;
   #port = 0;
@@ -187,9 +190,17 @@ export class PreviewProxy {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
     });
+    let opened: ServerHttp2Session | undefined;
     server.on('session', (session: ServerHttp2Session) => {
       session.setLocalWindowSize(4 * UPLOAD_WINDOW_BYTES);
-      closeWhenIdle(session, connectionIdleMs);
+      opened = session;
+    });
+    // After Node has made the session of this very connection, if it is one of HTTP/2.
+    server.on('secureConnection', (socket: TLSSocket) => {
+      if (opened) this.#quiet.set(opened, closeWhenIdle(opened, socket, connectionIdleMs));
+      opened = undefined;
+      // Who is told that it is over, and does not hang up.
+      socket.once('finish', () => destroyLater(socket, connectionIdleMs));
     });
     server.on('sessionError', () => {}); // the peer broke the protocol or went away; Node has closed the session
     server.on('clientError', answerClientError);
@@ -203,8 +214,8 @@ export class PreviewProxy {
     server.on(
       'upgrade' as 'request',
       ((request: IncomingMessage, socket: Duplex, head: Buffer) => {
-        socket.on('error', () => socket.destroy());
-        void this.#serve(request, responseOver(request, socket), { socket, head });
+        const response = responseOver(request, socket);
+        if (response) void this.#serve(request, response, { socket, head });
       }) as never,
     );
     return server;
@@ -222,17 +233,19 @@ export class PreviewProxy {
       const isWebSocket = line !== undefined || parsed.isExtendedConnect;
       const method = request.method ?? '';
       const shareId = parsed.place.kind === 'share' ? parsed.place.shareId : undefined;
-      const { target, access } = await this.#shares.judged(shareId, async () => {
-        const found = await this.#find(parsed);
-        return { target: found, access: await this.#access.judge(found, { ...parsed, method, token, isWebSocket }) };
+      const judge = async () => {
+        const target = await this.#find(parsed);
+        return { target, access: await this.#access.judge(target, { ...parsed, method, token, isWebSocket }) };
+      };
+      await this.#shares.judged(shareId, judge, ({ target, access }) => {
+        if (isGone(response)) return;
+        const next = ownPage(parsed, path, target, access, request.headers.accept);
+        if (typeof next !== 'string') sendPage(request, response, next);
+        else {
+          const hold = access.kind === 'allowed' ? access.hold : undefined;
+          this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
+        }
       });
-      if (isGone(response)) return;
-      const next = ownPage(parsed, path, target, access, request.headers.accept);
-      if (typeof next !== 'string') sendPage(request, response, next);
-      else {
-        const hold = access.kind === 'allowed' ? access.hold : undefined;
-        this.#pass(target, next, { request, response, path, parsed, line, isWebSocket, hold });
-      }
     } catch (error) {
       if (!(error instanceof InstaVMError)) this.#options.log.warn({ err: error }, 'a preview request failed');
       const known =
@@ -261,7 +274,11 @@ export class PreviewProxy {
     const end = (): void => void exchange.destroy();
     const share = this.#shares.enter(target, by, end);
     const release = hold?.(end);
+    // Reset over HTTP/2: until what it sent before is read, which may be never, it is not closed. Not at once, for it may be us who are at it.
+    exchange.once('aborted', () => setImmediate(end));
+    const rest = isHttp2(response) && response.stream.session && this.#quiet.get(response.stream.session)?.();
     exchange.once('close', () => {
+      if (rest) rest();
       release?.();
       share.leave();
     });
@@ -323,21 +340,39 @@ function ownPage(
   );
 }
 
-function closeWhenIdle(session: ServerHttp2Session, idleMs: number): void {
-  let streams = 0;
-  session.on('stream', (stream) => {
-    streams += 1;
-    stream.once('close', () => {
-      streams -= 1;
-    });
+/**
+ * Ends a session that is idle, streams or not: pages of ours may wait for a visitor who does not take them.
+ * @returns for an exchange, which may be quiet for long; returns what is to be called at its end
+ */
+function closeWhenIdle(session: ServerHttp2Session, socket: TLSSocket, idleMs: number): () => () => void {
+  let exchanges = 0;
+  session.on('timeout', () => {
+    if (exchanges > 0) return;
+    session.close();
+    // It may wait for streams that nobody takes, or for a visitor who went away without a word.
+    destroyLater(socket, idleMs, () => exchanges === 0);
   });
-  session.setTimeout(idleMs, () => {
-    if (streams === 0) session.close();
-  });
+  session.setTimeout(idleMs);
+  return () => {
+    exchanges += 1;
+    return () => {
+      exchanges -= 1;
+      // Once it has run out, nothing else starts it again.
+      if (exchanges === 0) session.setTimeout(idleMs);
+    };
+  };
+}
+
+function destroyLater(socket: Socket, ms: number, isStillOver = () => true): void {
+  const timer = setTimeout(() => {
+    if (isStillOver()) socket.destroy();
+  }, ms);
+  timer.unref();
+  socket.once('close', () => clearTimeout(timer));
 }
 
 function refuseConnect(request: IncomingMessage, socket: Duplex): void {
-  socket.on('error', () => socket.destroy());
+  const response = responseOver(request, socket);
   const error = new InstaVMError('malformed_request', 'This is no forward proxy: CONNECT is not answered.');
-  sendPage(request, responseOver(request, socket), errorPage(error, request.headers.accept));
+  if (response) sendPage(request, response, errorPage(error, request.headers.accept));
 }

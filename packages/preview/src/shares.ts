@@ -30,16 +30,20 @@ export class Shares {
   }
 
   /**
-   * What `judge` finds, asked again when something of the share was withdrawn meanwhile. Who enters with it in the same turn is ended by any later
-   * withdrawal.
+   * Does with what `judge` finds as `enter` says, in the same turn: who enters then is ended by any later withdrawal. Judged again when something of
+   * the share was withdrawn before.
    * @param shareId undefined where `judge` finds out which share it is
    */
-  async judged<T>(shareId: string | undefined, judge: () => Promise<T>): Promise<T> {
+  async judged<T>(shareId: string | undefined, judge: () => Promise<T>, enter: (found: T) => void): Promise<void> {
     for (;;) {
       const judging = { shareId, isStale: false };
       this.#judging.add(judging);
-      const found = await judge().finally(() => this.#judging.delete(judging));
-      if (!judging.isStale) return found;
+      try {
+        const found = await judge();
+        if (!judging.isStale) return enter(found);
+      } finally {
+        this.#judging.delete(judging);
+      }
     }
   }
 

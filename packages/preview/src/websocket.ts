@@ -5,8 +5,9 @@
 import { randomBytes } from 'node:crypto';
 import { request as httpRequest, type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex, Readable, Writable } from 'node:stream';
-import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout } from './answer.ts';
-import { type Incoming, isHttp2, type Outgoing, sendPage, writeHead } from './exchange.ts';
+import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout, writeServiceHead } from './answer.ts';
+import type { Busy } from './client-errors.ts';
+import { type Incoming, isHttp2, type Outgoing, sendPage } from './exchange.ts';
 import type { Forwarding } from './forward.ts';
 import { collected, type Field, fieldsOf, requestFields, responseFields, type Visit } from './headers.ts';
 import { errorPage } from './pages.ts';
@@ -18,8 +19,16 @@ export const isWebSocketUpgrade = ({ method, headers }: IncomingMessage): boolea
   headers['content-length'] === undefined &&
   headers['transfer-encoding'] === undefined;
 
-/** A response over the socket of an upgrade, for when it is refused. */
-export function responseOver(request: IncomingMessage, socket: Duplex): ServerResponse {
+/**
+ * A response over the socket of an upgrade, for when it is refused.
+ * @returns undefined: the answer to an earlier request is not there yet, and nothing may overtake it. Who did not wait for it is hung up on
+ */
+export function responseOver(request: IncomingMessage, socket: Duplex): ServerResponse | undefined {
+  socket.on('error', () => socket.destroy());
+  if ((socket as Busy)._httpMessage) {
+    socket.destroy();
+    return undefined;
+  }
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
   // Node writes to any stream here; its types want a socket.
@@ -74,9 +83,16 @@ export function forwardWebSocket(
     clearTimeout(answerTimer);
     upstream.removeListener('error', fail);
     exchange.removeListener('close', giveUp);
-    const visitor = line
-      ? acceptUpgrade(answer, line, response as ServerResponse, visit)
-      : acceptConnect(answer, request, response, visit);
+    let visitor: Line;
+    try {
+      visitor = line
+        ? acceptUpgrade(answer, line, response as ServerResponse, visit)
+        : acceptConnect(answer, request, response, visit);
+    } catch (error) {
+      service.destroy();
+      fail(error as Error);
+      return;
+    }
     visitor.writable.write(early);
     if (line) service.write(line.head);
     splice(visitor, service, timeouts.idleMs);
@@ -109,7 +125,7 @@ function acceptConnect(answer: IncomingMessage, request: Incoming, response: Out
   const fields = responseFields(fieldsOf(answer.rawHeaders), visit).filter(
     ([name]) => !isFraming(name) && name.toLowerCase() !== 'sec-websocket-accept',
   );
-  writeHead(response, 200, collected(fields));
+  writeServiceHead(response, 200, collected(fields));
   return { readable: request, writable: response };
 }
 
@@ -128,8 +144,7 @@ function splice(visitor: Line, service: Duplex, idleMs: number): void {
   visitor.readable.pipe(service);
   service.pipe(visitor.writable);
   service.once('close', () => {
-    // What it said last still has to reach the visitor.
-    clearTimeout(idle);
+    // What it said last still has to reach the visitor, in the time that silence may last.
     if (service.readableEnded) visitor.writable.end();
     else end();
   });

@@ -32,15 +32,16 @@ afterEach(async () => {
 const never = (): AbortSignal => new AbortController().signal;
 
 describe('an authority', () => {
-  async function order(listener: RequestListener, signal = never(), trusted = true): Promise<unknown> {
+  async function open(listener: RequestListener, trusted = true): Promise<Authority> {
     const { certificate, privateKey } = await writeServerCertificate(directory);
     const server = createServer({ cert: await readFile(certificate), key: await readFile(privateKey) }, listener);
     servers.push(server.listen(0, '127.0.0.1'));
     await once(server, 'listening');
     const directoryUrl = `https://localhost:${(server.address() as AddressInfo).port}/dir`;
-    const authority = await Authority.open(directory, { directoryUrl, ...(trusted ? { caPath: certificate } : {}) });
-    return authority.order('shop.example.com', [], signal);
+    return Authority.open(directory, { directoryUrl, ...(trusted ? { caPath: certificate } : {}) });
   }
+  const order = async (listener: RequestListener, signal = never(), trusted = true): Promise<unknown> =>
+    (await open(listener, trusted)).order('shop.example.com', [], signal);
   const json =
     (body: unknown): RequestListener =>
     (_request, response) => {
@@ -95,6 +96,23 @@ describe('an authority', () => {
     await asked.promise;
     stop.abort(reason);
     await expect(ordered).rejects.toBe(reason);
+  });
+
+  it('is asked again by who waited for the account that an order registers which is given up', async () => {
+    const reason = new Error('enough');
+    const stop = new AbortController();
+    const asked = Promise.withResolvers<void>();
+    let requests = 0;
+    const authority = await open((_request, response) => {
+      if (requests++ === 0) asked.resolve();
+      else response.writeHead(503).end('{"detail":"back soon"}');
+    });
+    const orders = [authority.order('shop.example.com', [], stop.signal), authority.order('b.example', [], never())];
+    const ended = Promise.allSettled(orders);
+    await asked.promise;
+    stop.abort(reason);
+    expect(await ended).toMatchObject([{ reason }, { reason: { message: expect.stringContaining('back soon') } }]);
+    expect(requests).toBe(2);
   });
 });
 

@@ -2,10 +2,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
+import { constants } from 'node:http2';
 import { Agent, request as httpsRequest } from 'node:https';
 import { createServer as createTcpServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Duplex } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readAnswer, Stand } from './stand.ts';
 
@@ -200,6 +202,20 @@ describe('a request over HTTP/1.1', () => {
     request.destroy();
   });
 
+  it('that was answered before its end is read to its end, where the next one begins', async () => {
+    const length = 16 << 20;
+    const socket = await stand.rawSocket(echo);
+    const heard: Buffer[] = [];
+    socket.on('data', (chunk: Buffer) => heard.push(chunk)).on('error', () => {});
+    const host = `Host: ${stand.authorityOf(echo)}`;
+    socket.write(`POST /early HTTP/1.1\r\n${host}\r\nContent-Length: ${length}\r\n\r\n`);
+    await expect.poll(() => Buffer.concat(heard).toString()).toMatch(/ 413 .*too$/s);
+    socket.write(Buffer.alloc(length));
+    socket.write(`GET /next HTTP/1.1\r\n${host}\r\n\r\n`);
+    await expect.poll(() => Buffer.concat(heard).toString()).toContain('"url":"/next"');
+    socket.destroy();
+  });
+
   it('reuses connections to the service for a page with many parts, also 500 at once', async () => {
     const before = stand.connected;
     const agent = new Agent({ keepAlive: true, maxSockets: 50 });
@@ -383,6 +399,30 @@ describe('a request over HTTP/2', () => {
     session.destroy();
   });
 
+  it('that was given up is not told to continue, when the service asks for the rest of what it has not taken', async () => {
+    const connected = Promise.withResolvers<void>();
+    const made = Promise.withResolvers<void>();
+    const id = stand.failing('goon', async () => {
+      made.resolve();
+      await connected.promise;
+      const service = new Duplex({ read: () => {}, write: () => void service.push('HTTP/1.1 100 Continue\r\n\r\n') });
+      service.once('close', () => left.resolve());
+      return service;
+    });
+    const left = Promise.withResolvers<void>();
+    const session = stand.http2(id);
+    const headers = { ':method': 'POST', ':path': '/', ':authority': stand.authorityOf(id), expect: '100-continue' };
+    const stream = session.request(headers).on('error', () => {});
+    await new Promise((resolve) => stream.write(Buffer.alloc(256 * 1024), resolve));
+    await made.promise;
+    stream.close(constants.NGHTTP2_NO_ERROR);
+    await new Promise((resolve) => session.ping(resolve));
+    connected.resolve();
+    await left.promise;
+    expect((await exchange(echo, {})).headers).toMatchObject({ ':status': 200 });
+    session.destroy();
+  });
+
   it('shares one connection with a hundred others', async () => {
     const session = stand.http2(echo);
     const bodies = await Promise.all(
@@ -396,6 +436,30 @@ describe('a request over HTTP/2', () => {
     expect(bodies).toEqual(bodies.map((_, index) => `/s/${index}`));
     session.destroy();
   });
+
+  it.each([
+    [{}, '200 OK\r\nETag: "a"\r\nETag: "b"'],
+    [{}, '200 OK\r\nDate: today\r\nDate: tomorrow\r\nContent-Encoding: gzip'],
+    [
+      { ':method': 'CONNECT', ':protocol': 'websocket', ':scheme': 'https', 'sec-websocket-version': '13' },
+      '101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nETag: "a"\r\nETag: "b"',
+    ],
+  ])(
+    'that %o is answered with a field twice that may be there once is a page, without anything of it',
+    async (headers, answered) => {
+      const left = Promise.withResolvers<void>();
+      const service = createTcpServer((socket) => {
+        socket.on('error', () => {}).once('close', () => left.resolve());
+        socket.once('data', () => socket.write(`HTTP/1.1 ${answered}\r\n\r\n`));
+      });
+      const twice = stand.share('twice', await stand.listen(service));
+      const answer = await exchange(twice, headers);
+      expect(answer.headers).toMatchObject({ ':status': 502, 'instavm-preview': 'service_failed' });
+      expect(answer.headers).not.toHaveProperty('content-encoding');
+      expect(answer.body).toContain('no valid HTTP');
+      await left.promise;
+    },
+  );
 
   it('for another host than that of its connection is misdirected', async () => {
     const other = await stand.service('other', (_request, response) => response.end('other'));

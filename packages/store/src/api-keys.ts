@@ -60,7 +60,7 @@ export class ApiKeys {
   /** @throws quota_exceeded */
   async create(accountId: AccountId, wanted: WantedKey): Promise<ShownKey> {
     const secret = newSecret();
-    const id = await this.#database.transaction().execute(async (transaction) => {
+    const key = await this.#database.transaction().execute(async (transaction) => {
       const { count } = await transaction
         .selectFrom('api_keys')
         .select(({ fn }) => fn.countAll<number>().as('count'))
@@ -74,7 +74,7 @@ export class ApiKeys {
         });
       return insertKey(transaction, this.#audit, accountId, wanted, secret, new Date().toISOString());
     });
-    return { key: await this.#present(accountId, id), secret };
+    return { key, secret };
   }
 
   /** For the trail, not for access: the key that a secret was of, whether or not it opens anything still. */
@@ -124,7 +124,7 @@ export class ApiKeys {
    */
   async rotate(accountId: AccountId, id: number, graceMs: number): Promise<ShownKey | undefined> {
     const secret = newSecret();
-    const isThere = await this.#database.transaction().execute(async (transaction) => {
+    return this.#database.transaction().execute(async (transaction) => {
       const row = await transaction
         .selectFrom('api_keys')
         .select('sha256_hex')
@@ -132,7 +132,7 @@ export class ApiKeys {
         .where('account_id', '=', accountId)
         .where('revoked_at', 'is', null)
         .executeTakeFirst();
-      if (row === undefined) return false;
+      if (row === undefined) return undefined;
       const previous =
         graceMs > 0 ? { hex: row.sha256_hex, until: new Date(Date.now() + graceMs).toISOString() } : undefined;
       const columns = {
@@ -141,12 +141,11 @@ export class ApiKeys {
         previous_sha256_hex: previous?.hex ?? null,
         previous_expires_at: previous?.until ?? null,
       };
-      const changed = transaction.updateTable('api_keys').set(columns).where('id', '=', id).returningAll();
-      const details = { grace_seconds: graceMs / 1000 };
-      await this.#audit.write(transaction, keyEvent(await changed.executeTakeFirstOrThrow(), 'key.rotated', details));
-      return true;
+      const updated = transaction.updateTable('api_keys').set(columns).where('id', '=', id).returningAll();
+      const changed = await updated.executeTakeFirstOrThrow();
+      await this.#audit.write(transaction, keyEvent(changed, 'key.rotated', { grace_seconds: graceMs / 1000 }));
+      return { key: toKey(changed), secret };
     });
-    return isThere ? { key: await this.#present(accountId, id), secret } : undefined;
   }
 
   /** @returns undefined for what is no key, and for one that was revoked, replaced or has expired */
@@ -188,10 +187,6 @@ export class ApiKeys {
       .where('revoked_at', 'is', null);
   }
 
-  async #present(accountId: AccountId, id: number): Promise<ApiKey> {
-    return toKey(await this.#keysOf(accountId).where('id', '=', id).executeTakeFirstOrThrow());
-  }
-
   #change(
     accountId: AccountId,
     id: number,
@@ -217,7 +212,6 @@ export class ApiKeys {
 
 export const newSecret = (): string => SECRET_PREFIX + randomBytes(32).toString('base64url');
 
-/** @returns its id */
 export async function insertKey(
   database: Pick<Database, 'insertInto' | 'selectFrom'>,
   audit: AuditWriter,
@@ -225,7 +219,7 @@ export async function insertKey(
   wanted: WantedKey,
   secret: string,
   createdAt: string,
-): Promise<number> {
+): Promise<ApiKey> {
   const { name, description = null, scope = 'full', sandboxMetadata = null, expiresAt = null } = wanted;
   const row = await database
     .insertInto('api_keys')
@@ -244,7 +238,7 @@ export async function insertKey(
     .executeTakeFirstOrThrow();
   const details = { scope, expires_at: row.expires_at, is_restricted: sandboxMetadata !== null };
   await audit.write(database, keyEvent(row, 'key.created', details));
-  return row.id;
+  return toKey(row);
 }
 
 const keyEvent = (

@@ -3,14 +3,13 @@ import { DatabaseSync } from 'node:sqlite';
 import type { FilesId } from '@instavm/core';
 import { openDatabase, refuseNewer, schemaOf } from './database.ts';
 import { MIGRATIONS } from './migrations.ts';
-import { snapshotRecords } from './snapshots.ts';
 
 /** A backup waits rather than fails while the daemon writes. */
 const BUSY_TIMEOUT_MS = 30_000;
 
 export type CopiedDatabase = {
   readonly schema: string;
-  /** Directories of saved states that its records refer to. */
+  /** Directories of saved states that its records need: of snapshots that are ready, and of suspended sandboxes. */
   readonly files: readonly FilesId[];
 };
 
@@ -31,7 +30,31 @@ export async function copyDatabase(from: string, to: string): Promise<CopiedData
   // One of an older version is brought along here; the original is as it was.
   const copy = await openDatabase(to);
   try {
-    return { schema: await schemaOf(copy), files: [...(await snapshotRecords(copy).listFiles())] };
+    const ready = copy.selectFrom('snapshots').select('files_id').where('status', '=', 'ready');
+    const suspended = copy.selectFrom('sandboxes').where('saved_in', 'is not', null);
+    const needed = ready.union(suspended.select(({ ref }) => ref('saved_in').$notNull().as('files_id')));
+    const files = (await needed.execute()).map((row) => row.files_id as FilesId);
+    return { schema: await schemaOf(copy), files };
+  } finally {
+    await copy.destroy();
+  }
+}
+
+/**
+ * Takes snapshots whose saved states are not there out of a copy.
+ * @param gone directories of saved states
+ * @returns those of them that suspended sandboxes need, whose records stay
+ */
+export async function forgetSnapshots(path: string, gone: readonly FilesId[]): Promise<FilesId[]> {
+  const copy = await openDatabase(path);
+  try {
+    const needed: FilesId[] = [];
+    for (const id of gone) {
+      await copy.deleteFrom('snapshots').where('files_id', '=', id).execute();
+      const sandbox = copy.selectFrom('sandboxes').select('id').where('saved_in', '=', id);
+      if ((await sandbox.executeTakeFirst()) !== undefined) needed.push(id);
+    }
+    return needed;
   } finally {
     await copy.destroy();
   }

@@ -3,7 +3,7 @@ export { Accounts } from './accounts.ts';
 export { type ApiKey, ApiKeys, type KeyChange, MAX_KEYS, type ShownKey, type WantedKey } from './api-keys.ts';
 export { AuditWriter, auditTrail } from './audit.ts';
 export { type Database, openDatabase, schemaOf } from './database.ts';
-export { checkDatabase, copyDatabase } from './database-copy.ts';
+export { checkDatabase, copyDatabase, forgetSnapshots } from './database-copy.ts';
 export { domainRecords } from './domains.ts';
 export { EGRESS_ROWS_KEPT, egressLog } from './egress-log.ts';
 export { takeExclusiveLock } from './exclusive-lock.ts';

@@ -236,6 +236,18 @@ describe('the store', () => {
     expect(await keys.rotate(accountId, made.id, 0)).toBeUndefined();
   });
 
+  it('shows a key that is rotated with the beginning of that secret, whoever rotates or revokes it at once', async () => {
+    const keys = new ApiKeys(database);
+    const { key: made } = await keys.create(accountId, { name: 'rotated' });
+    const [first, second, isRevoked] = await Promise.all([
+      keys.rotate(accountId, made.id, 0),
+      keys.rotate(accountId, made.id, 0),
+      keys.revoke(accountId, made.id),
+    ]);
+    for (const shown of [first, second]) expect(shown?.secret.startsWith(shown.key.prefix)).toBe(true);
+    expect(isRevoked).toBe(true);
+  });
+
   it('names the row that is damaged, and guesses nothing', async () => {
     const kept = record();
     await sandboxRecords(database).insert(kept);

@@ -1,12 +1,13 @@
 /**
  * A backup of a data directory, taken beside a daemon that works in it. The database is copied in one transaction; what its records refer to
- * is then held by hard links, which is sound because a saved state is never written again, and if one of them was deleted in between, both
- * are done anew. What a running sandbox has in memory and on its disk is in no saved state, and so in no backup.
+ * is then held by hard links, which is sound because a saved state is never written again. A snapshot that was deleted in between is taken
+ * out of the copy; when a sandbox was resumed in between, both are done anew. What a running sandbox has in memory and on its disk is in no
+ * saved state, and so in no backup.
  */
 import { cp, link, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { FilesId } from '@instavm/core';
-import { copyDatabase } from '@instavm/store';
+import { copyDatabase, forgetSnapshots } from '@instavm/store';
 import { flush, makeOwnedDirectory, removeAbandonedDirectories } from '@instavm/vmm/host-files';
 import { locateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
@@ -15,6 +16,8 @@ import { dataPaths } from '../data-directory.ts';
 import { type Archive, DESCRIPTION, type Description, type Progress, pack } from './archive.ts';
 
 const ATTEMPTS = 5;
+/** Of a directory that something is in already (rename(2)). */
+const NOT_EMPTY: readonly (string | undefined)[] = ['ENOTEMPTY', 'EEXIST'];
 /** Prefix of directories in the data directory that hold by links what is being packed. */
 export const STAGED_BACKUP = '.backup';
 
@@ -31,8 +34,7 @@ export async function backUp(
   say: Progress,
 ): Promise<void> {
   const target = resolve(destination);
-  if ((await stat(target).catch(() => undefined)) !== undefined)
-    throw new InstaVMError('conflict', `${target} exists`, { hint: 'Name a directory that is not there yet.' });
+  if ((await stat(target).catch(() => undefined)) !== undefined) throw exists(target);
   const data = dataPaths(config.INSTAVM_DATA_DIR);
   if ((await stat(data.databasePath).catch(() => undefined)) === undefined)
     throw new InstaVMError('conflict', `${config.INSTAVM_DATA_DIR} is no data directory of a daemon`, {
@@ -41,10 +43,12 @@ export async function backUp(
   // Links need the file system of what they lead to; what a killed backup left there is of no use.
   await removeAbandonedDirectories(config.INSTAVM_DATA_DIR, STAGED_BACKUP);
   const staging = await makeOwnedDirectory(config.INSTAVM_DATA_DIR, STAGED_BACKUP);
-  const partial = `${target}.partial`;
+  const [parent, prefix] = [dirname(target), `${basename(target)}.partial`];
+  let partial: string | undefined;
   try {
-    await rm(partial, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true, mode: 0o700 });
+    // Another backup to the same place may be under way.
+    await removeAbandonedDirectories(parent, prefix);
+    partial = await makeOwnedDirectory(parent, prefix);
     const { schema, savedStates } = await stage(data, staging, say);
     say('packing the data directory');
     const archives: { 'data.tar': Archive; 'cache.tar'?: Archive } = {
@@ -66,14 +70,19 @@ export async function backUp(
     };
     const text = `${JSON.stringify(description, null, 2)}\n`;
     await writeFile(join(partial, DESCRIPTION), text, { mode: 0o600, flush: true });
-    await rename(partial, target);
-    await flush(dirname(target));
+    await rename(partial, target).catch((error: NodeJS.ErrnoException) => {
+      throw NOT_EMPTY.includes(error.code) ? exists(target) : error;
+    });
+    await flush(parent);
     say(`${savedStates.length} saved states and the database of schema ${schema} are in ${target}`);
   } finally {
-    await rm(partial, { recursive: true, force: true });
+    if (partial !== undefined) await rm(partial, { recursive: true, force: true });
     await rm(staging, { recursive: true, force: true });
   }
 }
+
+const exists = (target: string): InstaVMError =>
+  new InstaVMError('conflict', `${target} exists`, { hint: 'Name a directory that is not there yet.' });
 
 type Staged = { readonly schema: string; readonly savedStates: readonly FilesId[] };
 
@@ -86,9 +95,13 @@ async function stage(data: ReturnType<typeof dataPaths>, staging: string, say: P
     await mkdir(snapshots, { mode: 0o700 });
     const gone: FilesId[] = [];
     for (const id of files) if (!(await hold(join(data.snapshotsDirectory, id), join(snapshots, id)))) gone.push(id);
-    if (gone.length === 0 || attempt === ATTEMPTS) {
-      // Not one that was just deleted: its record refers to nothing here either.
-      for (const id of gone) say(`the saved state ${id} is not on the disk; its record is kept`);
+    // A snapshot that was deleted since the copy was made: what is backed up is the moment after.
+    const needed = gone.length === 0 ? [] : await forgetSnapshots(database, gone);
+    if (needed.length === 0 || attempt === ATTEMPTS) {
+      for (const id of gone) {
+        const kept = needed.includes(id) ? 'its suspended sandbox cannot be resumed' : 'its snapshot is left out';
+        say(`the saved state ${id} is not on the disk; ${kept}`);
+      }
       for (const path of [data.adminKeyPath, data.signInSecretPath, data.previewDirectory])
         if ((await stat(path).catch(() => undefined)) !== undefined)
           await cp(path, join(staging, basename(path)), { recursive: true, preserveTimestamps: true });

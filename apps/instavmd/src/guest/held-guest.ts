@@ -1,7 +1,7 @@
 /** The guest for a request that uses it: woken if it may be, and counted as used until the request is over. */
 import type { SandboxOwner, Wake } from '@instavm/core';
 import type { FastifyReply } from 'fastify';
-import { untilClosed } from '../routes/until-closed.ts';
+import { whenClosed } from '../routes/until-closed.ts';
 import type { Guest } from './guest.ts';
 
 /** @throws as `SandboxOwner.guest` */
@@ -10,9 +10,6 @@ export function heldGuest(
   reply: FastifyReply,
   wake: Exclude<Wake, 'never'> = 'suspended',
 ): Promise<Guest> {
-  const release = owner.hold();
-  const closed = untilClosed(reply);
-  if (closed.aborted) release();
-  else closed.addEventListener('abort', release, { once: true });
+  whenClosed(reply, owner.hold());
   return owner.guest(wake);
 }

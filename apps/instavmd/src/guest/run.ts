@@ -15,7 +15,7 @@ export type RunResult = {
 export type RunRequest = {
   readonly language: 'bash' | 'python';
   readonly command: string;
-  /** The guest ends the command after this; a Python cell may take half a second to give way. */
+  /** The guest ends the command after this; a Python cell may take two seconds to give way. */
   readonly timeoutMs: number;
   /** When the caller must have an answer, whatever the guest does. */
   readonly answerWithinMs: number;
@@ -38,6 +38,7 @@ export async function runToEnd(guest: Guest, request: RunRequest, budget: Output
     stop.abort();
   }, request.answerWithinMs);
   const abandon = (): void => stop.abort();
+  if (request.abandoned?.aborted) abandon();
   request.abandoned?.addEventListener('abort', abandon);
   try {
     for await (const { event } of start(guest, request, stop.signal)) {

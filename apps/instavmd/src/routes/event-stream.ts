@@ -18,7 +18,7 @@ export type EventStream = {
 export function eventStream(reply: FastifyReply, comment: string, signal: AbortSignal): EventStream {
   const body = new PassThrough();
   const writeComment = (): void => {
-    if (body.writableLength === 0) body.write(`: ${comment}\n\n`);
+    if (!body.writableEnded && body.writableLength === 0) body.write(`: ${comment}\n\n`);
   };
   const comments = setInterval(writeComment, COMMENT_INTERVAL_MS);
   body.once('close', () => clearInterval(comments));

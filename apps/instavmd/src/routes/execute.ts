@@ -12,6 +12,7 @@ import type { Guest } from '../guest/guest.ts';
 import { OutputBudget } from '../guest/output-budget.ts';
 import { type RunResult, runToEnd } from '../guest/run.ts';
 import { jsonText } from '../json-text.ts';
+import { untilClosed, whenClosed } from './until-closed.ts';
 import { ownerOf } from './views.ts';
 
 /** The client stops reading at exactly its timeout: the command is ended this much sooner, and answered for with what there is. */
@@ -37,12 +38,8 @@ export const executeRoutes =
         const createdAt = new Date();
         const owner = await ownerOf(services, caller, body.session_id);
         const budget = new OutputBudget(caller.account.id);
-        const abandoned = new AbortController();
-        reply.raw.once('close', () => {
-          budget.release();
-          abandoned.abort();
-        });
-        const result = await run(owner, body, budget, abandoned.signal);
+        whenClosed(reply, () => budget.release());
+        const result = await run(owner, body, budget, untilClosed(reply));
         const parts = { stdout: result.stdout, stderr: result.stderr };
         return sendStreamed(reply, { ...numbers(result), created_at: createdAt.toISOString() }, parts);
       },

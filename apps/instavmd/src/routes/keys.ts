@@ -14,6 +14,7 @@ import { z } from 'zod';
 import type { Services } from '../app.ts';
 import { FULL, keyEndOf, requireNoLonger } from '../auth.ts';
 import { keyRight } from '../key-connections.ts';
+import { whenClosed } from './until-closed.ts';
 
 const Params = z.object({ id: z.string() });
 const DEFAULT_NAME = 'API key';
@@ -75,7 +76,7 @@ export const keyRoutes =
         const right = keyRight(key.id);
         ptyTokens.forget(right);
         // As all of these after the answer: what was being let in meanwhile is held by then.
-        reply.raw.once('close', () => keyConnections.endAt(right, expires_at));
+        whenClosed(reply, () => keyConnections.endAt(right, expires_at));
       }
       return keyView(key);
     });
@@ -91,7 +92,7 @@ export const keyRoutes =
       // After the answer, which may be one to this very key.
       log.info({ accountId: caller.account.id, keyId: id }, 'API key revoked');
       ptyTokens.forget(keyRight(id));
-      reply.raw.once('close', () => keyConnections.revoke(keyRight(id)));
+      whenClosed(reply, () => keyConnections.revoke(keyRight(id)));
       return { id, revoked: true as const };
     });
 
@@ -109,9 +110,7 @@ export const keyRoutes =
       const right = keyRight(key.id);
       const graceEnds = new Date(Date.now() + graceMs);
       ptyTokens.forget(right);
-      reply.raw.once('close', () =>
-        graceMs > 0 ? keyConnections.replaced(right, graceEnds) : keyConnections.cut(right),
-      );
+      whenClosed(reply, () => (graceMs > 0 ? keyConnections.replaced(right, graceEnds) : keyConnections.cut(right)));
       reply.headers(NEVER_KEPT);
       return { ...keyView(key), api_key: secret };
     });

@@ -4,12 +4,14 @@
  *
  * Its HTTP routes are not served: they are called as functions, with the headers that they need and no others.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { createHash } from 'node:crypto';
 import { kyselyAdapter } from '@better-auth/kysely-adapter';
 import { newAccountId } from '@instavm/core';
 import type { Database } from '@instavm/store';
 import { APIError, createAuthEndpoint } from 'better-auth/api';
 import { setSessionCookie } from 'better-auth/cookies';
+import { hashPassword } from 'better-auth/crypto';
 import { betterAuth } from 'better-auth/minimal';
 import { z } from 'zod';
 
@@ -41,6 +43,13 @@ function cookieName(secret: string, secure: boolean): string {
 export const verificationIdentifier = (kind: 'link' | 'invitation', token: string): string =>
   `${kind}:${createHash('sha256').update(token).digest('hex')}`;
 
+/** Of a password that was hashed before the library asks for it. */
+const hashed = new AsyncLocalStorage<string>();
+
+/** Signs up: the library itself hashes within a transaction, and all that asks the database meanwhile would wait for that. */
+export const withHashed = async <T>(password: string, signUp: () => Promise<T>): Promise<T> =>
+  hashed.run(await hashPassword(password), signUp);
+
 export function createLibrary({ database, secret, publicUrl }: LibraryOptions) {
   const secure = publicUrl?.protocol === 'https:';
   return betterAuth({
@@ -56,6 +65,7 @@ export function createLibrary({ database, secret, publicUrl }: LibraryOptions) {
       enabled: true,
       minPasswordLength: PASSWORD_LENGTH.least,
       maxPasswordLength: PASSWORD_LENGTH.most,
+      password: { hash: async (password) => hashed.getStore() ?? hashPassword(password) },
     },
     user: {
       modelName: 'accounts',

@@ -41,9 +41,9 @@ export class SignIns {
 
   /** @throws email_taken, invalid_argument */
   async signUp(wanted: NewAccount, headers: Headers): Promise<SignedIn> {
-    const { auth } = await this.#library();
+    const { auth, module } = await this.#library();
     const answer = () => auth.api.signUpEmail({ body: wanted, headers, returnHeaders: true });
-    return this.#signedIn(() => this.#inTurn(answer), userId);
+    return this.#signedIn(() => this.#inTurn(() => module.withHashed(wanted.password, answer)), userId);
   }
 
   /** @throws sign_in_failed, the same for an unknown address and a wrong password, and as slow */

@@ -11,8 +11,8 @@ import { MessageQueue } from './message-queue.ts';
 
 /** A client that upgrades and then says nothing holds a socket no longer than this. */
 const START_DEADLINE_MS = 30_000;
-/** Stdin waiting for the guest, beyond which the socket is not read. */
-const STDIN_HIGH_WATER_BYTES = 1024 * 1024;
+/** Input waiting for the guest, beyond which the socket is not read. */
+const INPUT_HIGH_WATER_BYTES = 1024 * 1024;
 const CLOSE_NORMAL = 1000;
 const CLOSE_FAILED = 4500;
 
@@ -24,7 +24,7 @@ type GuestMessage =
 
 export async function relayExec(socket: WebSocket, guest: Guest, log: FastifyBaseLogger): Promise<void> {
   const stop = new AbortController();
-  const input = new MessageQueue<GuestMessage>(STDIN_HIGH_WATER_BYTES, {
+  const input = new MessageQueue<GuestMessage>(INPUT_HIGH_WATER_BYTES, {
     full: () => socket.pause(),
     drained: () => socket.resume(),
   });

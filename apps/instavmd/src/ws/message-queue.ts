@@ -1,4 +1,8 @@
 /** Messages from a socket to an async consumer, with a mark above which the socket is told to wait. */
+
+/** What a message takes beside its bytes: as many as a client likes may be of one byte or of none. */
+const OVERHEAD_BYTES = 256;
+
 export class MessageQueue<T> implements AsyncIterable<T> {
   readonly #items: { readonly item: T; readonly sizeBytes: number }[] = [];
   readonly #highWaterBytes: number;
@@ -17,7 +21,7 @@ export class MessageQueue<T> implements AsyncIterable<T> {
   push(item: T, sizeBytes: number): void {
     if (this.#discarding) return;
     this.#items.push({ item, sizeBytes });
-    this.#sizeBytes += sizeBytes;
+    this.#sizeBytes += sizeBytes + OVERHEAD_BYTES;
     if (!this.#isFull && this.#sizeBytes > this.#highWaterBytes) {
       this.#isFull = true;
       this.#flow.full();
@@ -33,8 +37,10 @@ export class MessageQueue<T> implements AsyncIterable<T> {
 
   /** Gives what waits to another queue, and ends. */
   moveTo(other: MessageQueue<T>): void {
-    for (const { item, sizeBytes } of this.#items) other.push(item, sizeBytes);
+    const items = [...this.#items];
+    // First: it lets the socket flow, which the other may have to stop again.
     this.discard();
+    for (const { item, sizeBytes } of items) other.push(item, sizeBytes);
   }
 
   /** Nobody takes anything any more: what waits and what still comes is dropped, and the socket flows. */
@@ -50,7 +56,7 @@ export class MessageQueue<T> implements AsyncIterable<T> {
     for (;;) {
       const next = this.#items.shift();
       if (next !== undefined) {
-        this.#sizeBytes -= next.sizeBytes;
+        this.#sizeBytes -= next.sizeBytes + OVERHEAD_BYTES;
         if (this.#isFull && this.#sizeBytes < this.#highWaterBytes / 2) {
           this.#isFull = false;
           this.#flow.drained();

@@ -99,7 +99,7 @@ export class PtyRelay {
     });
     socket.on('message', (data, isBinary) => this.#take(data, isBinary));
     const info = this.#opened?.info;
-    this.#send({ type: 'attached', offset: Number(this.#offset), ...(info && { pty: ptyView(info) }) });
+    await this.#send({ type: 'attached', offset: Number(this.#offset), ...(info && { pty: ptyView(info) }) });
     for (let attempts = 0; ; ) {
       const before = this.#offset;
       try {
@@ -191,11 +191,11 @@ export class PtyRelay {
           await this.#sendOutput(event.value.offset, event.value.data);
           break;
         case 'resized':
-          this.#send({ type: 'resized', cols: event.value.cols, rows: event.value.rows });
+          await this.#send({ type: 'resized', cols: event.value.cols, rows: event.value.rows });
           break;
         case 'exit':
-          this.#send({ type: 'exit', exit_code: event.value.code, signal: signalName(event.value.signal) });
-          return this.detach();
+          this.detach();
+          return this.#send({ type: 'exit', exit_code: event.value.code, signal: signalName(event.value.signal) });
         default:
           throw new InstaVMError('guest_protocol', 'the guest sent a terminal event of no known kind');
       }
@@ -203,15 +203,15 @@ export class PtyRelay {
     throw new InstaVMError('guest_protocol', 'the guest ended the terminal without an exit status');
   }
 
-  #sendOutput(offset: bigint, data: Uint8Array): Promise<void> | undefined {
+  async #sendOutput(offset: bigint, data: Uint8Array): Promise<void> {
     if (offset < this.#offset || offset > Number.MAX_SAFE_INTEGER || data.length > MAX_OUTPUT_BYTES)
       throw new InstaVMError('guest_protocol', 'the guest sent output of a terminal that cannot be');
-    if (offset > this.#offset) this.#send({ type: 'skipped', offset: Number(offset) });
+    if (offset > this.#offset) await this.#send({ type: 'skipped', offset: Number(offset) });
     const end = offset + BigInt(data.length);
     this.#offset = end;
     this.#hasSentOutput = true;
     const { ack, read_only } = this.#viewer.query;
-    return this.#socket && sendFrame(this.#socket, data, ack || read_only ? undefined : () => this.#acknowledge(end));
+    if (this.#socket) await sendFrame(this.#socket, data, ack || read_only ? undefined : () => this.#acknowledge(end));
   }
 
   /** The client's kernel has taken the output up to here. */
@@ -236,8 +236,8 @@ export class PtyRelay {
       this.#input.push({ case: 'resize', value: { cols: control.cols, rows: control.rows } }, 0);
   }
 
-  #send(frame: object): void {
-    if (this.#socket) sendFrame(this.#socket, JSON.stringify(frame));
+  async #send(frame: object): Promise<void> {
+    if (this.#socket) await sendFrame(this.#socket, JSON.stringify(frame));
   }
 
   #fail(failure: InstaVMError): void {

@@ -25,7 +25,7 @@ const TCP_KEEPALIVE_MS = 30_000;
 /** The largest frame of a client: a script in the start frame. */
 const MAX_FRAME_BYTES = 16 * 1024 * 1024;
 const CLOSE_UNAUTHENTICATED = 4401;
-/** A client that does not answer a close is cut off. */
+/** A client that does not answer a close, or does not go after a refusal, is cut off. */
 const CLOSING_MS = 1_000;
 
 type Upgrade = {
@@ -112,6 +112,8 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
         new Promise((resolve, reject) => {
           server.handleUpgrade(request, socket, head, (accepted) => {
             webSocket = accepted;
+            // Also of one that is only told why it is closed: an error that nobody listens for, as of a frame that is none, ends the daemon.
+            accepted.on('error', (err) => app.log.debug({ err, reqId: requestId }, 'WebSocket'));
             metrics.webSockets.inc({ kind });
             accepted.once('close', () => metrics.webSockets.dec({ kind }));
             serve(accepted).then(resolve, reject);
@@ -143,6 +145,9 @@ export function serveWebSockets(app: FastifyInstance, services: Services): void 
   app.addHook('preClose', async () => {
     for (const client of server.clients) client.close(1001, 'the daemon is stopping');
     server.close();
+    setTimeout(() => {
+      for (const client of server.clients) client.terminate();
+    }, CLOSING_MS).unref();
   });
 }
 
@@ -159,6 +164,9 @@ function refuse(socket: Duplex, failure: InstaVMError, requestId: string): void 
     `HTTP/1.1 ${failure.status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n` +
       `${REQUEST_ID_HEADER}: ${requestId}\r\nconnection: close\r\n\r\n${body}`,
   );
+  // What it sent meanwhile would keep its end from being seen.
+  socket.resume();
+  setTimeout(() => socket.destroy(), CLOSING_MS).unref();
 }
 
 /** @throws malformed_request */

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,8 +17,9 @@ use super::link::HostLink;
 
 /// Ends with the call. A call that the host resets, or whose connection breaks, is dropped where it waits.
 pub async fn serve(mut routes: Routes, link: HostLink, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
+    let link = link.of_call();
     let mut request = request.map(|stream| RequestBody { stream, data_done: false });
-    request.extensions_mut().insert(link);
+    request.extensions_mut().insert(link.clone());
     let traced = Traced::of(request.headers());
     let response = tokio::select! {
         biased;
@@ -32,20 +33,36 @@ pub async fn serve(mut routes: Routes, link: HostLink, request: Request<RecvStre
         Ok(response) => response.into_parts(),
         Err(impossible) => match impossible {},
     };
-    if body.is_end_stream() {
+    let is_over = body.is_end_stream();
+    if is_over {
         traced.tell(&mut head.headers);
     }
-    // An error: the host has reset the stream, and wants no answer.
-    if let Ok(stream) = answer.send_response(Response::from_parts(head, ()), body.is_end_stream())
-        && !body.is_end_stream()
-    {
-        let _ = send(body, stream, traced).await;
+    let mut body = pin!(body);
+    match answer.send_response(Response::from_parts(head, ()), is_over) {
+        Ok(mut stream) if !is_over => {
+            if send(body.as_mut(), &mut stream, traced).await.is_err() && is_reset(|context| stream.poll_reset(context))
+            {
+                link.cancel();
+            }
+        }
+        Ok(_) => {}
+        // The host wants no answer.
+        Err(_) if is_reset(|context| answer.poll_reset(context)) => link.cancel(),
+        Err(_) => {}
     }
 }
 
+/// Whether the host has reset the stream, as opposed to its having been lost with the connection.
+fn is_reset(mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<Reason, h2::Error>>) -> bool {
+    matches!(poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(_)))
+}
+
 /// Fails when the host wants no more.
-async fn send(body: tonic::body::Body, mut stream: SendStream<Bytes>, traced: Traced) -> Result<(), h2::Error> {
-    let mut body = pin!(body);
+async fn send(
+    mut body: Pin<&mut tonic::body::Body>,
+    stream: &mut SendStream<Bytes>,
+    traced: Traced,
+) -> Result<(), h2::Error> {
     loop {
         let frame = tokio::select! {
             biased;

@@ -148,7 +148,8 @@ impl Running {
                     }
                     // What a command left in the background when it ended is not cancelled with the reading of its output.
                     if ended.is_some() || !self.link.is_lost() {
-                        return;
+                        // Nor does it die of its next log line.
+                        return self.outputs.into_iter().for_each(|output| output.discard(&self.discards));
                     }
                     unread = true;
                 }

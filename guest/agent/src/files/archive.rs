@@ -1,14 +1,14 @@
 //! Tar streams in and out of a directory, in memory that is bounded but for the names of the directories that come in.
 
 use std::collections::HashSet;
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
 use filetime::FileTime;
-use tar::{Archive, Builder, EntryType};
+use tar::{Archive, Builder, EntryType, Header};
 
 use super::identity::acting_as;
 use super::locate::{locate, make_parents};
@@ -17,6 +17,9 @@ use super::{CHUNK_BYTES, Incoming, Outgoing};
 use crate::accounts::{User, find_group, find_user};
 use crate::error::{AgentError, Result};
 use crate::proto::{TarInOpen, TarInResponse, TarOutRequest, TarOutResponse};
+
+/// Of `st_blocks` (stat(2)); a file that has fewer than its size needs has holes.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// The request stream as a `Read`.
 struct IncomingReader {
@@ -245,8 +248,8 @@ pub fn pack(request: TarOutRequest, reply: Outgoing<TarOutResponse>) -> Result<(
     })
 }
 
-fn pack_below(
-    builder: &mut Builder<OutgoingWriter>,
+fn pack_below<W: Write>(
+    builder: &mut Builder<W>,
     root: &Path,
     below: &Path,
     excluded: &HashSet<PathBuf>,
@@ -259,31 +262,54 @@ fn pack_below(
         if excluded.contains(&relative) {
             continue;
         }
-        let path = root.join(&relative);
-        let kind = match std::fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata.file_type(),
-            // Removed while packing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        if kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
-            continue;
-        }
-        if kind.is_dir() {
-            builder.append_dir(&relative, &path)?;
-            pack_below(builder, root, &relative, excluded)?;
-        } else {
-            builder.append_path_with_name(&path, &relative)?;
+        match pack_member(builder, root, &relative, excluded) {
+            // Removed while packing; nothing of it was written yet, or of a directory only that it was there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            packed => packed?,
         }
     }
     Ok(())
+}
+
+fn pack_member<W: Write>(
+    builder: &mut Builder<W>,
+    root: &Path,
+    relative: &Path,
+    excluded: &HashSet<PathBuf>,
+) -> io::Result<()> {
+    let path = root.join(relative);
+    let kind = std::fs::symlink_metadata(&path)?.file_type();
+    if kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
+        return Ok(());
+    }
+    if kind.is_dir() {
+        builder.append_dir(relative, &path)?;
+        return pack_below(builder, root, relative, excluded);
+    }
+    if kind.is_file() { pack_file(builder, &path, relative) } else { builder.append_path_with_name(&path, relative) }
+}
+
+/// A program may write to the file meanwhile: what is packed has the size that its header says, whatever the file has by then.
+fn pack_file<W: Write>(builder: &mut Builder<W>, path: &Path, relative: &Path) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let size = metadata.len();
+    if metadata.blocks() * STAT_BLOCK_BYTES < size {
+        builder.append_file(relative, &mut file)?;
+        if file.metadata()?.len() < size {
+            return Err(io::Error::other(format!("{} became shorter while it was packed", relative.display())));
+        }
+        return Ok(());
+    }
+    let mut header = Header::new_gnu();
+    header.set_metadata(&metadata);
+    builder.append_data(&mut header, relative, file.chain(io::repeat(0)).take(size))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::os::unix::fs::MetadataExt;
 
     proptest! {
         #[test]
@@ -347,6 +373,80 @@ mod tests {
         unpack_to(root.path(), &[("./", 0o777), ("./one", 0o640)]);
         let (mode, modified) = mode_and_time(root.path());
         assert!(mode == 0o711 && modified > MODIFIED as i64);
+    }
+
+    /// Takes an archive, and lets a program change the directory when the member's header is written.
+    struct Meddled<F> {
+        archive: Vec<u8>,
+        member: &'static str,
+        change: F,
+    }
+
+    impl<F: FnMut()> Write for Meddled<F> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.archive.extend_from_slice(bytes);
+            if bytes.starts_with(format!("{}\0", self.member).as_bytes()) {
+                (self.change)();
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Names and contents of what is packed of a directory that changes meanwhile.
+    fn packed_while(root: &Path, member: &'static str, change: impl FnMut()) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let mut builder = Builder::new(Meddled { archive: Vec::new(), member, change });
+        builder.follow_symlinks(false);
+        pack_below(&mut builder, root, Path::new(""), &HashSet::new())?;
+        let archive = builder.into_inner()?.archive;
+        let read = |entry: io::Result<tar::Entry<&[u8]>>| {
+            let (mut entry, mut contents) = (entry?, Vec::new());
+            entry.read_to_end(&mut contents)?;
+            Ok((entry.path()?.display().to_string(), contents))
+        };
+        Archive::new(&archive[..]).entries()?.map(read).collect()
+    }
+
+    #[test]
+    fn a_file_that_a_program_writes_to_meanwhile_does_not_spoil_the_archive() {
+        let root = tempfile::tempdir().unwrap();
+        for (length, expected) in [(9_000, vec![b'x'; 5_000]), (2_000, [vec![b'x'; 2_000], vec![0; 3_000]].concat())] {
+            let (log, after) = (root.path().join("log"), root.path().join("other"));
+            std::fs::write(&log, vec![b'x'; 5_000]).unwrap();
+            std::fs::write(after, "after it").unwrap();
+            let change = || {
+                let file = File::options().append(true).open(&log).unwrap();
+                file.set_len(length.min(5_000)).unwrap();
+                (&file).write_all(&vec![b'y'; length.saturating_sub(5_000) as usize]).unwrap();
+            };
+            let packed = packed_while(root.path(), "log", change).unwrap();
+            assert!(packed == [("log".into(), expected), ("other".into(), b"after it".to_vec())], "{length}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_holes_that_becomes_shorter_meanwhile_is_no_archive() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("holes");
+        std::fs::write(&path, vec![b'x'; 100_000]).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(10_000_000).unwrap();
+        assert_eq!(packed_while(root.path(), "holes", || {}).unwrap()[0].1.len(), 10_000_000);
+        let error = packed_while(root.path(), "holes", || file.set_len(1_000).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "holes became shorter while it was packed");
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_meanwhile_does_not_end_the_packing() {
+        let root = tempfile::tempdir().unwrap();
+        let gone = root.path().join("gone");
+        std::fs::create_dir(&gone).unwrap();
+        std::fs::write(root.path().join("stays"), "x").unwrap();
+        let packed = packed_while(root.path(), "gone", || std::fs::remove_dir(&gone).unwrap()).unwrap();
+        assert_eq!(packed.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["gone", "stays"]);
     }
 
     #[test]

@@ -153,10 +153,15 @@ struct Temporary {
 impl Temporary {
     fn create(located: &Located) -> std::io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!(".instavm-{}-{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = located.sibling(name.as_ref());
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { file, path, kept: false })
+        loop {
+            let name = format!(".instavm-{}-{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = located.sibling(name.as_ref());
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                // Left behind when the machine was ended under a write: its agent counted from 0 too.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                opened => return Ok(Self { file: opened?, path, kept: false }),
+            }
+        }
     }
 }
 
@@ -187,5 +192,20 @@ mod tests {
             let open = WriteOpen { target, append, modified_unix_ns: Some(modified_unix_ns), ..Default::default() };
             assert_eq!(write(open, data).unwrap().modified_unix_ns, modified_unix_ns);
         }
+    }
+    #[test]
+    fn what_an_earlier_boot_left_behind_is_in_nobodys_way() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..100 {
+            let name = format!(".instavm-{}-{number}.part", std::process::id());
+            std::fs::write(root.path().join(name), "half of it").unwrap();
+        }
+        let path = root.path().join("file").to_str().unwrap().to_owned();
+        let (sender, data) = tokio::sync::mpsc::channel(1);
+        sender.blocking_send(Ok("whole".into())).unwrap();
+        drop(sender);
+        let target = Some(Target { path: path.clone(), ..Default::default() });
+        write(WriteOpen { target, ..Default::default() }, data).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "whole");
     }
 }

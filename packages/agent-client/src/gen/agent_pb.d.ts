@@ -422,7 +422,7 @@ export declare type PythonRequest = Message<"instavm.agent.v1.PythonRequest"> & 
   code: string;
 
   /**
-   * After this the cell is interrupted (SIGINT); a cell still running 500 ms later costs the kernel. 0 is no limit.
+   * After this the cell is interrupted (SIGINT); a cell still running 2 s later costs the kernel. 0 is no limit.
    *
    * @generated from field: uint32 timeout_ms = 2;
    */
@@ -1598,6 +1598,8 @@ export enum WatchEvent_Kind {
   READY = 1,
 
   /**
+   * Perhaps twice, of what is made in a directory that is new itself.
+   *
    * @generated from enum value: KIND_CREATED = 2;
    */
   CREATED = 2,

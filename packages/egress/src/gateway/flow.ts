@@ -84,7 +84,8 @@ export class Flow {
     // Both, because either may be over while the other still has something to deliver.
     stream.setTimeout(idleMs, idle);
     socket.setTimeout(idleMs, idle);
-    // Their events may be past.
+    // Their events may be past: the end of a guest that has said nothing needs no reader.
+    if (stream.readableEnded) this.#guestEnded();
     if (stream.destroyed) this.#guestClosed();
     if (socket.destroyed) this.#serverClosed();
   }

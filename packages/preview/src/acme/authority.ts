@@ -19,11 +19,13 @@ const POLL_MS = [250, 500, 1_000, 2_000, 4_000] as const;
 const POLL_LATER_MS = 5_000;
 const POLL_LONGEST_MS = 15_000;
 
+type Registration = { readonly by: Conversation; readonly client: Promise<Client> };
+
 export class Authority {
   readonly #options: AuthorityOptions;
   readonly #accountKey: string;
   readonly #ca: string | undefined;
-  #account: Promise<Client> | undefined;
+  #account: Registration | undefined;
 
   private constructor(options: AuthorityOptions, accountKey: string, ca: string | undefined) {
     this.#options = options;
@@ -89,12 +91,18 @@ export class Authority {
   }
 
   /** Registered once a process; an authority that knows the key says which account it is. */
-  #client(conversation: Conversation): Promise<Client> {
-    this.#account ??= this.#register(conversation).catch((error: unknown) => {
-      this.#account = undefined;
-      throw error;
-    });
-    return this.#account;
+  async #client(conversation: Conversation): Promise<Client> {
+    for (;;) {
+      this.#account ??= { by: conversation, client: this.#register(conversation) };
+      const account = this.#account;
+      try {
+        return await account.client;
+      } catch (error) {
+        if (this.#account === account) this.#account = undefined;
+        // That another order was given up, or has no time left, is no reason for this one.
+        if (account.by === conversation || !account.by.signal.aborted) throw error;
+      }
+    }
   }
 
   async #register(conversation: Conversation): Promise<Client> {

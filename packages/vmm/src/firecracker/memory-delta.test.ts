@@ -1,6 +1,7 @@
 import { mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { smallDisk } from '@instavm/testing';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { sha256Hex } from '../host/files.ts';
@@ -72,6 +73,22 @@ it('what all of a memory differs in is what its pages are', async () => {
     }),
     { numRuns: 15 },
   );
+});
+
+it('what a full disk takes only a part of is not taken for all', async (context) => {
+  const disk = await smallDisk(2);
+  if (disk === undefined) return context.skip('this process may not mount a small filesystem');
+  try {
+    // Of two writes of a mebibyte the first finds room, and the second for all but a few pages.
+    await writeFile(join(disk.path, 'other'), Buffer.alloc(12 * PAGE, 1));
+    const memory = Buffer.alloc(4 * 1024 * 1024);
+    await writeFile(at('memory'), memory);
+    await writeFile(at('full'), memory.fill(1, 0, memory.length / 2));
+    const subtracted = subtractMemory(at('full'), at('memory'), join(disk.path, 'sparse'), memory.length);
+    await expect(subtracted).rejects.toMatchObject({ code: 'ENOSPC' });
+  } finally {
+    await disk.remove();
+  }
 });
 
 it('where holes mean nothing, all of the memory is stored', async () => {

@@ -63,8 +63,12 @@ export async function storeDelta(sparse: string, to: string, memoryBytes: number
   return hash.digest('hex');
 }
 
-async function writeAll(target: FileHandle, piece: Buffer): Promise<void> {
-  for (let written = 0; written < piece.length; ) written += (await target.write(piece, written)).bytesWritten;
+/** A disk that is nearly full takes a part, and refuses only the rest. @param position in the file; where the last one ended when left out */
+async function writeAll(target: FileHandle, piece: Buffer, position?: number): Promise<void> {
+  for (let written = 0; written < piece.length; ) {
+    const at = position === undefined ? null : position + written;
+    written += (await target.write(piece, written, piece.length - written, at)).bytesWritten;
+  }
 }
 
 /** @throws BadDelta */
@@ -94,7 +98,7 @@ export async function subtractMemory(full: string, template: string, to: string,
       for (let page = 0; page < bytesRead; page += PAGE_BYTES) {
         const first = page;
         while (differs(page)) page += PAGE_BYTES;
-        if (page > first) await files[2].write(ours, first, page - first, start + first);
+        if (page > first) await writeAll(files[2], ours.subarray(first, page), start + first);
       }
     }
   } finally {

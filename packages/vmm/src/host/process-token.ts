@@ -6,13 +6,19 @@ import { readFileSync, readlinkSync } from 'node:fs';
 
 const TOKEN = /^(?<namespace>\d+)\.(?<pid>\d+)\.(?<startTicks>\d+)$/;
 
-/** When a process started, in the kernel's ticks since boot (proc(5), stat field 22); undefined when it has ended. A zombie has. */
+/**
+ * When a process started, in the kernel's ticks since boot (proc(5), stat field 22); undefined when it has ended. A zombie has.
+ * @throws what else kept it from being read: a daemon without a descriptor to spare cannot tell
+ */
 export function startTicksOf(pid: number): string | undefined {
   let stat: string;
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  } catch {
-    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // No such process: when it was opened, or when it was read.
+    if (code === 'ENOENT' || code === 'ESRCH') return undefined;
+    throw error;
   }
   // The name may hold anything, also parentheses; the fields after it are numbers.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
@@ -22,11 +28,15 @@ export function startTicksOf(pid: number): string | undefined {
 /** Digits and dots, so that it can be part of a file's name. */
 export const processToken = (pid = process.pid): string => `${pidNamespace()}.${pid}.${startTicksOf(pid) ?? 0}`;
 
-/** @returns `unknown` for what is no token, or one of another pid namespace */
+/** @returns `unknown` for what is no token, or one of another pid namespace, and when nobody can tell now */
 export function fateOf(token: string): 'runs' | 'ended' | 'unknown' {
   const { namespace, pid, startTicks } = TOKEN.exec(token)?.groups ?? {};
   if (namespace === undefined || namespace !== pidNamespace()) return 'unknown';
-  return startTicksOf(Number(pid)) === startTicks ? 'runs' : 'ended';
+  try {
+    return startTicksOf(Number(pid)) === startTicks ? 'runs' : 'ended';
+  } catch {
+    return 'unknown';
+  }
 }
 
 /** `pid:[4026531836]` */

@@ -82,10 +82,12 @@ export async function makeTemplate<Found>(
     await writeFile(join(partial, TEMPLATE_MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
     for (const file of [...files, TEMPLATE_MANIFEST]) await flush(join(partial, file));
     await flush(partial);
-    const faster = await find(templatesDirectory, key);
-    if (faster !== undefined) return faster;
-    await rm(join(templatesDirectory, key), { recursive: true, force: true });
-    await rename(partial, join(templatesDirectory, key));
+    // The name first, in one step: of two that are ready at once one finds it taken.
+    while (!(await renameUnlessTaken(partial, join(templatesDirectory, key)))) {
+      const faster = await find(templatesDirectory, key);
+      if (faster !== undefined) return faster;
+      await rm(join(templatesDirectory, key), { recursive: true, force: true });
+    }
     await flush(templatesDirectory);
   } finally {
     await rm(partial, { recursive: true, force: true });
@@ -94,3 +96,15 @@ export async function makeTemplate<Found>(
   if (built !== undefined) return built;
   throw new InstaVMError('boot_failed', 'the template that was just written cannot be read back');
 }
+
+/** rename(2): what it answers when there is something else than an empty directory. */
+const TAKEN = ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'];
+
+const renameUnlessTaken = (from: string, to: string): Promise<boolean> =>
+  rename(from, to).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (TAKEN.includes(error.code ?? '')) return false;
+      throw error;
+    },
+  );

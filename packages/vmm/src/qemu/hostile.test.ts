@@ -1,6 +1,6 @@
 /** A QEMU that a guest has taken over, as one that never was QEMU: what it does to its own microVM ends by a name, and nothing of it stays. */
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type MicroVm, newIncarnationId, type TemplateKey, type Vmm, type VmSnapshot } from '@instavm/core';
@@ -104,6 +104,13 @@ const snapshot = async (): Promise<VmSnapshot> => {
   return { directory, ...made, storedBytes: 1 };
 };
 
+/** What this process has started and has not ended, as the kernel tells (proc(5), stat). */
+async function childrenNamed(program: string): Promise<string[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const stats = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')));
+  return stats.filter((stat) => new RegExp(`\\(${program}\\) [^Z] ${process.pid} `).test(stat));
+}
+
 describe('a QEMU that is not itself', () => {
   it('and breaks off while it loads a snapshot is ended, whether it ends by itself or not', async () => {
     const { restore } = await vmmWith({ 'query-status': "connection.sendall(b'no JSON\\n'); silent = True" });
@@ -132,6 +139,20 @@ describe('a QEMU that is not itself', () => {
       message: expect.stringMatching(/something else than a file|ELOOP|not those of the template/),
     });
     expect((await readdir(root)).filter((name) => name.startsWith('made') || name.startsWith('.'))).toEqual([]);
+  });
+
+  it('and refuses while its disk is still copied goes on first, and nobody writes to what is removed', async () => {
+    const { restore } = await vmmWith({
+      stop: `open('overlay.ext4', 'r+b').write(b'x' * ${DISK})`,
+      'xen-save-devices-state': `connection.sendall(b'{"error": {"class": "GenericError", "desc": "no"}}\\n'); silent = True`,
+      cont: "open('went-on', 'a').write('.')",
+    });
+    vm = await restore(await snapshot(), newIncarnationId());
+    await expect(vm.snapshot(join(root, 'made'), 'continue')).rejects.toMatchObject({ code: 'snapshot_failed' });
+    expect(await childrenNamed('cp')).toEqual([]);
+    expect((await readdir(root)).filter((name) => name.startsWith('made') || name.startsWith('.'))).toEqual([]);
+    // When it was restored, and now.
+    expect(await readFile(join(runDirectory, vm.incarnationId, 'went-on'), 'utf8')).toBe('..');
   });
 
   it('and does what it is asked is saved with the page that it wrote to', async () => {

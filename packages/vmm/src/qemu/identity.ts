@@ -25,7 +25,7 @@ export const REMOVED = / \(deleted\)$/;
 /** Of one process, and of none that has its pid later. */
 export type ProcessIdentity = Pick<VmmIdentity, 'pid' | 'startTicks' | 'executable'>;
 
-/** Of a process that runs; undefined when it has ended. A zombie has. */
+/** Of a process that runs; undefined when it has ended. A zombie has. @throws when nobody can tell */
 export async function observed(pid: number): Promise<ProcessIdentity | undefined> {
   const startTicks = startTicksOf(pid);
   if (startTicks === undefined) return undefined;
@@ -68,7 +68,7 @@ export async function workplaceOf(pid: number): Promise<string | undefined> {
   return command.includes(`-name\0${basename(directory.replace(REMOVED, ''))}\0`) ? directory : undefined;
 }
 
-/** Whether the same process still runs. */
+/** Whether the same process still runs. @throws when nobody can tell */
 export async function isAlive({ pid, startTicks, executable }: ProcessIdentity): Promise<boolean> {
   const seen = await observed(pid);
   return seen?.startTicks === startTicks && seen.executable === executable;

@@ -184,7 +184,8 @@ function spawned(binary: string, args: readonly string[], directory: string, opt
 function adopted(identity: VmmIdentity): Handle {
   const ended: Handle['ended'] = new Promise((resolve) => {
     const watch = setInterval(async () => {
-      if (await isAlive(identity)) return;
+      // When nobody can tell, it is looked at again.
+      if (await isAlive(identity).catch(() => true)) return;
       clearInterval(watch);
       resolve({ code: null, signal: null });
     }, WATCH_INTERVAL_MS);

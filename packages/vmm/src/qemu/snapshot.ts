@@ -94,15 +94,14 @@ export async function takeSnapshot(
   const partial = await makePartialSnapshot(parent);
   const store = startStore(pid, template, join(partial, FILES.deviceState));
   let qmp: QmpClient | undefined;
+  let copied: Promise<void> | undefined;
   try {
     qmp = await monitorOf(vmm);
     // From here on the guest stands still: all that can be ready is.
     await store.ready;
     await qmp.run('stop');
-    const [stored] = await Promise.all([
-      storeState(vmm, qmp, store),
-      copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay)),
-    ]);
+    copied = copySparse(join(vmm.directory, FILES.overlay), join(partial, FILES.overlay));
+    const [stored] = await Promise.all([storeState(vmm, qmp, store), copied]);
     if (then === 'continue') await qmp.run('cont');
     await requireBuildId(template.directory, templateBuildId);
     const overlay = await stat(join(partial, FILES.overlay));
@@ -126,9 +125,14 @@ export async function takeSnapshot(
     if (then === 'end') await vmm.kill().catch(() => {});
     return viewOf(directory, manifest);
   } catch (error) {
-    await rm(partial, { recursive: true, force: true });
-    // One that does not go on may stand still for ever, so it is ended: `exited` tells.
-    if (qmp !== undefined && !(await qmp.goOn(SOCKET_DEADLINE_MS))) await vmm.exitedOrKilled();
+    try {
+      // One that does not go on may stand still for ever, so it is ended: `exited` tells.
+      if (qmp !== undefined && !(await qmp.goOn(SOCKET_DEADLINE_MS))) await vmm.exitedOrKilled();
+    } finally {
+      // Where somebody still writes, it cannot be removed.
+      await Promise.allSettled([store.end(), copied]);
+      await rm(partial, { recursive: true, force: true });
+    }
     throw snapshotFailure(error);
   } finally {
     qmp?.close();
