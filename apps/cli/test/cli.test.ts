@@ -46,10 +46,11 @@ describe('instavm, in pipes', PATIENCE, () => {
     const sandbox = await cli.client.sandboxes.create();
     const args = ['exec', sandbox.id, 'sh', '-c', 'echo runs; cat'];
     const child = spawn(INSTAVM, args, { env: cli.env, stdio: ['pipe', 'pipe', 'ignore'] });
+    const ended = once(child, 'exit');
     try {
       await once(child.stdout, 'data');
       await sandbox.delete();
-      expect((await once(child, 'exit'))[0]).toBe(125);
+      expect((await ended)[0]).toBe(125);
     } finally {
       child.kill('SIGKILL');
     }
