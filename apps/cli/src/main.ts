@@ -25,6 +25,8 @@ try {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : EXIT.usage;
   else if (error instanceof InstaVMError) fail(error);
   else throw error;
+  // Whatever else would come in is for nobody, and whoever could write it is not waited for.
+  process.stdin.destroy();
 }
 
 function fail(error: InstaVMError): void {

@@ -42,6 +42,19 @@ describe('instavm, in pipes', PATIENCE, () => {
     expect(JSON.parse(json.stdout)).toMatchObject({ stdout: '--json\n', exitCode: 0 });
   });
 
+  it('ends with what has failed, whoever still holds its input open', async () => {
+    const sandbox = await cli.client.sandboxes.create();
+    const args = ['exec', sandbox.id, 'sh', '-c', 'echo runs; cat'];
+    const child = spawn(INSTAVM, args, { env: cli.env, stdio: ['pipe', 'pipe', 'ignore'] });
+    try {
+      await once(child.stdout, 'data');
+      await sandbox.delete();
+      expect((await once(child, 'exit'))[0]).toBe(125);
+    } finally {
+      child.kill('SIGKILL');
+    }
+  });
+
   it('makes, lists and ends sandboxes, as tables and as JSON', async () => {
     const made = JSON.parse((await cli.run(['new', '--json', '--memory', '256', '--env', 'A=b c'])).stdout);
     expect(made).toMatchObject({ state: 'running', memoryMb: 256 });

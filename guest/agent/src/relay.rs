@@ -3,7 +3,8 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 /// A flow reads in pieces between these, larger as long as it fills them: an idle one holds none, a busy one few.
@@ -31,24 +32,74 @@ pub struct Flow {
 /// Ends when both directions have ended. When either breaks, both ends are reset.
 pub async fn relay(mut program: TcpStream, mut flow: Flow) {
     let (mut from_program, mut to_program) = program.split();
-    let downloaded = Notify::new();
+    let (downloaded, said_all, given_all) = (Notify::new(), Notify::new(), Notify::new());
+    let (mut unsent, is_deaf) = (Unsent::default(), AtomicBool::new(false));
     let up = async {
-        upload(&mut from_program, &mut flow.to_host).await?;
-        // A program that has said all and takes nothing any more must not keep a stream whose host gave up, or went away.
-        tokio::select! {
-            () = downloaded.notified() => Ok(()),
-            error = broken(&mut flow.to_host) => Err(error),
+        let ended = async {
+            upload(&mut from_program, &mut flow.to_host, &mut unsent, &is_deaf).await?;
+            said_all.notify_one();
+            // A program that has said all and takes nothing any more must not keep a stream whose host gave up, or went away.
+            tokio::select! {
+                () = downloaded.notified() => Ok(()),
+                error = broken(&mut flow.to_host) => Err(error),
+            }
         }
+        .await;
+        if ended.is_err() && is_broken(&mut flow.to_host) {
+            // What the host had sent before is for the program yet.
+            drop(timeout(LINGER, given_all.notified()).await);
+        }
+        ended
     };
     let down = async {
-        download(&mut flow.from_host, &mut to_program).await?;
+        let ended = download(&mut flow.from_host, &mut to_program).await;
+        given_all.notify_one();
+        if ended.is_err() {
+            // A program that takes no more, as one that answers before it was asked all, may have said something that was not read yet.
+            is_deaf.store(true, Ordering::Relaxed);
+            drop(timeout(LINGER, said_all.notified()).await);
+        }
         downloaded.notify_one();
-        Ok(())
+        ended
     };
     let ended: io::Result<_> = async { tokio::try_join!(up, down) }.await;
     if ended.is_err() {
+        // A reset overtakes what waits for its turn.
+        drop(timeout(LINGER, unsent.sent()).await);
         flow.to_host.send_reset(Reason::CANCEL);
         reset(program);
+    }
+}
+
+/// What the program has said and the connection to the host has not taken yet.
+#[derive(Default)]
+struct Unsent {
+    /// Ends with the last piece, which goes when it is sent.
+    last: Option<oneshot::Receiver<()>>,
+}
+
+struct Piece {
+    bytes: BytesMut,
+    _sent: oneshot::Sender<()>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Unsent {
+    fn add(&mut self, bytes: BytesMut) -> Bytes {
+        let (sender, receiver) = oneshot::channel();
+        self.last = Some(receiver);
+        Bytes::from_owner(Piece { bytes, _sent: sender })
+    }
+
+    async fn sent(self) {
+        if let Some(last) = self.last {
+            drop(last.await);
+        }
     }
 }
 
@@ -60,7 +111,7 @@ pub fn reset(program: TcpStream) {
 
 async fn download(from_host: &mut RecvStream, program: &mut WriteHalf<'_>) -> io::Result<()> {
     let mut pieces = Vec::new();
-    let mut over = false;
+    let (mut over, mut broken) = (false, Ok(()));
     while !over {
         let mut size = 0;
         let mut next = from_host.data().await;
@@ -70,8 +121,8 @@ async fn download(from_host: &mut RecvStream, program: &mut WriteHalf<'_>) -> io
                 // The gateway has ended its side and wants no more of ours (RFC 9113 §8.1).
                 Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => over = true,
                 None => over = true,
-                Some(piece) => {
-                    let piece = piece.map_err(io::Error::other)?;
+                Some(Err(error)) => (over, broken) = (true, Err(io::Error::other(error))),
+                Some(Ok(piece)) => {
                     size += piece.len();
                     pieces.push(piece);
                 }
@@ -86,6 +137,7 @@ async fn download(from_host: &mut RecvStream, program: &mut WriteHalf<'_>) -> io
         }
         write_all(program, &pieces).await?;
         pieces.clear();
+        std::mem::replace(&mut broken, Ok(()))?;
         from_host.flow_control().release_capacity(size).map_err(io::Error::other)?;
     }
     program.shutdown().await
@@ -105,7 +157,12 @@ async fn write_all(program: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<
     Ok(())
 }
 
-async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> io::Result<()> {
+async fn upload(
+    program: &mut ReadHalf<'_>,
+    to_host: &mut SendStream<Bytes>,
+    unsent: &mut Unsent,
+    is_deaf: &AtomicBool,
+) -> io::Result<()> {
     let mut size = LEAST_READ;
     loop {
         tokio::select! {
@@ -130,6 +187,8 @@ async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> 
             continue;
         }
         let is_last = match program.try_read_buf(&mut piece) {
+            // The end of a connection whose reset went to the writing side.
+            Ok(0) if is_deaf.load(Ordering::Relaxed) => return Err(io::ErrorKind::ConnectionReset.into()),
             Ok(0) => true,
             Ok(count) => {
                 if count == size {
@@ -145,7 +204,7 @@ async fn upload(program: &mut ReadHalf<'_>, to_host: &mut SendStream<Bytes>) -> 
             }
             Err(error) => return Err(error),
         };
-        match to_host.send_data(piece.freeze(), is_last) {
+        match to_host.send_data(unsent.add(piece), is_last) {
             Ok(()) if is_last => return Ok(()),
             // An error: reset meanwhile, as the next turn will see.
             _ => {}
@@ -161,6 +220,10 @@ async fn broken(stream: &mut SendStream<Bytes>) -> io::Error {
         Ok(_) => io::ErrorKind::ConnectionReset.into(),
         Err(error) => io::Error::other(error),
     }
+}
+
+fn is_broken(stream: &mut SendStream<Bytes>) -> bool {
+    stream.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 /// Takes what the program still sends, for a while: closing before that would reset a connection whose last bytes it has not read yet.

@@ -91,6 +91,13 @@ async fn outcome(program: &mut TcpStream) -> std::io::Result<usize> {
     timeout(PATIENCE, program.read(&mut [0; 64])).await.expect("the end of its connection")
 }
 
+/// Of a program that has read to the end already.
+async fn eventually_reset(program: &mut TcpStream) {
+    while program.write_all(b"x").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn each_side_ends_without_the_other() {
     let (agent, listener) = (Agent::start().await, listener().await);
@@ -122,10 +129,68 @@ async fn what_either_side_breaks_off_is_reset_for_the_other() {
     tunnel.to_program.send_reset(Reason::INTERNAL_ERROR);
     assert_eq!(outcome(&mut program).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 
+    // At once, also when it had nothing more to say.
+    let (mut tunnel, mut program) = host.open(&listener).await;
+    tunnel.send("question", true);
+    program.read_to_string(&mut String::new()).await.unwrap();
+    let begun = std::time::Instant::now();
+    tunnel.to_program.send_reset(Reason::CANCEL);
+    eventually_reset(&mut program).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+
     let (mut tunnel, program) = host.open(&listener).await;
     program.set_zero_linger().unwrap();
     drop(program);
     assert_eq!(tunnel.rest().await, Err(Some(Reason::CANCEL)));
+}
+
+/// As a server that answers and closes before it has read all of the request: the kernel resets such a connection behind the answer.
+#[tokio::test]
+async fn what_a_program_said_arrives_before_the_reset() {
+    let (agent, listener) = (Agent::start().await, listener().await);
+    let host = Host::attach(&agent).await;
+    for round in 0..40 {
+        let (mut tunnel, mut program) = host.open(&listener).await;
+        tunnel.send("question", false);
+        assert!(program.peek(&mut [0; 8]).await.unwrap() > 0);
+        if round % 2 == 0 {
+            tunnel.to_program.send_data(vec![7; 4 << 20].into(), false).unwrap();
+        }
+        program.write_all(b"answer").await.unwrap();
+        drop(program);
+        let mut answer = vec![];
+        let end = loop {
+            match timeout(PATIENCE, tunnel.from_program.data()).await.expect("the end") {
+                Some(Ok(piece)) => answer.extend_from_slice(&piece),
+                Some(Err(error)) => break error.reason(),
+                None => break None,
+            }
+        };
+        assert_eq!((&answer[..], end), (&b"answer"[..], Some(Reason::CANCEL)), "in round {round}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_host_sent_reaches_the_program_before_the_reset() {
+    let (agent, listener) = (Agent::start().await, listener().await);
+    let host = Host::attach(&agent).await;
+    let agent_pid = agent.pid() as i32;
+    for _ in 0..5 {
+        let (mut tunnel, mut program) = host.open(&listener).await;
+        // SAFETY: this test's own agent, which sees nothing of the three before it has seen all.
+        unsafe { libc::kill(agent_pid, libc::SIGSTOP) };
+        for text in ["one ", "two"] {
+            tunnel.send(text, false);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tunnel.to_program.send_reset(Reason::CANCEL);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // SAFETY: as above.
+        unsafe { libc::kill(agent_pid, libc::SIGCONT) };
+        let mut received = vec![];
+        let end = timeout(PATIENCE, program.read_to_end(&mut received)).await.expect("the end");
+        assert_eq!((&received[..], end.unwrap_err().kind()), (&b"one two"[..], ErrorKind::ConnectionReset));
+    }
 }
 
 #[tokio::test]

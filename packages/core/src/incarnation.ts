@@ -29,6 +29,8 @@ type Saving = {
   readonly then: 'continue' | 'end';
   /** Resolves when it was saved, or could not be. */
   readonly done: Promise<void>;
+  /** How often the channel may still end with it: when the guest is held, and when it is let go after a failure. */
+  excuses: number;
 };
 
 /** News of an incarnation; may come late, so the owner compares. */
@@ -114,7 +116,7 @@ export class Incarnation<Guest extends GuestLink> {
     await guest.sync(SYNC_DEADLINE_MS);
     flushed();
     const { promise: done, resolve: isDone } = Promise.withResolvers<void>();
-    this.#saving = { then, done };
+    this.#saving = { then, done, excuses: 2 };
     try {
       const saved = await this.#snapshot(directory, then, tooLate);
       if (then === 'end') this.#isReleased = true;
@@ -166,7 +168,8 @@ export class Incarnation<Guest extends GuestLink> {
     const guest = this.#guest;
     guest.closed.then(() => {
       if (this.#isReleased || this.#guest !== guest) return;
-      const again = this.#reattach(this.#saving).then(() => {
+      const saving = this.#saving !== undefined && this.#saving.excuses-- > 0 ? this.#saving : undefined;
+      const again = this.#reattach(saving).then(() => {
         if (this.#detached === again) this.#detached = undefined;
       });
       this.#detached = again;

@@ -130,9 +130,10 @@ export class SandboxService<Guest extends GuestLink> {
   ): Promise<{ clones: SandboxOwner<Guest>[]; snapshot: SnapshotRecord }> {
     const { reached } = this.#deps;
     const isTransient = name === null;
-    const snapshot = await (await this.snapshots.take(owner, { name, isTransient })).done;
-    reached('clone.saved');
+    const { record, done } = await this.snapshots.take(owner, { name, isTransient });
     try {
+      const snapshot = await done;
+      reached('clone.saved');
       const made = await Promise.allSettled(
         Array.from({ length: count }, () =>
           this.createFrom(owner.record.accountId, snapshot, change, 'sandbox.cloned'),
@@ -149,8 +150,8 @@ export class SandboxService<Guest extends GuestLink> {
     } finally {
       // What cannot be removed now is with the next start, and changes nothing for the clones.
       if (isTransient)
-        await this.snapshots.remove(snapshot).catch((err: unknown) => {
-          this.#deps.log.warn({ snapshotId: snapshot.id, err }, 'removing what clones were made from');
+        await this.snapshots.remove(record).catch((err: unknown) => {
+          this.#deps.log.warn({ snapshotId: record.id, err }, 'removing what clones were made from');
         });
     }
   }

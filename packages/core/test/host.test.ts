@@ -310,6 +310,14 @@ describe('clones', () => {
     expect([world.alive.length, world.disk.size, world.snapshots.size]).toEqual([3, 0, 0]);
   });
 
+  it('leave nothing of the snapshot that they were to be made from when it fails', async () => {
+    const { create, service, vms, world } = ladder();
+    const owner = await create();
+    for (const vm of vms) vm.snapshotFails = true;
+    await expect(service.clone(owner, 2, null, {})).rejects.toMatchObject({ code: 'snapshot_failed' });
+    expect([world.snapshots.size, world.disk.size]).toEqual([0, 0]);
+  });
+
   it('are all made, and a restore is, when only the files that they were made from cannot be removed', async () => {
     const { create, service, world } = ladder();
     const owner = await create();

@@ -224,6 +224,26 @@ describe('a sandbox whose channel ends with every snapshot', () => {
     expect(owner.record.state).toBe('running');
   });
 
+  it('is lost all the same when its guest ends every channel that is opened after one that failed', async () => {
+    const { create, guests, vms, clock } = ladder();
+    const owner = await create();
+    last(vms).snapshotFails = true;
+    last(vms).duringSnapshot = () => {
+      last(guests).close();
+      guests.push = (guest) => {
+        // It has answered by then.
+        void Promise.resolve().then(() => guest?.close());
+        return Array.prototype.push.call(guests, guest);
+      };
+    };
+    const suspended = expect(owner.suspend('enough')).rejects.toMatchObject({ code: 'snapshot_failed' });
+    await settled();
+    clock.advance(1_000);
+    await suspended;
+    await settled();
+    expect(owner.record).toMatchObject({ state: 'failed', stateReason: 'the guest agent no longer answers' });
+  });
+
   it('is not attached again when it is suspended', async () => {
     const { create, guests, vms } = ladder();
     const owner = await create();

@@ -5,7 +5,7 @@ import { InstaVMError } from '@instavm/wire';
 import { errorPage } from './pages.ts';
 
 /** Node's mark of the response that a socket is busy with. */
-type Busy = { readonly _httpMessage?: ServerResponse | null };
+export type Busy = { readonly _httpMessage?: ServerResponse | null };
 
 type ParseError = Error & { readonly code?: string; readonly rawPacket?: Buffer };
 

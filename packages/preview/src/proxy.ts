@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2';
+import { createSecureServer, type Http2SecureServer, type Http2Session, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
@@ -87,6 +87,8 @@ export class PreviewProxy {
   readonly #access: AccessRules;
   readonly #shares: Shares;
   readonly #sockets = new Set<Socket>();
+  /** Keeps a session of HTTP/2 for an exchange, until it is called. */
+  readonly #quiet = new WeakMap<Http2Session, () => () => void>();
   readonly #acme: Acme | undefined;
   readonly #stopFollowing: () => void;
   #port = 0;
@@ -188,17 +190,17 @@ export class PreviewProxy {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
     });
-    // Who is told that it is over, and does not hang up.
-    server.on('secureConnection', (socket: TLSSocket) => {
-      socket.once('finish', () => {
-        const timer = setTimeout(() => socket.destroy(), connectionIdleMs);
-        timer.unref();
-        socket.once('close', () => clearTimeout(timer));
-      });
-    });
+    let opened: ServerHttp2Session | undefined;
     server.on('session', (session: ServerHttp2Session) => {
       session.setLocalWindowSize(4 * UPLOAD_WINDOW_BYTES);
-      closeWhenIdle(session, connectionIdleMs);
+      opened = session;
+    });
+    // After Node has made the session of this very connection, if it is one of HTTP/2.
+    server.on('secureConnection', (socket: TLSSocket) => {
+      if (opened) this.#quiet.set(opened, closeWhenIdle(opened, socket, connectionIdleMs));
+      opened = undefined;
+      // Who is told that it is over, and does not hang up.
+      socket.once('finish', () => destroyLater(socket, connectionIdleMs));
     });
     server.on('sessionError', () => {}); // the peer broke the protocol or went away; Node has closed the session
     server.on('clientError', answerClientError);
@@ -212,8 +214,8 @@ export class PreviewProxy {
     server.on(
       'upgrade' as 'request',
       ((request: IncomingMessage, socket: Duplex, head: Buffer) => {
-        socket.on('error', () => socket.destroy());
-        void this.#serve(request, responseOver(request, socket), { socket, head });
+        const response = responseOver(request, socket);
+        if (response) void this.#serve(request, response, { socket, head });
       }) as never,
     );
     return server;
@@ -272,7 +274,11 @@ export class PreviewProxy {
     const end = (): void => void exchange.destroy();
     const share = this.#shares.enter(target, by, end);
     const release = hold?.(end);
+    // Reset over HTTP/2: until what it sent before is read, which may be never, it is not closed. Not at once, for it may be us who are at it.
+    exchange.once('aborted', () => setImmediate(end));
+    const rest = isHttp2(response) && response.stream.session && this.#quiet.get(response.stream.session)?.();
     exchange.once('close', () => {
+      if (rest) rest();
       release?.();
       share.leave();
     });
@@ -334,24 +340,39 @@ function ownPage(
   );
 }
 
-function closeWhenIdle(session: ServerHttp2Session, idleMs: number): void {
-  let streams = 0;
-  session.on('stream', (stream) => {
-    streams += 1;
-    stream.once('close', () => {
-      streams -= 1;
-      // Once it has run out, nothing else starts it again.
-      if (streams === 0) session.setTimeout(idleMs);
-    });
-  });
+/**
+ * Ends a session that is idle, streams or not: pages of ours may wait for a visitor who does not take them.
+ * @returns for an exchange, which may be quiet for long; returns what is to be called at its end
+ */
+function closeWhenIdle(session: ServerHttp2Session, socket: TLSSocket, idleMs: number): () => () => void {
+  let exchanges = 0;
   session.on('timeout', () => {
-    if (streams === 0) session.close();
+    if (exchanges > 0) return;
+    session.close();
+    // It may wait for streams that nobody takes, or for a visitor who went away without a word.
+    destroyLater(socket, idleMs, () => exchanges === 0);
   });
   session.setTimeout(idleMs);
+  return () => {
+    exchanges += 1;
+    return () => {
+      exchanges -= 1;
+      // Once it has run out, nothing else starts it again.
+      if (exchanges === 0) session.setTimeout(idleMs);
+    };
+  };
+}
+
+function destroyLater(socket: Socket, ms: number, isStillOver = () => true): void {
+  const timer = setTimeout(() => {
+    if (isStillOver()) socket.destroy();
+  }, ms);
+  timer.unref();
+  socket.once('close', () => clearTimeout(timer));
 }
 
 function refuseConnect(request: IncomingMessage, socket: Duplex): void {
-  socket.on('error', () => socket.destroy());
+  const response = responseOver(request, socket);
   const error = new InstaVMError('malformed_request', 'This is no forward proxy: CONNECT is not answered.');
-  sendPage(request, responseOver(request, socket), errorPage(error, request.headers.accept));
+  if (response) sendPage(request, response, errorPage(error, request.headers.accept));
 }

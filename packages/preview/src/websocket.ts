@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { request as httpRequest, type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { explained, MAX_ANSWER_HEADER_BYTES, relayAnswer, serviceTimeout, writeServiceHead } from './answer.ts';
+import type { Busy } from './client-errors.ts';
 import { type Incoming, isHttp2, type Outgoing, sendPage } from './exchange.ts';
 import type { Forwarding } from './forward.ts';
 import { collected, type Field, fieldsOf, requestFields, responseFields, type Visit } from './headers.ts';
@@ -18,8 +19,16 @@ export const isWebSocketUpgrade = ({ method, headers }: IncomingMessage): boolea
   headers['content-length'] === undefined &&
   headers['transfer-encoding'] === undefined;
 
-/** A response over the socket of an upgrade, for when it is refused. */
-export function responseOver(request: IncomingMessage, socket: Duplex): ServerResponse {
+/**
+ * A response over the socket of an upgrade, for when it is refused.
+ * @returns undefined: the answer to an earlier request is not there yet, and nothing may overtake it. Who did not wait for it is hung up on
+ */
+export function responseOver(request: IncomingMessage, socket: Duplex): ServerResponse | undefined {
+  socket.on('error', () => socket.destroy());
+  if ((socket as Busy)._httpMessage) {
+    socket.destroy();
+    return undefined;
+  }
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
   // Node writes to any stream here; its types want a socket.

@@ -1,5 +1,6 @@
 /** Connections that are over for the listener, of visitors who do not hang up. */
 import { once } from 'node:events';
+import { connect } from 'node:http2';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls';
@@ -57,6 +58,17 @@ it('over HTTP/2 end when idle, though they were quiet for as long with a request
   const closed = once(session, 'close');
   stream.destroy();
   await closed;
+});
+
+it('over HTTP/2 end when idle, though pages of ours wait for a visitor who does not take them', async () => {
+  const visitor = await stubborn(['h2']);
+  const session = connect('https://nobody', { createConnection: () => visitor, settings: { initialWindowSize: 0 } });
+  session.on('error', () => {});
+  const stream = session.request({ ':path': '/.instavm/none', ':authority': stand.authorityOf(quiet) });
+  stream.on('error', () => {});
+  const [answer] = (await once(stream, 'response')) as [Record<string, unknown>];
+  expect(answer[':status']).toBe(404);
+  await expect.poll(() => stand.proxy.connections).toBe(0);
 });
 
 it('of WebSockets whose service has ended last no longer than silence may', async () => {

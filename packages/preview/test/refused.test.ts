@@ -122,6 +122,16 @@ describe('a request that is not for a share', () => {
   });
 });
 
+it.each(['CONNECT a:1 HTTP/1.1', 'GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket'])(
+  'a connection on which %j does not wait for the answer before it ends, and nothing else',
+  async (line) => {
+    const host = `Host: ${stand.authorityOf(id)}`;
+    const pipelined = `GET / HTTP/1.1\r\n${host}\r\n\r\n${line}\r\n${host}\r\n\r\n`;
+    expect(await stand.raw(id, pipelined)).toBe('');
+    expect((await stand.ask(id, '/')).status).toBe(200);
+  },
+);
+
 describe('a request that takes too much', () => {
   it('of header or URL is refused', async () => {
     const large = await stand.ask(id, '/', { headers: { cookie: 'x'.repeat(40_000) } });

@@ -1,6 +1,6 @@
 /** Files and directories of a sandbox. Paths are absolute; contents are streams or whole. */
 import { events } from './event-stream.ts';
-import type { HttpClient, Query } from './http.ts';
+import { contentsOf, type HttpClient, type Query } from './http.ts';
 
 export type FileKind = 'file' | 'dir' | 'symlink' | 'other';
 
@@ -81,7 +81,7 @@ export class Files {
       path: `${this.#base}/files`,
       query: { path, offset, length, ...query(access) },
     });
-    yield* body as AsyncIterable<Uint8Array>;
+    yield* contentsOf(body);
   }
 
   /** The file appears complete or not at all (except with `append`). */
@@ -153,7 +153,7 @@ export class Files {
       path: `${this.#base}/tar`,
       query: { path, exclude, ...query(access) },
     });
-    yield* body as AsyncIterable<Uint8Array>;
+    yield* contentsOf(body);
   }
 
   /** Unpacks an uncompressed tar below a directory. */

@@ -34,7 +34,7 @@ export class HttpClient {
   /** @throws InstaVMError */
   async json<T>(request: HttpRequest): Promise<T> {
     const chunks: Buffer[] = [];
-    for await (const chunk of await this.stream(request)) chunks.push(chunk as Buffer);
+    for await (const chunk of contentsOf(await this.stream(request))) chunks.push(chunk);
     const text = Buffer.concat(chunks).toString('utf8');
     try {
       return JSON.parse(text) as T;
@@ -48,9 +48,13 @@ export class HttpClient {
     const answer = await this.#send(request);
     const status = answer.statusCode ?? 0;
     if (status >= 200 && status < 300) return answer;
-    let text = '';
-    for await (const chunk of answer) if (text.length < MAX_ERROR_BYTES) text += String(chunk);
-    throw errorFromBody(status, text);
+    const chunks: Buffer[] = [];
+    let sizeBytes = 0;
+    for await (const chunk of contentsOf(answer)) {
+      if (sizeBytes < MAX_ERROR_BYTES) chunks.push(chunk);
+      sizeBytes += chunk.length;
+    }
+    throw errorFromBody(status, Buffer.concat(chunks).toString('utf8'));
   }
 
   /** Where a WebSocket of the same server is, and what it must be opened with. */
@@ -92,15 +96,25 @@ export class HttpClient {
         // The server may answer (a refusal) and close before it has read the whole body.
         if (!answered) reject(connectionError(url, cause));
       });
-      if (payload === undefined || payload instanceof Uint8Array) outgoing.end(payload);
-      else
-        pipeline(Readable.from(payload, { objectMode: false, highWaterMark: 512 * 1024 }), outgoing).catch(
-          (cause: unknown) => {
-            if (!answered)
-              reject(cause instanceof Error && !isSocketError(cause) ? cause : connectionError(url, cause));
-          },
-        );
+      if (payload === undefined || payload instanceof Uint8Array) return void outgoing.end(payload);
+      // The server takes a connection for idle as long as it knows of no request, however long the first bytes take.
+      outgoing.flushHeaders();
+      pipeline(Readable.from(payload, { objectMode: false, highWaterMark: 512 * 1024 }), outgoing).catch(
+        (cause: unknown) => {
+          if (!answered) reject(cause instanceof Error && !isSocketError(cause) ? cause : connectionError(url, cause));
+        },
+      );
     });
+  }
+}
+
+/** The body of an answer. @throws InstaVMError `connection_lost` when it breaks off */
+export async function* contentsOf(answer: IncomingMessage): AsyncGenerator<Buffer> {
+  try {
+    yield* answer as AsyncIterable<Buffer>;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ECONNRESET') throw cause;
+    throw new InstaVMError('connection_lost', 'the answer broke off', { retryable: 'unknown', cause });
   }
 }
 

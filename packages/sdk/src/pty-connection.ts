@@ -62,12 +62,10 @@ export class PtyConnection {
       else if (frame?.type === 'skipped') onFrame({ type: 'skipped', offset: Number(frame.offset) });
     });
     socket.on('unexpected-response', (_request, answer) => {
-      let text = '';
-      answer.on('data', (piece: Buffer) => {
-        text += piece;
-      });
+      const pieces: Buffer[] = [];
+      answer.on('data', (piece: Buffer) => pieces.push(piece));
       answer.on('close', () => {
-        attached.reject(errorFromBody(answer.statusCode, text));
+        attached.reject(errorFromBody(answer.statusCode, Buffer.concat(pieces).toString('utf8')));
         socket.terminate();
       });
     });

@@ -81,13 +81,14 @@ export async function takeSnapshot(
   const parent = dirname(directory);
   const partial = await makePartialSnapshot(parent);
   const memoryBytes = memoryBytesOf(size);
-  let isHeld = false;
+  let [isAsked, isHeld] = [false, false];
   try {
     const keepsHoles = await holesAreKept();
     // What was written to since another building says nothing of this one, which all of the memory is compared with then.
     if (jail.record.templateBuildId !== templateBuildId) await jail.forgetMemoryBase();
     const type = await prepareMemory(jail, memoryBytes);
     await jail.makeFile(FILES.deviceState, 0);
+    isAsked = true;
     await api.setState('Paused');
     isHeld = true;
     const files = { snapshot_path: FILES.deviceState, mem_file_path: FILES.memory };
@@ -132,8 +133,8 @@ export async function takeSnapshot(
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
     for (const file of [FILES.memory, FILES.deviceState]) await jail.remove(file);
-    // Of one that could not even be asked, the guest noticed nothing.
-    if (isHeld || !(error instanceof FirecrackerUnreachable)) await goOn(vmm);
+    // Of one that was not asked yet, or could not be, the guest noticed nothing.
+    if (isHeld || (isAsked && !(error instanceof FirecrackerUnreachable))) await goOn(vmm);
     throw snapshotFailure(error);
   }
 }

@@ -33,6 +33,8 @@ export class TerminalConnection {
   /** Output before this was written before we came: the screen's answers to it have been given long ago. */
   #replayedUntil = 0;
   #pending = '';
+  /** What is typed before goes out after what waits for it. */
+  #isAttached = false;
   #failures = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #isOver = false;
@@ -80,6 +82,7 @@ export class TerminalConnection {
   }
 
   #lost(ptyId: string, reason: string): void {
+    this.#isAttached = false;
     if (this.#isOver) return;
     this.#onState({ kind: 'waiting', reason });
     const delay = RETRY_MS[Math.min(this.#failures, RETRY_MS.length - 1)];
@@ -104,6 +107,7 @@ export class TerminalConnection {
       this.#send(JSON.stringify({ type: 'resize', cols, rows }));
       if (this.#pending !== '') this.#send(new TextEncoder().encode(this.#pending));
       this.#pending = '';
+      this.#isAttached = true;
     } else if (frame.type === 'skipped') this.#offset = frame.offset;
     else if (frame.type === 'exit') this.#end({ kind: 'exited', exitCode: frame.exit_code, signal: frame.signal });
   }
@@ -127,7 +131,7 @@ export class TerminalConnection {
 
   #type(text: string): void {
     if (this.#replayedUntil > 0) return;
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#send(new TextEncoder().encode(text));
+    if (this.#isAttached && this.#socket?.readyState === WebSocket.OPEN) this.#send(new TextEncoder().encode(text));
     else if (this.#pending.length + text.length <= MAX_PENDING_CHARACTERS) this.#pending += text;
   }
 
