@@ -6,8 +6,8 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startDemoDaemon } from './demo/daemon.ts';
-import { startModelEndpoint, type ToolEvent } from './demo/model-endpoint.ts';
+import { type DemoDaemon, startDemoDaemon } from './demo/daemon.ts';
+import { type ModelEndpoint, startModelEndpoint, type ToolEvent } from './demo/model-endpoint.ts';
 import { ROOT } from './steps/paths.ts';
 import { pythonPath } from './steps/python-environments.ts';
 import { setup } from './steps/setup.ts';
@@ -42,14 +42,20 @@ const examples: Example[] = [
 const dataDirectory = await mkdtemp(join(tmpdir(), 'instavm-demo-'));
 const running = new Set<ChildProcess>();
 let failed = false;
-console.log('Starting the daemon …');
-const daemon = await startDemoDaemon(dataDirectory);
-const model = await startModelEndpoint(upstream);
-process.on('SIGINT', () => {
-  failed = true;
-  for (const child of running) child.kill('SIGTERM');
-});
+// From before the daemon's start on: it is not in the terminal's foreground group, and would be left.
+const stopping = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.on(signal, () => {
+    failed = true;
+    stopping.abort(new Error(`ended by ${signal}`));
+    for (const child of running) child.kill('SIGTERM');
+  });
+let daemon: DemoDaemon | undefined;
+let model: ModelEndpoint | undefined;
 try {
+  console.log('Starting the daemon …');
+  daemon = await startDemoDaemon(dataDirectory, stopping.signal);
+  model = await startModelEndpoint(upstream);
   console.log(`Sandboxes: ${daemon.description}`);
   console.log(
     upstream === undefined
@@ -57,17 +63,23 @@ try {
       : `Model: the real one, through ${upstream.baseUrl}`,
   );
   for (const example of examples) {
-    if (!failed) failed = !(await runExample(example));
+    if (!failed) failed = !(await runExample(example, daemon, model));
   }
+} catch (error) {
+  if (error !== stopping.signal.reason) throw error;
 } finally {
-  await model.close();
-  await daemon.stop();
+  await model?.close();
+  await daemon?.stop();
   await rm(dataDirectory, { recursive: true, force: true });
 }
 console.log(failed ? '\nThe demo failed; see above.' : '\nNothing is left running. Next: npm start, and README.md.');
 process.exitCode = failed ? 1 : 0;
 
-async function runExample({ title, command, args }: Example): Promise<boolean> {
+async function runExample(
+  { title, command, args }: Example,
+  daemon: DemoDaemon,
+  model: ModelEndpoint,
+): Promise<boolean> {
   console.log(`\n━━ ${title} ${'━'.repeat(Math.max(0, 90 - title.length))}`);
   daemon.timings.reset();
   model.begin(show);
@@ -79,7 +91,7 @@ async function runExample({ title, command, args }: Example): Promise<boolean> {
       ...process.env,
       INSTAVM_BASE_URL: daemon.url,
       INSTAVM_API_KEY: key,
-      ...trusting(key),
+      ...trusting(daemon, key),
       OPENAI_BASE_URL: model.url,
       OPENAI_API_KEY: apiKey ?? 'scripted',
       OPENAI_AGENTS_DISABLE_TRACING: '1',
@@ -103,7 +115,7 @@ async function runExample({ title, command, args }: Example): Promise<boolean> {
 }
 
 /** What `eval "$(instavm ca path --print-env)"` sets: programs trust the previews of this daemon besides what they trusted before. */
-function trusting(key: string): NodeJS.ProcessEnv {
+function trusting(daemon: DemoDaemon, key: string): NodeJS.ProcessEnv {
   const env = { ...process.env, INSTAVM_BASE_URL: daemon.url, INSTAVM_API_KEY: key, XDG_CONFIG_HOME: dataDirectory };
   const asked = execFileSync(join(ROOT, 'apps/cli/bin/instavm'), ['ca', 'path', '--json'], { env, encoding: 'utf8' });
   const { path, bundlePath } = JSON.parse(asked) as { path: string; bundlePath: string };

@@ -16,10 +16,8 @@ for (const runner of TEST_RUNNERS) {
 }
 
 const leftovers = await run.leftovers();
-for (const { pid, command } of leftovers) {
-  console.error(`Left behind by a test, now ended: process ${pid}: ${command}`);
-  process.kill(pid, 'SIGKILL');
-}
+for (const { pid, command } of leftovers) console.error(`Left behind by a test, now ended: process ${pid}: ${command}`);
+run.end(leftovers);
 await run.remove();
 
 console.log('');

@@ -54,7 +54,8 @@ export class Timings {
   }
 }
 
-export async function startDemoDaemon(dataDirectory: string): Promise<DemoDaemon> {
+/** Nothing of it is left when it does not come to its start. @param signal ends a start that is under way */
+export async function startDemoDaemon(dataDirectory: string, signal: AbortSignal): Promise<DemoDaemon> {
   const child = spawn(process.execPath, [join(ROOT, 'apps/instavmd/src/main.mjs')], {
     env: {
       ...process.env,
@@ -70,8 +71,11 @@ export async function startDemoDaemon(dataDirectory: string): Promise<DemoDaemon
   });
   const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
   const timings = new Timings();
-  const url = await new Promise<string>((resolve, reject) => {
+  const started = new Promise<string>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error('the daemon did not start in time')), START_DEADLINE_MS);
+    const onAbort = (): void => reject(signal.reason);
+    signal.addEventListener('abort', onAbort);
+    if (signal.aborted) onAbort();
     createInterface({ input: child.stdout }).on('line', (text) => {
       const line = JSON.parse(text) as LogLine;
       timings.add(line);
@@ -79,12 +83,25 @@ export async function startDemoDaemon(dataDirectory: string): Promise<DemoDaemon
       if (line.msg?.startsWith('booting a probe guest')) console.log(`  ${line.msg}`);
       if (line.msg?.startsWith('listening on ') && line.url) {
         clearTimeout(timer);
+        signal.removeEventListener('abort', onAbort);
         resolve(line.url);
       }
     });
-    ended.then((code) => reject(new Error(`the daemon ended with status ${code}; run: npm run doctor`)));
+    ended.then((code) => {
+      clearTimeout(timer);
+      reject(new Error(`the daemon ended with status ${code}; run: npm run doctor`));
+    });
   });
-  const health = (await (await fetch(`${url}/healthz`)).json()) as { backend: string; accelerator: string };
+  const { url, health } = await started
+    .then(async (url) => {
+      const health = (await (await fetch(`${url}/healthz`)).json()) as { backend: string; accelerator: string };
+      return { url, health };
+    })
+    .catch(async (error: unknown) => {
+      child.kill('SIGTERM');
+      await ended;
+      throw error;
+    });
   const boundary = health.accelerator === 'tcg' ? ', emulated: slow, and not a security boundary' : '';
   return {
     url,

@@ -50,6 +50,8 @@ export async function runMachine(machine: Machine): Promise<number> {
   // However this process ends, the machine ends with it.
   process.on('exit', kill);
   machine.signal?.addEventListener('abort', kill);
+  // It may have been while the files were made.
+  if (machine.signal?.aborted) kill();
   const timer = setTimeout(kill, limitMs);
   try {
     const ended = await Promise.all([outcome(child), follow(child, join(directory, 'job.log'), machine.onOutput)]);

@@ -38,6 +38,17 @@ export class TestRun {
     }
   }
 
+  /** At once. One may end with another one. */
+  end(leftovers: readonly Leftover[]): void {
+    for (const { pid } of leftovers) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      }
+    }
+  }
+
   /** When nothing of it runs any more. */
   remove(): Promise<void> {
     return rm(this.directory, { recursive: true, force: true });

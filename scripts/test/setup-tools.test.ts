@@ -56,6 +56,22 @@ test.each([
   await Promise.all([run.remove(), other.remove()]);
 });
 
+test('those that a run left are ended, although one of them has ended meanwhile', async () => {
+  const run = new TestRun();
+  const child = spawn('/bin/sh', ['-c', 'echo runs; exec cat'], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    env: { TMPDIR: run.directory },
+  });
+  await once(child.stdout, 'data');
+  const [left] = await run.leftovers(0);
+  const ended = once(child, 'exit');
+  child.stdin.end();
+  await ended;
+  expect(left?.pid).toBe(child.pid);
+  run.end(left === undefined ? [] : [left]);
+  await run.remove();
+});
+
 test('a failed program is shown with its last lines of either output', async () => {
   const failing = run('sh', ['-c', 'echo out; echo err >&2; exit 7']);
   await expect(failing).rejects.toThrow(/exit status 7/);

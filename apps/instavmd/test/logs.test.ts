@@ -93,31 +93,56 @@ it('is text for people when that is wanted', async () => {
   expect(text).not.toContain('hidden');
 });
 
-/** A program that logs several lines and ends at once, as soon as it is told to; how it ended, and what was read of it. */
-async function endingProgram(format: string, read: (output: Readable) => void) {
+const LINES = 30;
+/** Together more than any pipe takes. */
+const LINE = 100_000;
+
+/** A program that logs as soon as it is told to, and then does what `then` says. */
+async function loggingProgram(format: string, then: string) {
   const program = `
     const { createLogger } = await import(${JSON.stringify(import.meta.resolve('../src/log.ts'))});
     const log = await createLogger({ INSTAVM_LOG_LEVEL: 'info', INSTAVM_LOG_FORMAT: '${format}' });
     process.stdin.once('data', () => {
-      for (let line = 1; line <= 3; line++) log.info('x'.repeat(100_000) + ' line ' + line);
-      process.exit(0);
+      for (let line = 1; line <= ${LINES}; line++) log.info('x'.repeat(${LINE}) + ' line ' + line);
+      ${then};
     });
     process.stderr.write('ready');`;
   const args = ['--conditions=instavm-source', '--input-type=module', '-e', program];
   const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'pipe'], timeout: 60_000 });
   await once(child.stderr, 'data');
+  return child;
+}
+
+/** How one ends that has logged, and what was read of it. */
+async function endingProgram(format: string, read: (output: Readable) => void) {
+  const child = await loggingProgram(format, 'process.exit(0)');
   read(child.stdout);
   child.stdin.end('now');
   const [code, signal] = await once(child, 'close');
   return { code, signal };
 }
 
-describe('a daemon that ends', () => {
-  it('has said everything before', async () => {
+const EVERY_LINE = Array.from({ length: LINES }, (_, index) => `line ${index + 1}`);
+
+it('has every line in order, also for a reader that was slow to begin and gets no further line', async () => {
+  const child = await loggingProgram('json', "process.stderr.write('logged'); setInterval(() => {}, 1_000)");
+  try {
+    child.stdin.write('now');
+    await once(child.stderr, 'data');
     let text = '';
-    const ended = await endingProgram('json', (output) => output.on('data', (piece) => (text += piece)));
+    child.stdout.on('data', (piece) => (text += piece));
+    await expect.poll(() => text.match(/line \d+/g)).toEqual(EVERY_LINE);
+  } finally {
+    child.kill('SIGKILL');
+  }
+});
+
+describe('a daemon that ends', () => {
+  it.each(['json', 'text'])('has said everything before (%s)', async (format) => {
+    let text = '';
+    const ended = await endingProgram(format, (output) => output.on('data', (piece) => (text += piece)));
     expect(ended).toEqual({ code: 0, signal: null });
-    expect(text.match(/line \d/g)).toEqual(['line 1', 'line 2', 'line 3']);
+    expect(text.match(/line \d+/g)).toEqual(EVERY_LINE);
   });
 
   it.each(['json', 'text'])('ends though nobody reads its log any more (%s)', async (format) => {

@@ -71,7 +71,7 @@ class Exchange {
     });
     this.#upstream = upstream;
     upstream.on('continue', () => {
-      if (response.headersSent) return;
+      if (response.headersSent || (isHttp2(response) && response.stream.closed)) return;
       this.#invited = true;
       response.writeContinue();
     });

@@ -274,6 +274,8 @@ export class PreviewProxy {
     const end = (): void => void exchange.destroy();
     const share = this.#shares.enter(target, by, end);
     const release = hold?.(end);
+    // Reset over HTTP/2: until what it sent before is read, which may be never, it is not closed. Not at once, for it may be us who are at it.
+    exchange.once('aborted', () => setImmediate(end));
     const rest = isHttp2(response) && response.stream.session && this.#quiet.get(response.stream.session)?.();
     exchange.once('close', () => {
       if (rest) rest();

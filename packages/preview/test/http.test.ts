@@ -2,10 +2,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
+import { constants } from 'node:http2';
 import { Agent, request as httpsRequest } from 'node:https';
 import { createServer as createTcpServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Duplex } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readAnswer, Stand } from './stand.ts';
 
@@ -394,6 +396,30 @@ describe('a request over HTTP/2', () => {
     stream.resume();
     await once(stream, 'close');
     expect(stream.rstCode).toBe(0);
+    session.destroy();
+  });
+
+  it('that was given up is not told to continue, when the service asks for the rest of what it has not taken', async () => {
+    const connected = Promise.withResolvers<void>();
+    const made = Promise.withResolvers<void>();
+    const id = stand.failing('goon', async () => {
+      made.resolve();
+      await connected.promise;
+      const service = new Duplex({ read: () => {}, write: () => void service.push('HTTP/1.1 100 Continue\r\n\r\n') });
+      service.once('close', () => left.resolve());
+      return service;
+    });
+    const left = Promise.withResolvers<void>();
+    const session = stand.http2(id);
+    const headers = { ':method': 'POST', ':path': '/', ':authority': stand.authorityOf(id), expect: '100-continue' };
+    const stream = session.request(headers).on('error', () => {});
+    await new Promise((resolve) => stream.write(Buffer.alloc(256 * 1024), resolve));
+    await made.promise;
+    stream.close(constants.NGHTTP2_NO_ERROR);
+    await new Promise((resolve) => session.ping(resolve));
+    connected.resolve();
+    await left.promise;
+    expect((await exchange(echo, {})).headers).toMatchObject({ ':status': 200 });
     session.destroy();
   });
 
