@@ -28,8 +28,8 @@ export async function setup(options: SetupOptions): Promise<void> {
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   try {
     const onWait = (): void => console.log('Waiting for another setup on this machine to finish …');
-    await withLock(join(location.cacheDirectory, 'setup.lock'), onWait, async () => {
-      const { signal } = stop;
+    const { signal } = stop;
+    const steps = async (): Promise<void> => {
       await reporter.step('Debian packages', async (progress) =>
         installDebianPackages(progress, await guestImagesNeedDownload(location), signal),
       );
@@ -46,7 +46,8 @@ export async function setup(options: SetupOptions): Promise<void> {
         await reporter.step('browser', (progress) => installBrowser(progress, signal));
         await reporter.step('programs for guests', (progress) => packGuestPrograms(progress, signal));
       }
-    });
+    };
+    await withLock(join(location.cacheDirectory, 'setup.lock'), onWait, steps, signal);
   } catch (error) {
     // An aborted program reports how it ended; why it was aborted says more.
     stop.signal.throwIfAborted();

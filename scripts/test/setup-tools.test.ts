@@ -34,6 +34,27 @@ test('a lock lets one in at a time, and lets the next in after a failure', async
   expect(results.map((result) => result.status)).toEqual(['rejected', 'fulfilled', 'fulfilled']);
 });
 
+test('whoever waits for a lock can be told to stop, and holds it no longer than that', async () => {
+  const path = join(directory, 'lock');
+  const [isHeld, mayEnd] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const held = withLock(
+    path,
+    () => {},
+    async () => {
+      isHeld.resolve();
+      await mayEnd.promise;
+    },
+  );
+  await isHeld.promise;
+  const stop = new AbortController();
+  const work = vi.fn();
+  const waiting = withLock(path, () => stop.abort(new Error('no longer')), work, stop.signal);
+  await expect(waiting).rejects.toThrow('no longer');
+  mayEnd.resolve();
+  await held;
+  expect(work).not.toHaveBeenCalled();
+});
+
 test.each([
   ['the directory for temporary files that it was told of', [], (own: string) => ({ env: { TMPDIR: own } })],
   ['where it works, although it has no environment', [], (own: string) => ({ env: {}, cwd: join(own, 'vm') })],

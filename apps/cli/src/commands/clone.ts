@@ -3,6 +3,7 @@ import { integer } from '../arguments.ts';
 import { clientOf, sandboxOf } from '../connect.ts';
 import { help } from '../help.ts';
 import { printJson } from '../output.ts';
+import { unlessInterrupted } from '../unclaimed.ts';
 import { SANDBOX_JSON } from './sandbox-json.ts';
 
 const MOST = 32;
@@ -14,7 +15,10 @@ export const cloneCommand = new Command('clone')
   .option('--json', 'everything about them, as JSON')
   .addHelpText('after', help({ json: `${SANDBOX_JSON}[]`, examples: ['clone 3f2a', 'clone 3f2a --count 4'] }))
   .action(async (id: string, { count, json }: { count: number; json?: boolean }, command: Command) => {
-    const clones = await (await sandboxOf(clientOf(command), id)).forks(count);
+    const sandbox = await sandboxOf(clientOf(command), id);
+    const clones = await unlessInterrupted(sandbox.forks(count), (made) =>
+      Promise.all(made.map((clone) => clone.delete())),
+    );
     if (json) return printJson(await Promise.all(clones.map((clone) => clone.info())));
     for (const clone of clones) console.log(clone.id);
   });

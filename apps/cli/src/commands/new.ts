@@ -3,6 +3,7 @@ import { assignment, duration, integer, oneOf } from '../arguments.ts';
 import { clientOf, snapshotOf } from '../connect.ts';
 import { help } from '../help.ts';
 import { printJson } from '../output.ts';
+import { unlessInterrupted } from '../unclaimed.ts';
 import { SANDBOX_JSON } from './sandbox-json.ts';
 
 type Options = {
@@ -68,7 +69,7 @@ export const newCommand = new Command('new')
       autoSuspend,
       idleSuspendSeconds: idleSuspend,
     });
-    const sandbox = await asked.finally(() => clearTimeout(patience));
+    const sandbox = await unlessInterrupted(asked, (made) => made.delete()).finally(() => clearTimeout(patience));
     if (json) printJson(await sandbox.info());
     else console.log(sandbox.id);
   });
