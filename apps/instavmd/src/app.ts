@@ -157,6 +157,8 @@ export async function buildApp(services: Services, logger: Logger): Promise<Fast
     // Refused before there is a route: a path that is no text, say.
     frameworkErrors: (error, request, reply) => answerError(error, request, reply),
     clientErrorHandler: refuseMalformed,
+    // Who offers another protocol (h2c, as curl --http2 does) is answered as if it had not (RFC 9110, 7.8).
+    http: { shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === 'websocket' },
   });
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);

@@ -121,6 +121,16 @@ describe('bad input', () => {
     expect(JSON.parse(text.split('\r\n\r\n')[1] ?? '')).toMatchObject({ code: 'malformed_request' });
   });
 
+  it('is not an offer of another protocol, as of curl --http2: it is answered as if there were none', async () => {
+    const { hostname, port } = new URL(daemon.baseUrl);
+    const socket = connect(Number(port), hostname);
+    socket.write(
+      `GET /healthz HTTP/1.1\r\nhost: ${hostname}\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n`,
+    );
+    expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1.1 200 /);
+    socket.destroy();
+  });
+
   it('is no more than that as a frame, also of a stranger who is only told that the key is wrong', async () => {
     const { hostname, port } = new URL(daemon.baseUrl);
     const socket = connect(Number(port), hostname);

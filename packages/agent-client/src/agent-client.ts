@@ -9,7 +9,7 @@ import { createGrpcTransport, type GrpcTransportOptions } from '@connectrpc/conn
 import { AgentError } from './errors.ts';
 import { Exec, Files, Lifecycle, Pty } from './gen/agent_pb.js';
 import { synchronize } from './handshake.ts';
-import { withResettingClose } from './http2-quirks.ts';
+import { withoutLostAnswers, withResettingClose } from './http2-quirks.ts';
 import { SharedWindow, WHOLE_WINDOW_BYTES } from './shared-window.ts';
 import { openTunnel, type TunnelOptions } from './tunnel.ts';
 
@@ -123,6 +123,7 @@ function onSession(
         throw new AgentError('channel_lost', 'the channel to the guest is closed');
       const call = session.request({ ...headers, ':method': method, ':path': path }, options);
       if (BULK.has(path)) window.share(call);
+      withoutLostAnswers(call, () => new AgentError('protocol', 'the guest ended a call without an answer'));
       return withResettingClose(call, () => new AgentError('cancelled', 'the call was given up'));
     },
     notifyResponseByteRead() {},

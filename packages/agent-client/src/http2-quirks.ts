@@ -29,6 +29,20 @@ export function withResettingClose(stream: ClientHttp2Stream, error: () => Error
 }
 
 /**
+ * A request that is closed without an answer fails. Where the code is NO_ERROR, as when this side destroys the session, or the peer says so, Node tells of
+ * no error, and who waits for the answer would wait for ever.
+ */
+export function withoutLostAnswers(stream: ClientHttp2Stream, error: () => Error): ClientHttp2Stream {
+  let isAnswered = false;
+  stream.once('response', () => {
+    isAnswered = true;
+  });
+  const destroy = stream._destroy.bind(stream);
+  stream._destroy = (cause, callback) => destroy(cause ?? (isAnswered ? null : error()), callback);
+  return stream;
+}
+
+/**
  * For a stream that carries a connection: whichever side resets it, its reader is told of no end, and the peer of a reset. Errors need no listener.
  * @param reason why it ended; null when it was given up here, of which nobody here need be told
  */

@@ -1,7 +1,9 @@
 import { once } from 'node:events';
+import { constants, createServer as createGuest, type ServerHttp2Stream } from 'node:http2';
 import { connect, createServer } from 'node:net';
 import { ACKN, AgentClient, NONCE_BYTES, SYNC } from '@instavm/agent-client';
-import { it } from 'vitest';
+import { describe, expect, it } from 'vitest';
+import { exchanged } from './exchanged.ts';
 
 const EMPTY_SETTINGS = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
 
@@ -22,4 +24,32 @@ it('a client that is closed as soon as it is open ends quietly, though the guest
   agent.close();
   await agent.closed;
   await new Promise((resolve) => listener.close(resolve));
+});
+
+describe('a call that has no answer yet', () => {
+  /** @param answer what the guest does with it */
+  async function asked(
+    answer: (stream: ServerHttp2Stream) => void,
+  ): Promise<{ agent: AgentClient; call: Promise<unknown> }> {
+    const server = createGuest();
+    const heard = once(server, 'stream');
+    server.on('stream', (stream) => answer(stream.on('error', () => {})));
+    const agent = await AgentClient.open(await exchanged(server), 60_000);
+    const call = agent.lifecycle.ping({});
+    call.catch(() => {});
+    await heard;
+    return { agent, call };
+  }
+
+  it('fails when its client is closed, and is not waited for for ever', async () => {
+    const { agent, call } = await asked(() => {});
+    agent.close();
+    await expect(call).rejects.toMatchObject({ reason: 'channel_lost' });
+  });
+
+  it('fails when the guest ends it, and says that all is well', async () => {
+    const { agent, call } = await asked((stream) => stream.close(constants.NGHTTP2_NO_ERROR));
+    await expect(call).rejects.toMatchObject({ reason: 'protocol' });
+    agent.close();
+  });
 });

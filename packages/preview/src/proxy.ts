@@ -353,6 +353,14 @@ function closeWhenIdle(session: ServerHttp2Session, socket: TLSSocket, idleMs: n
     destroyLater(socket, idleMs, () => exchanges === 0);
   });
   session.setTimeout(idleMs);
+  // Node may wait without end to say its last word to one who broke the protocol and went away; then nothing is heard of the session any more.
+  const watch = setInterval(() => {
+    if (!session.destroyed) return;
+    clearInterval(watch);
+    destroyLater(socket, idleMs);
+  }, idleMs);
+  watch.unref();
+  socket.once('close', () => clearInterval(watch));
   return () => {
     exchanges += 1;
     return () => {

@@ -1,4 +1,5 @@
 /** What may come from outside: an authority that is none, a hook that misbehaves, files that were damaged. */
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import type { RequestListener } from 'node:http';
@@ -6,6 +7,7 @@ import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { systemClock } from '@instavm/core';
 import { writeServerCertificate } from '@instavm/testing/pebble';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -133,6 +135,20 @@ describe('a DNS hook', () => {
     expect(await readFile(calls, 'utf8')).toBe('add _acme-challenge.shop.example.com v\n');
     await takeBack();
     expect(await readFile(calls, 'utf8')).toContain('remove _acme-challenge.shop.example.com v\n');
+  });
+
+  it('for which there are no descriptors left is said not to start, and ends nothing else', async () => {
+    const program = `
+      import { openSync } from 'node:fs';
+      import { DnsHookSolver } from ${JSON.stringify(new URL('../src/acme/dns-hook.ts', import.meta.url).href)};
+      const solver = new DnsHookSolver('/bin/true', { info() {}, warn() {} });
+      try { for (;;) openSync('/dev/null'); } catch {}
+      await solver.present({ domain: 'a.example', token: 't', value: 'v' }, new AbortController().signal)
+        .catch(({ message }) => console.log(message));`;
+    const script = 'ulimit -n 100 && exec "$0" "$@"';
+    const argv = [process.execPath, '--conditions=instavm-source', '--input-type=module', '--eval', program];
+    const { stdout } = await promisify(execFile)('/bin/sh', ['-c', script, ...argv]);
+    expect(stdout).toMatch(/^the DNS hook cannot be started: .*EMFILE/);
   });
 
   it('that fails is quoted, in part', async () => {

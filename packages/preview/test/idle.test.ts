@@ -1,6 +1,7 @@
 /** Connections that are over for the listener, of visitors who do not hang up. */
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
-import { connect } from 'node:http2';
+import { connect, type ServerHttp2Stream } from 'node:http2';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls';
@@ -69,6 +70,23 @@ it('over HTTP/2 end when idle, though pages of ours wait for a visitor who does 
   const [answer] = (await once(stream, 'response')) as [Record<string, unknown>];
   expect(answer[':status']).toBe(404);
   await expect.poll(() => stand.proxy.connections).toBe(0);
+});
+
+it('over HTTP/2 end though their session is gone and has left them open, as Node does when a last write hangs', async () => {
+  const gone = ({ stream }: { stream?: ServerHttp2Stream }): void => {
+    stream?.session?.setTimeout(0);
+    Object.defineProperty(stream?.session, 'destroyed', { value: true });
+  };
+  const created = (message: unknown): void => gone(message as Parameters<typeof gone>[0]);
+  subscribe('http2.server.stream.created', created);
+  const visitor = await stubborn(['h2']);
+  const session = connect('https://nobody', { createConnection: () => visitor });
+  session
+    .on('error', () => {})
+    .request({ ':path': '/' })
+    .on('error', () => {});
+  await expect.poll(() => stand.proxy.connections).toBe(0);
+  unsubscribe('http2.server.stream.created', created);
 });
 
 it('of WebSockets whose service has ended last no longer than silence may', async () => {

@@ -94,8 +94,17 @@ pub fn watch(request: WatchRequest, reply: Outgoing<WatchEvent>) -> Result<()> {
                 continue;
             }
             let Some(kind) = kind_of(event.mask) else { continue };
-            let below = tree.directories.get(&event.wd).cloned().unwrap_or_default();
+            let below = match tree.directories.get(&event.wd) {
+                Some(below) => below.clone(),
+                None if kind == Kind::Overflow => PathBuf::new(),
+                // Of a directory that was moved out of the tree.
+                None => continue,
+            };
             let path = event.name.as_ref().map_or(below.clone(), |name| below.join(name));
+            if event.mask.contains(EventMask::ISDIR | EventMask::MOVED_FROM) {
+                // Those that come to another place of the tree are added there, and have the same numbers as before.
+                tree.directories.retain(|_, directory| !directory.starts_with(&path));
+            }
             let is_new_directory = event.mask.contains(EventMask::ISDIR) && matches!(kind, Kind::Created | Kind::Moved);
             let mut found = Vec::new();
             if tree.recursive
@@ -171,6 +180,27 @@ mod tests {
         }
         std::fs::remove_file(root.path().join("new/below/file")).unwrap();
         assert_eq!(next().await, (Kind::Removed, "new/below/file".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_moved_is_told_of_where_it_is_and_only_while_it_is_in_the_tree() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(root.path().join("a/below")).unwrap();
+        let mut next = watched(root.path()).await;
+        let mut expect = async |events: &[(Kind, &str)]| {
+            for (kind, path) in events {
+                assert_eq!(next().await, (*kind, (*path).to_owned()));
+            }
+        };
+        std::fs::rename(root.path().join("a"), root.path().join("b")).unwrap();
+        expect(&[(Kind::Removed, "a"), (Kind::Moved, "b")]).await;
+        std::fs::create_dir(root.path().join("b/below/new")).unwrap();
+        expect(&[(Kind::Created, "b/below/new")]).await;
+        std::fs::rename(root.path().join("b"), outside.path().join("c")).unwrap();
+        expect(&[(Kind::Removed, "b")]).await;
+        std::fs::remove_dir(outside.path().join("c/below/new")).unwrap();
+        std::fs::create_dir(root.path().join("last")).unwrap();
+        expect(&[(Kind::Created, "last")]).await;
     }
 
     #[tokio::test]

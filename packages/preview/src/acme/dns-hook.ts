@@ -44,6 +44,8 @@ export class DnsHookSolver implements Solver {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     // A group of its own, so that what a script has started ends with it.
     const child = spawn(this.#program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+    // One for which there are no descriptors left has neither.
+    const output = [child.stdout, child.stderr].filter((stream) => stream !== undefined);
     const kill = (): void => {
       try {
         if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
@@ -51,13 +53,12 @@ export class DnsHookSolver implements Solver {
         if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
       }
       // Something that left the group may hold the pipes.
-      child.stdout.destroy();
-      child.stderr.destroy();
+      for (const stream of output) stream.destroy();
     };
     stop.addEventListener('abort', kill, { once: true });
     if (stop.aborted) kill();
     let said = Buffer.alloc(0);
-    for (const stream of [child.stdout, child.stderr]) {
+    for (const stream of output) {
       stream.on('data', (chunk: Buffer) => {
         said = Buffer.concat([said, chunk]).subarray(-OUTPUT_KEPT_BYTES);
       });

@@ -37,3 +37,23 @@ it('a fake microVM leaves nothing, though a program still writes files when its 
   await vm.kill();
   expect(await readdir(scratch)).toEqual([]);
 });
+
+it('a fake microVM that ends cuts its channel off as a real one does, and ends no call before', async () => {
+  const { buildTemplate, restore } = createFakeVmm({ runDirectory: scratch });
+  const template = await buildTemplate(fakeImages, SIZE, () => {});
+  async function* start() {
+    yield { message: { case: 'start', value: { command: { case: 'script', value: 'sleep 60' } } } } as const;
+  }
+  // What ended first was a matter of luck.
+  for (let round = 0; round < 8; round++) {
+    const vm = await restore(template, newIncarnationId());
+    const { exec } = await AgentClient.open(await vm.connect('control'), 60_000);
+    const calls = Array.from({ length: 8 }, () => exec.run(start())[Symbol.asyncIterator]());
+    for (const call of calls) expect((await call.next()).value?.event.case).toBe('started');
+    const failures = calls.map((call) => call.next().catch((error: unknown) => error));
+    await vm.snapshot(join(scratch, `saved-${round}`), 'end');
+    // Nobody here gave it up either, but so Node tells of a stream whose session is gone.
+    const lost = expect.objectContaining({ reason: expect.stringMatching(/^(channel_lost|cancelled)$/) });
+    expect(await Promise.all(failures)).toEqual(failures.map(() => lost));
+  }
+});

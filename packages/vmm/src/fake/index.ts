@@ -130,8 +130,9 @@ function microVm(
   let gone = false;
   const end = async (requested: boolean): Promise<void> => {
     gone = true;
-    await guest.close();
+    // Before what runs in it, as with a microVM that is killed: nobody inside says goodbye.
     for (const stream of streams.values()) stream.destroy();
+    await guest.close();
     // A shell whose terminal has just hung up may be writing its history.
     await rm(directory, { recursive: true, force: true, maxRetries: 20 });
     finish({ code: 0, signal: null, requested, diagnostics: '' });

@@ -26,12 +26,13 @@ export function emptyNetwork(): Promise<string> {
 async function make(): Promise<string> {
   // Waits in it until it is told that the namespace is held.
   const child = spawn('unshare', ['--net', '--', 'cat'], { env: {}, stdio: ['pipe', 'ignore', 'pipe'] });
-  let said = '';
-  child.stderr.on('data', (chunk: Buffer) => {
-    said += chunk;
-  });
   const ended = once(child, 'exit');
   ended.catch(() => {});
+  let said = '';
+  // One for which there are no descriptors left has neither pipe.
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said += chunk;
+  });
   try {
     const theirs = `/proc/${child.pid}/ns/net`;
     const own = await readlink('/proc/self/ns/net');
@@ -42,7 +43,7 @@ async function make(): Promise<string> {
     }
     throw new InstaVMError('boot_failed', 'a network namespace cannot be made', { details: { diagnostics: said } });
   } finally {
-    child.stdin.end();
+    child.stdin?.end();
     await ended.catch(() => {});
   }
 }
