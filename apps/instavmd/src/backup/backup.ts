@@ -4,11 +4,11 @@
  * out of the copy; when a sandbox was resumed in between, both are done anew. What a running sandbox has in memory and on its disk is in no
  * saved state, and so in no backup.
  */
-import { cp, link, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, link, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { FilesId } from '@instavm/core';
 import { copyDatabase, forgetSnapshots } from '@instavm/store';
-import { flush, makeOwnedDirectory, removeAbandonedDirectories } from '@instavm/vmm/host-files';
+import { flush, makeOwnedDirectory, removeAbandonedDirectories, renameUnlessTaken } from '@instavm/vmm/host-files';
 import { locateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
 import type { Config } from '../config.ts';
@@ -16,8 +16,6 @@ import { dataPaths } from '../data-directory.ts';
 import { type Archive, DESCRIPTION, type Description, type Progress, pack } from './archive.ts';
 
 const ATTEMPTS = 5;
-/** Of a directory that something is in already (rename(2)). */
-const NOT_EMPTY: readonly (string | undefined)[] = ['ENOTEMPTY', 'EEXIST'];
 /** Prefix of directories in the data directory that hold by links what is being packed. */
 export const STAGED_BACKUP = '.backup';
 
@@ -70,9 +68,7 @@ export async function backUp(
     };
     const text = `${JSON.stringify(description, null, 2)}\n`;
     await writeFile(join(partial, DESCRIPTION), text, { mode: 0o600, flush: true });
-    await rename(partial, target).catch((error: NodeJS.ErrnoException) => {
-      throw NOT_EMPTY.includes(error.code) ? exists(target) : error;
-    });
+    if (!(await renameUnlessTaken(partial, target))) throw exists(target);
     await flush(parent);
     say(`${savedStates.length} saved states and the database of schema ${schema} are in ${target}`);
   } finally {

@@ -1,8 +1,13 @@
 /** A data directory made of a backup: all of it or nothing, and only where nothing is. Templates that are not on this host come along. */
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { checkDatabase } from '@instavm/store';
-import { makeOwnedDirectory, removeAbandonedDirectories, UNPACKED_TEMPLATES } from '@instavm/vmm/host-files';
+import {
+  makeOwnedDirectory,
+  removeAbandonedDirectories,
+  renameUnlessTaken,
+  UNPACKED_TEMPLATES,
+} from '@instavm/vmm/host-files';
 import { relocateTemplates } from '@instavm/vmm/template-files';
 import { InstaVMError } from '@instavm/wire';
 import { dataPaths } from '../data-directory.ts';
@@ -19,10 +24,7 @@ export async function restore(
   say: Progress,
 ): Promise<void> {
   const target = resolve(dataDirectory);
-  if (((await readdir(target).catch(() => [])) as string[]).length > 0)
-    throw new InstaVMError('conflict', `${target} is not empty`, {
-      hint: 'Restore into a new directory (--data-dir), and start the daemon with it.',
-    });
+  if (((await readdir(target).catch(() => [])) as string[]).length > 0) throw notEmpty(target);
   const description = await readDescription(backup);
   say(`a backup of ${description.createdAt}, schema ${description.schema}, ${description.savedStates} saved states`);
   const [parent, prefix] = [dirname(target), `${basename(target)}.partial`];
@@ -37,12 +39,17 @@ export async function restore(
     // Before they are there, so that nobody takes them away for want of a record.
     await holdAllOf(dataPaths(partial), new TemplateUses(cacheDirectory, target));
     await restoreTemplates(backup, description, cacheDirectory, say);
-    await rename(partial, target);
+    if (!(await renameUnlessTaken(partial, target))) throw notEmpty(target);
     say(`restored into ${target}; start the daemon with INSTAVM_DATA_DIR=${target}`);
   } finally {
     await rm(partial, { recursive: true, force: true });
   }
 }
+
+const notEmpty = (target: string): InstaVMError =>
+  new InstaVMError('conflict', `${target} is not empty`, {
+    hint: 'Restore into a new directory (--data-dir), and start the daemon with it.',
+  });
 
 async function restoreTemplates(
   backup: string,
@@ -63,9 +70,8 @@ async function restoreTemplates(
     for (const kind of ['images', 'templates']) {
       for (const name of await readdir(join(unpacked, kind)).catch(() => [])) {
         const place = join(to, kind, name);
-        if ((await stat(place).catch(() => undefined)) !== undefined) continue;
         await mkdir(dirname(place), { recursive: true, mode: kind === 'templates' ? 0o700 : 0o755 });
-        await rename(join(unpacked, kind, name), place);
+        await renameUnlessTaken(join(unpacked, kind, name), place);
       }
     }
   } finally {

@@ -2,11 +2,14 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { constants, lstat, open, stat } from 'node:fs/promises';
+import { constants, lstat, open, rename, stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 
 /** Of what a program says when it fails. */
 const MAX_COMPLAINT = 4096;
+
+/** What rename(2) answers for a directory when there is something else than an empty one. */
+const TAKEN: readonly (string | undefined)[] = ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'];
 
 /** What a VMM may have put in place of its files: opening one waits for nobody and follows no link. */
 const AS_IT_IS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
@@ -85,6 +88,17 @@ export async function contentOf(path: string, maxBytes: number): Promise<Buffer>
 export async function flush(path: string): Promise<void> {
   const handle = await open(path, constants.O_RDONLY);
   await handle.sync().finally(() => handle.close());
+}
+
+/** Gives a directory its name in one step: of two that are ready at once one finds it taken. @returns false when it is */
+export async function renameUnlessTaken(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return true;
+  } catch (error) {
+    if (TAKEN.includes((error as NodeJS.ErrnoException).code)) return false;
+    throw error;
+  }
 }
 
 export async function sha256Hex(path: string): Promise<string> {

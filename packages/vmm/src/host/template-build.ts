@@ -2,12 +2,12 @@
  * Buildings of templates. A template that is made again under its key has other memory, and what was saved beside the first building means
  * nothing beside the second; so every saved state names its building, and an intact template is never replaced.
  */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Template, TemplateKey, VmSnapshot } from '@instavm/core';
 import { InstaVMError } from '@instavm/wire';
 import { z } from 'zod';
-import { flush } from './files.ts';
+import { flush, renameUnlessTaken } from './files.ts';
 import { makeOwnedDirectory } from './owned-directories.ts';
 import { parseJson } from './parse-json.ts';
 import { PARTIAL_TEMPLATE } from './template-leftovers.ts';
@@ -96,15 +96,3 @@ export async function makeTemplate<Found>(
   if (built !== undefined) return built;
   throw new InstaVMError('boot_failed', 'the template that was just written cannot be read back');
 }
-
-/** rename(2): what it answers when there is something else than an empty directory. */
-const TAKEN = ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'];
-
-const renameUnlessTaken = (from: string, to: string): Promise<boolean> =>
-  rename(from, to).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => {
-      if (TAKEN.includes(error.code ?? '')) return false;
-      throw error;
-    },
-  );
