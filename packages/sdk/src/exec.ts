@@ -4,7 +4,7 @@ import { ByteQueue } from './byte-queue.ts';
 import { deferred } from './deferred.ts';
 import { errorFromBody, InstaVMError } from './errors.ts';
 import type { HttpClient } from './http.ts';
-import { parsed } from './pty-connection.ts';
+import { jsonFrame, whenRefused } from './web-socket.ts';
 
 /** A program with its arguments, or a bash script of any length. */
 export type Command = string | readonly string[];
@@ -93,19 +93,14 @@ export class Exec {
       const target = typeof command === 'string' ? { script: command } : { argv: command };
       socket.send(JSON.stringify({ type: 'start', ...target, cwd, env, user, stdin, timeout_ms: timeoutMs }));
     });
-    socket.on('unexpected-response', (_request, answer) => {
-      const chunks: Buffer[] = [];
-      answer.on('data', (chunk: Buffer) => chunks.push(chunk));
-      // Also when it breaks off.
-      answer.on('close', () => fail(errorFromBody(answer.statusCode, Buffer.concat(chunks).toString('utf8'))));
-    });
+    whenRefused(socket, fail);
     socket.on('message', (data, isBinary) => {
       if (isBinary) {
         const bytes = data as Buffer;
         (bytes[0] === STDOUT_FRAME ? stdout : stderr).push(bytes.subarray(1));
         return;
       }
-      const frame = parsed(data.toString());
+      const frame = jsonFrame(data.toString());
       if (frame?.type === 'started') started.resolve();
       else if (frame?.type === 'error') fail(errorFromBody(undefined, data.toString()));
       else if (frame?.type === 'exit') {

@@ -1,7 +1,8 @@
 /** One WebSocket of a terminal's viewer, from its attachment to its loss. */
 import WebSocket from 'ws';
 import { deferred } from './deferred.ts';
-import { errorFromBody, InstaVMError } from './errors.ts';
+import { InstaVMError } from './errors.ts';
+import { jsonFrame, whenRefused } from './web-socket.ts';
 
 export type PtyFrame =
   | Uint8Array
@@ -46,7 +47,7 @@ export class PtyConnection {
     socket.on('message', (data, isBinary) => {
       silence.refresh();
       if (isBinary) return onFrame(data as Buffer);
-      const frame = parsed(data.toString());
+      const frame = jsonFrame(data.toString());
       if (frame?.type === 'attached') {
         // Before any output, which may be in the same packet.
         onFrame({ type: 'attached', offset: Number(frame.offset) });
@@ -61,13 +62,9 @@ export class PtyConnection {
         onFrame({ type: 'resized', cols: Number(frame.cols), rows: Number(frame.rows) });
       else if (frame?.type === 'skipped') onFrame({ type: 'skipped', offset: Number(frame.offset) });
     });
-    socket.on('unexpected-response', (_request, answer) => {
-      const pieces: Buffer[] = [];
-      answer.on('data', (piece: Buffer) => pieces.push(piece));
-      answer.on('close', () => {
-        attached.reject(errorFromBody(answer.statusCode, Buffer.concat(pieces).toString('utf8')));
-        socket.terminate();
-      });
+    whenRefused(socket, (refusal) => {
+      attached.reject(refusal);
+      socket.terminate();
     });
     let cause: Error | undefined;
     socket.on('error', (error) => {
@@ -101,17 +98,6 @@ export class PtyConnection {
 
   close(): void {
     this.#socket.terminate();
-  }
-}
-
-/** @returns undefined for what is no frame */
-export function parsed(text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
-  } catch {
-    // A newer server may say what this client does not know.
-    return undefined;
   }
 }
 
