@@ -26,6 +26,17 @@ async def serving() -> AsyncIterator[tuple[Server, AsyncInstaVM]]:
         yield server, client
 
 
+async def cancelled_before_the_answer(server: Server, asking: Awaitable[Any]) -> None:
+    """Whoever asks is cancelled when the server has the request, which is answered then."""
+    making = asyncio.ensure_future(asking)
+    await until(lambda: len(server.requests) == 1)
+    making.cancel()
+    await asyncio.sleep(0)
+    server.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+
+
 def _create(client: AsyncInstaVM) -> Awaitable[Any]:
     return client.sandboxes.create()
 
@@ -45,13 +56,7 @@ async def test_sandboxes_that_are_made_for_nobody_are_ended(
     make: Callable[[AsyncInstaVM], Awaitable[Any]], undone: list[str]
 ) -> None:
     async with serving() as (server, client):
-        making = asyncio.ensure_future(make(client))
-        await until(lambda: len(server.requests) == 1)
-        making.cancel()
-        await asyncio.sleep(0)
-        server.gate.set()
-        with pytest.raises(asyncio.CancelledError):
-            await making
+        await cancelled_before_the_answer(server, make(client))
         assert sorted(server.requests[1:]) == undone
 
 
@@ -87,13 +92,7 @@ async def test_what_has_come_when_its_caller_is_cancelled_is_undone_as_well() ->
 async def test_a_cancellation_stays_one_when_nothing_can_be_undone() -> None:
     async with serving() as (server, client):
         server.refuses_deletion = True
-        making = asyncio.ensure_future(client.sandboxes.attach("any").pty.create())
-        await until(lambda: len(server.requests) == 1)
-        making.cancel()
-        await asyncio.sleep(0)
-        server.gate.set()
-        with pytest.raises(asyncio.CancelledError):
-            await making
+        await cancelled_before_the_answer(server, client.sandboxes.attach("any").pty.create())
 
 
 def test_ctrl_c_in_the_blocking_client_waits_until_the_sandbox_is_ended() -> None:

@@ -142,6 +142,7 @@ describe('a DNS hook', () => {
       import { openSync } from 'node:fs';
       import { DnsHookSolver } from ${JSON.stringify(new URL('../src/acme/dns-hook.ts', import.meta.url).href)};
       const solver = new DnsHookSolver('/bin/true', { info() {}, warn() {} });
+      // Until there are none left, which the last one tells.
       try { for (;;) openSync('/dev/null'); } catch {}
       await solver.present({ domain: 'a.example', token: 't', value: 'v' }, new AbortController().signal)
         .catch(({ message }) => console.log(message));`;

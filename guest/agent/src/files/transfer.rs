@@ -193,6 +193,7 @@ mod tests {
             assert_eq!(write(open, data).unwrap().modified_unix_ns, modified_unix_ns);
         }
     }
+
     #[test]
     fn what_an_earlier_boot_left_behind_is_in_nobodys_way() {
         let root = tempfile::tempdir().unwrap();
