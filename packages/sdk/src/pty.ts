@@ -74,6 +74,8 @@ const MAX_TYPED_BYTES = 1024 * 1024;
 const REATTACH_WITHIN_MS = 60_000;
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 5_000;
+/** A killed program's end is behind output that nobody may ever read. */
+const END_OF_KILLED_MS = 1_000;
 
 export class Ptys {
   readonly #http: HttpClient;
@@ -216,6 +218,9 @@ export class Pty implements AsyncDisposable {
   /** Ends the program; success when it has ended already. */
   async kill(): Promise<void> {
     await this.#ptys.kill(this.id);
+    // How it ended comes over a connection of its own, perhaps after the answer.
+    const ended = this.#exit.promise.catch(() => {});
+    if (this.#connection) await Promise.race([ended, sleep(END_OF_KILLED_MS, undefined, { ref: false })]);
     this.detach();
   }
 

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer, connect as openSocket, type Server, type Socket } from 'node:net';
 import { startTestDaemon, type TestDaemon } from '@instavm/testing';
 import { InstaVM, InstaVMError, type Pty, type PtyNotice, type Sandbox } from 'instavm';
@@ -231,6 +232,35 @@ describe('a terminal of the client, with a server that misbehaves', () => {
     socket.send('{"type":"attached","offset":0}');
     return socket;
   };
+
+  it('says how a killed program ended though the answer to the kill was faster, and waits for no end that does not come', async () => {
+    const answering = createHttpServer((_request, response) => response.end('{"success":true,"existed":true}'));
+    const viewers = new WebSocketServer({ server: answering });
+    answering.listen(0, '127.0.0.1');
+    await once(answering, 'listening');
+    const { port } = answering.address() as { port: number };
+    const own = new InstaVM({ apiKey: 'k', baseUrl: `http://127.0.0.1:${port}` });
+    try {
+      for (const [afterMs, end] of [
+        [100, { exitCode: 0, signal: null }],
+        [undefined, { code: 'pty_detached' }],
+      ] as const) {
+        viewers.once('connection', (socket: WebSocket) => {
+          socket.send('{"type":"attached","offset":0}');
+          answering.once('request', () => {
+            if (afterMs !== undefined) setTimeout(() => socket.send(EXIT), afterMs);
+          });
+        });
+        const pty = await own.sandboxes.attach('00000000-0000-4000-8000-000000000000').pty.attach('p');
+        await pty.kill();
+        expect(await pty.wait().catch((error: unknown) => error)).toMatchObject(end);
+      }
+    } finally {
+      own.close();
+      for (const socket of viewers.clients) socket.terminate();
+      answering.close();
+    }
+  });
 
   it('survives frames that make no sense and keeps what does', async () => {
     server.on('connection', (socket: WebSocket) => {
